@@ -1,0 +1,47 @@
+# make demo | test | test-cluster | lint | benchmarks: each creates .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread per process: two Ray workers on two cores must not fight over them.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-cluster lint format benchmarks clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+## install       create .venv and install the exact tested set
+install: $(VENV)/installed
+
+## demo          the whole chain on a synthetic cohort, about ten minutes on two cores
+demo: install
+	$(BIN)/drasclr demo
+
+## test          the test suite without the multi-node tests
+test: install
+	$(BIN)/python -m pytest -m "not cluster"
+
+## test-cluster  real Ray heads, several nodes, killed processes
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster tests
+
+## lint          ruff and mypy
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## format        let ruff rewrite the sources
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,344 @@
+"""The recipe: one strict, frozen model for the whole chain, with the one place for defaults.
+
+A recipe is YAML. It may name another one under `extends`, and then holds only what differs. `--set a.b=value`
+overrides single keys. Unknown keys and wrong values are reported one a line, with what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ctplatform.errors import ConfigError
+
+RECIPE_DIR = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LungsConfig(Section):
+    """Lung mask."""
+
+    segmenter: Literal["classical"] = "classical"
+    spacing_mm: float = Field(3.0, gt=0, description="working grid of the mask, mm")
+
+
+class RegistrationConfig(Section):
+    """Affine registration of the scan's lung mask to the atlas."""
+
+    spacing_mm: float = Field(4.0, gt=0, description="grid of the signed distance maps, mm")
+    points: int = Field(10_000, gt=100, description="atlas points that the fit uses")
+    iterations: int = Field(25, gt=0)
+
+
+class SamplingConfig(Section):
+    """Patches at atlas locations."""
+
+    geometry: Literal["centre", "published"] = "centre"
+    interpolation: Literal["cubic", "linear"] = "cubic"
+
+
+class QualityConfig(Section):
+    """Thresholds of the verdict. `reject_*` ends a scan as rejected, `flag_*` as flagged."""
+
+    reject_dice: float = 0.70
+    flag_dice: float = 0.80
+    flag_side_dice: float = 0.75
+    reject_volume_l: tuple[float, float] = (0.8, 12.0)
+    flag_volume_l: tuple[float, float] = (1.5, 9.0)
+    flag_side_ratio: tuple[float, float] = (0.8, 1.7)
+    flag_singular_values: tuple[float, float] = (0.65, 1.4)
+    flag_determinant: float = 0.35
+    flag_cut_cm2: float = 20.0
+    reject_cut_cm2: float = 60.0
+    flag_inside: float = 0.9
+    reject_inside: float = 0.5
+    use_flagged: bool = Field(True, description="whether flagged scans are pretrained on and evaluated")
+
+
+class AtlasConfig(Section):
+    """The lung-mask template and its grid of locations."""
+
+    source: str = Field("build", description="'build' from the cohort, or a folder / NIfTI file with a template")
+    patch_size: int = Field(32, gt=4, description="voxels a side")
+    patch_spacing_mm: float = Field(1.0, gt=0)
+    step: int = Field(26, gt=0, description="distance of neighbouring locations, voxels of the atlas grid")
+    min_lung_fraction: float = Field(0.1, gt=0, lt=1)
+    neighbours: int = Field(2, ge=0)
+    block_size: int = Field(32, gt=0, description="locations a block, about")
+    max_scans: int = Field(64, gt=0, description="scans that the built template is the mean of")
+    iterations: int = Field(2, gt=0)
+
+
+class PrepareConfig(Section):
+    """Ray Data: cohort to shards."""
+
+    hu_window: tuple[int, int] = (-1024, 240)
+    lungs: LungsConfig = LungsConfig()
+    registration: RegistrationConfig = RegistrationConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    quality: QualityConfig = QualityConfig()
+    num_cpus: float = Field(1.0, gt=0, description="CPUs a scan")
+    memory_gb: float = Field(0.0, ge=0, description="memory reserved a scan; 0 reserves none")
+    overlays: bool = True
+
+
+class SplitConfig(Section):
+    """Subject-level split, stratified; stored before pretraining, which never sees a test subject."""
+
+    test_fraction: float = Field(0.35, gt=0, lt=1)
+    seed: int = 0
+    stratify: str | None = Field(None, description="label column; None: by lung density (LAA-950)")
+
+
+class EncoderConfig(Section):
+    """The location-conditioned encoder."""
+
+    experts: int = Field(8, ge=1)
+    conditioning: Literal["experts", "concat", "none"] = "experts"
+
+
+class PretrainConfig(Section):
+    """Ray Train."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    epochs: int = Field(20, gt=0)
+    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, whatever the epoch")
+    scans_per_batch: int = Field(32, gt=0, description="scans a step, over all workers")
+    locations_per_batch: int = Field(4, gt=0, description="anchor locations a step")
+    queue_size: int = Field(4096, gt=0, description="keys a location")
+    temperature: float = Field(0.2, gt=0)
+    momentum: float = Field(0.999, ge=0, le=1, description="of the momentum encoder")
+    beta: float = Field(1.0, ge=0, description="weight of the global loss")
+    local_weight: float = Field(1.0, ge=0, description="weight of the local loss")
+    neighbour_aggregation: Literal["sum", "mean", "attention"] = "mean"
+    exclude_same_subject: bool = True
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    sgd_momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    augment: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    num_workers: int = Field(2, ge=0, description="0 trains in one process without a process group")
+    use_gpu: bool = False
+    cpus_per_worker: float = Field(1.0, gt=0)
+    checkpoint_every: int = Field(200, gt=0, description="steps")
+    keep_checkpoints: int = Field(2, gt=0)
+    max_failures: int = Field(3, ge=-1)
+    log_every: int = Field(10, gt=0)
+
+
+class EmbedConfig(Section):
+    """Ray Data batch inference."""
+
+    encoders: tuple[Literal["drasclr", "random"], ...] = ("drasclr", "random")
+    scans_per_batch: int = Field(8, gt=0)
+    num_workers: int = Field(2, gt=0)
+    use_gpu: bool = False
+    pooling: Literal["mean", "mean_std"] = "mean"
+
+
+class ScratchConfig(Section):
+    """The from-scratch baseline: the same encoder, trained end to end on the labels."""
+
+    epochs: int = Field(20, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    locations: int = Field(16, gt=0, description="locations a subject and step")
+    subjects_per_batch: int = Field(8, gt=0)
+
+
+class SweepConfig(Section):
+    """Ray Tune: task x initialisation x label fraction x seed."""
+
+    tasks: tuple[str, ...] = ("emphysema_extent", "gold_stage", "survival")
+    initialisations: tuple[Literal["drasclr", "scratch", "density", "random"], ...] = (
+        "drasclr",
+        "scratch",
+        "density",
+        "random",
+    )
+    fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
+    seeds: int = Field(5, gt=0)
+    scratch: ScratchConfig = ScratchConfig()
+    bootstrap: int = Field(2000, ge=100)
+    max_concurrent: int = Field(2, gt=0)
+    cpus_per_trial: float = Field(1.0, gt=0)
+    gpus_per_trial: float = Field(0.0, ge=0)
+    columns: dict[str, str] = Field(default_factory=dict, description="standard label name -> cohort column")
+
+
+class ReportConfig(Section):
+    """The HTML report."""
+
+    title: str = "Label-efficiency report"
+    gallery: int = Field(12, ge=0, description="scans in the QC gallery")
+
+
+class PhantomConfig(Section):
+    """The synthetic cohort of the demo."""
+
+    subjects: int = Field(48, gt=1)
+    seed: int = 0
+    spacing_mm: float = Field(1.8, gt=0, description="mean in-plane spacing; slices are thicker")
+    dicom_every: int = Field(6, ge=0, description="every n-th scan is written as a DICOM series; 0: none")
+
+
+class RayConfig(Section):
+    """How the chain talks to Ray."""
+
+    address: str | None = Field(None, description="None: the cluster around us if there is one, else a local one")
+    num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; None: all")
+    include_dashboard: bool = False
+
+
+class Recipe(Section):
+    """Everything that a run depends on."""
+
+    name: str = "fast"
+    description: str = ""
+    atlas: AtlasConfig = AtlasConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    split: SplitConfig = SplitConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    embed: EmbedConfig = EmbedConfig()
+    sweep: SweepConfig = SweepConfig()
+    report: ReportConfig = ReportConfig()
+    phantom: PhantomConfig | None = None
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.pretrain.beta > 0 and self.atlas.neighbours == 0:
+            raise ValueError("pretrain.beta > 0 needs atlas.neighbours >= 1; set pretrain.beta=0 for no global loss")
+        if self.pretrain.beta == 0 and self.pretrain.local_weight == 0:
+            raise ValueError("pretrain.beta and pretrain.local_weight are both 0: nothing would be learned")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the platform."""
+    return sorted(path.stem for path in RECIPE_DIR.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str = "fast", overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by name or file, resolve what it extends, apply `key=value` overrides.
+
+    Raises:
+        ConfigError: no such recipe, unknown key or wrong value; one line a problem.
+    """
+    values = _resolve(name_or_path, seen=())
+    for override in overrides:
+        _apply_override(values, override)
+    return validate(values, source=name_or_path)
+
+
+def validate(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+    """Turn plain values into a Recipe; errors come flattened, one line a key."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ConfigError(
+            f"recipe {source!r} has {len(lines)} problem(s):\n  " + "\n  ".join(lines),
+            "Correct these keys, in the recipe file or after --set",
+            code="config",
+        ) from None
+
+
+def config_hash(*sections: BaseModel | Mapping[str, Any] | str) -> str:
+    """Twelve hex digits that name a configuration; equal values give equal names."""
+    plain = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in sections]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _resolve(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = _recipe_path(name_or_path)
+    if str(path) in seen:
+        raise ConfigError(f"recipe {name_or_path!r} extends itself", "Remove the circle of `extends`", code="config")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {path} is not valid YAML: {error}", "Correct the file", code="config") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path} holds no mapping", "Write `key: value` lines", code="config")
+    parent = values.pop("extends", None)
+    base = _resolve(parent, (*seen, str(path))) if parent else {}
+    return _merge(base, {"name": path.stem, **values})
+
+
+def _recipe_path(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no recipe file {name_or_path}", "Check the path", code="config")
+    built_in = RECIPE_DIR / f"{name_or_path}.yaml"
+    if built_in.is_file():
+        return built_in
+    raise ConfigError(
+        f"there is no recipe {name_or_path!r}",
+        f"Use one of {', '.join(recipe_names())}, or the path of a .yaml file",
+        code="config",
+    )
+
+
+def _merge(base: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in new.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, sep, text = override.partition("=")
+    if not sep or not key.strip():
+        raise ConfigError(f"--set {override!r} has no `=`", "Write --set section.key=value", code="config")
+    *parents, leaf = key.strip().split(".")
+    node = values
+    for parent in parents:
+        child = node.get(parent)
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} is no section", "Check the key", code="config")
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        node[leaf] = text
+
+
+def _explain(item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"]) or "recipe"
+    if item["type"] == "extra_forbidden":
+        known = _keys_beside(item["loc"])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        return f"{location}: unknown key; {hint}"
+    return f"{location}: {item['msg']} (got {item['input']!r})" if item["loc"] else item["msg"]
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location[:-1]:
+        field = model.model_fields.get(part) if isinstance(model, type) else None
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return sorted(model.model_fields)
