@@ -70,7 +70,9 @@ class QualityConfig(Section):
 class AtlasConfig(Section):
     """The lung-mask template and its grid of locations."""
 
-    source: str = Field("build", description="'build' from the cohort, or a folder / NIfTI file with a template")
+    source: str = Field(
+        "build", description="'build' from the cohort, or a folder / NIfTI file with a template"
+    )
     patch_size: int = Field(32, gt=4, description="voxels a side")
     patch_spacing_mm: float = Field(1.0, gt=0)
     step: int = Field(26, gt=0, description="distance of neighbouring locations, voxels of the atlas grid")
@@ -199,7 +201,9 @@ class PhantomConfig(Section):
 class RayConfig(Section):
     """How the chain talks to Ray."""
 
-    address: str | None = Field(None, description="None: the cluster around us if there is one, else a local one")
+    address: str | None = Field(
+        None, description="None: the cluster around us if there is one, else a local one"
+    )
     num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; None: all")
     include_dashboard: bool = False
 
@@ -222,7 +226,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.pretrain.beta > 0 and self.atlas.neighbours == 0:
-            raise ValueError("pretrain.beta > 0 needs atlas.neighbours >= 1; set pretrain.beta=0 for no global loss")
+            raise ValueError(
+                "pretrain.beta > 0 needs atlas.neighbours >= 1; set pretrain.beta=0 for no global loss"
+            )
         if self.pretrain.beta == 0 and self.pretrain.local_weight == 0:
             raise ValueError("pretrain.beta and pretrain.local_weight are both 0: nothing would be learned")
         return self
@@ -267,11 +273,15 @@ def config_hash(*sections: BaseModel | Mapping[str, Any] | str) -> str:
 def _resolve(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = _recipe_path(name_or_path)
     if str(path) in seen:
-        raise ConfigError(f"recipe {name_or_path!r} extends itself", "Remove the circle of `extends`", code="config")
+        raise ConfigError(
+            f"recipe {name_or_path!r} extends itself", "Remove the circle of `extends`", code="config"
+        )
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {path} is not valid YAML: {error}", "Correct the file", code="config") from None
+        raise ConfigError(
+            f"recipe {path} is not valid YAML: {error}", "Correct the file", code="config"
+        ) from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds no mapping", "Write `key: value` lines", code="config")
     parent = values.pop("extends", None)

@@ -68,7 +68,9 @@ class Workspace:
     def folders(self, *parts: str) -> list[str]:
         """Names of the folders directly below a folder, sorted."""
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        return sorted(i.base_name for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.Directory)
+        return sorted(
+            i.base_name for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.Directory
+        )
 
     def read_bytes(self, *parts: str) -> bytes:
         """Content of a file.
