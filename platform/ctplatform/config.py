@@ -73,8 +73,7 @@ class AtlasConfig(Section):
     source: str = Field(
         "build", description="'build' from the cohort, or a folder / NIfTI file with a template"
     )
-    patch_size: int = Field(32, gt=4, description="voxels a side")
-    patch_spacing_mm: float = Field(1.0, gt=0)
+    patch_size: int = Field(32, gt=4, description="voxels of 1 mm a side")
     step: int = Field(26, gt=0, description="distance of neighbouring locations, voxels of the atlas grid")
     min_lung_fraction: float = Field(0.1, gt=0, lt=1)
     neighbours: int = Field(2, ge=0)

@@ -41,6 +41,12 @@ class Workspace:
     def __reduce__(self) -> tuple:
         return Workspace, (self.uri,)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Workspace) and self.uri == other.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
     def __repr__(self) -> str:
         return f"Workspace({self.uri!r})"
 
