@@ -1,0 +1,276 @@
+"""Batch inference with Ray Data: a vector for every patch, and one for every scan.
+
+Actors hold the weights; a task is a handful of scans, read block by block so that kernels are mixed once a location for
+all of them. Beside the pretrained encoder stands a random one of the same architecture: the control that says how much
+of a result is learned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ctplatform import ledger, shards
+from ctplatform import pretrain as pretraining
+from ctplatform.config import Recipe, config_hash
+from ctplatform.errors import StageError
+from ctplatform.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
+
+    from drasclr.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+FOLDER = "embeddings"
+MIN_INSIDE = 0.5  # patches with less of them inside the scan do not count for the patient's vector
+CALIBRATION_STEPS = 16
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """How many scans have vectors, of which encoders, and how many were done in this run."""
+
+    scans: int
+    encoders: tuple[str, ...]
+    done: int
+    seconds: float
+
+
+def embed(
+    workspace: Workspace, recipe: Recipe, *, run: str, on_progress: Callable[[int, int], None] | None = None
+) -> EmbedSummary:
+    """Embed every usable scan, training and test subjects alike, with each of the recipe's encoders.
+
+    Writes `embeddings/<run>/patches/*.parquet` (scan_id, location, inside, vector) and
+    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept.
+
+    Raises:
+        StageError: the run has no weights, or they were trained on another atlas.
+    """
+    import ray
+
+    start = time.monotonic()
+    config = recipe.embed
+    columns = ["scan_id", "subject_id", "state", "content_hash"]
+    rows = ledger.usable(
+        ledger.read_ledger(workspace, columns=columns), use_flagged=recipe.prepare.quality.use_flagged
+    )
+    if not workspace.exists(pretraining.FOLDER, run, pretraining.CARD_FILE):
+        raise StageError(f"run {run} has no weights", "Run `drasclr pretrain` first", code="missing")
+    scans = rows.to_dict("records")
+    groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
+    items = [
+        {"encoder": encoder, "group": _group_name(group, config.pooling), "scans": json.dumps(group)}
+        for encoder in config.encoders
+        for group in groups
+    ]
+    todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
+    if todo:
+        dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
+            Embedder,
+            fn_constructor_args=(workspace, recipe, run),
+            compute=ray.data.ActorPoolStrategy(size=min(config.num_workers, len(todo))),
+            num_cpus=1,
+            num_gpus=1 if config.use_gpu else 0,
+        )
+        for done, _ in enumerate(dataset.iter_rows(), 1):
+            if on_progress:
+                on_progress(done, len(todo))
+    for encoder in config.encoders:
+        tables = [
+            workspace.read_table(*_scan_file(run, encoder, item["group"]))
+            for item in items
+            if item["encoder"] == encoder
+        ]
+        workspace.write_table(pa.concat_tables(tables), FOLDER, run, f"patients-{encoder}.parquet")
+    return EmbedSummary(len(scans), config.encoders, len(todo), time.monotonic() - start)
+
+
+class Embedder:
+    """A worker that holds the encoders: item -> its vectors, written."""
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, run: str) -> None:
+        import torch
+
+        from ctplatform.atlas import read_atlas
+
+        self.workspace, self.recipe, self.run = workspace, recipe, run
+        self.device = torch.device("cuda" if recipe.embed.use_gpu else "cpu")
+        self.atlas = read_atlas(workspace)
+        self.encoders: dict[str, Encoder] = {}
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        name = item["encoder"]
+        if name not in self.encoders:
+            make = load_encoder if name == "drasclr" else random_encoder
+            self.encoders[name] = make(self.workspace, self.recipe, self.run).to(self.device).eval()
+        scans = json.loads(item["scans"])
+        vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
+        self._write(name, item["group"], scans, vectors_SND, inside_SN)
+        return {"scans": len(scans)}
+
+    def encode(self, encoder: Encoder, scan_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Features of all locations: vectors_SND float32, inside_SN float32."""
+        import torch
+
+        from drasclr import augment
+
+        count = self.atlas.num_locations
+        coordinates = torch.from_numpy(np.ascontiguousarray(self.atlas.coordinates_N3)).float()
+        vectors: np.ndarray | None = None
+        inside_SN = np.zeros((len(scan_ids), count), np.float32)
+        for index in range(shards.num_blocks(self.atlas)):
+            blocks = [shards.read_block(self.workspace, scan, index) for scan in scan_ids]
+            home = blocks[0].home_N
+            here = blocks[0].locations_N[home]
+            hu_GSDHW = torch.from_numpy(np.stack([block.hu_NDHW[home] for block in blocks], axis=1))
+            patches = augment.normalise(hu_GSDHW.to(self.device), hu_window=self.recipe.prepare.hu_window)
+            with torch.inference_mode():
+                features_GSD = encoder.grouped(patches, coordinates[torch.from_numpy(here)].to(self.device))
+            if vectors is None:
+                vectors = np.zeros((len(scan_ids), count, features_GSD.shape[-1]), np.float32)
+            vectors[:, here] = features_GSD.float().cpu().numpy().swapaxes(0, 1)
+            inside_SN[:, here] = np.stack([block.inside_N[home] for block in blocks])
+        assert vectors is not None
+        return vectors, inside_SN
+
+    def _write(
+        self,
+        name: str,
+        group: str,
+        scans: list[dict[str, str]],
+        vectors_SND: np.ndarray,
+        inside_SN: np.ndarray,
+    ) -> None:
+        count = self.atlas.num_locations
+        patches = pa.table(
+            {
+                "scan_id": pa.array(np.repeat([s["scan_id"] for s in scans], count)).dictionary_encode(),
+                "location": np.tile(np.arange(count, dtype=np.int32), len(scans)),
+                "inside": inside_SN.ravel(),
+                "vector": _vectors(vectors_SND.reshape(len(scans) * count, -1)),
+            }
+        )
+        self.workspace.write_table(patches, FOLDER, self.run, "patches", f"{name}-{group}.parquet")
+        pooled = pool(vectors_SND, inside_SN, self.recipe.embed.pooling)
+        patients = pa.table(
+            {
+                "scan_id": [s["scan_id"] for s in scans],
+                "subject_id": [s["subject_id"] for s in scans],
+                "vector": _vectors(pooled),
+            }
+        )
+        # Last: this file is what says that the group is finished.
+        self.workspace.write_table(patients, *_scan_file(self.run, name, group))
+
+
+def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
+    """One vector a scan from its patches' vectors: the mean, or mean and standard deviation, over the locations of which
+    at least half lies inside the scan (all of them, if none does)."""
+    keep = inside_SN >= MIN_INSIDE
+    keep[~keep.any(1)] = True
+    weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
+    mean = (vectors_SND * weights).sum(1)
+    if pooling == "mean":
+        return mean.astype(np.float32)
+    deviation = np.sqrt((((vectors_SND - mean[:, None]) ** 2) * weights).sum(1))
+    return np.concatenate([mean, deviation], axis=1).astype(np.float32)
+
+
+def load_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
+    """A run's pretrained encoder.
+
+    Raises:
+        StageError: it was trained on another atlas.
+    """
+    from ctplatform.atlas import read_atlas
+    from ctplatform.training import WEIGHTS_FILE
+    from drasclr import weights
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (WEIGHTS_FILE, pretraining.CARD_FILE):
+            (Path(folder) / name).write_bytes(workspace.read_bytes(pretraining.FOLDER, run, name))
+        encoder = weights.load(folder)
+    here, there = read_atlas(workspace).hash, encoder.card["atlas_hash"]
+    if here != there:
+        raise StageError(
+            f"the weights of run {run} belong to atlas {there[:12]}, the workspace has {here[:12]}",
+            "Pretrain on this atlas, or use a workspace prepared with that one",
+            code="atlas",
+        )
+    return encoder
+
+
+def random_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
+    """An untrained encoder whose normalisation statistics fit the data: otherwise its features would be arbitrary in
+    scale, and the control unfairly weak."""
+    import torch
+
+    from drasclr.encoder import Encoder
+
+    torch.manual_seed(recipe.pretrain.seed + 1)
+    encoder = Encoder(**recipe.pretrain.encoder.model_dump())
+    calibrate(encoder, workspace, recipe)
+    return encoder
+
+
+def calibrate(encoder: Encoder, workspace: Workspace, recipe: Recipe) -> None:
+    """Set the normalisation statistics to averages over batches that mix locations and training scans."""
+    import torch
+
+    from ctplatform.atlas import read_atlas
+    from ctplatform.feed import Feed
+    from ctplatform.training import training_scans
+    from drasclr import augment
+
+    atlas, config = read_atlas(workspace), recipe.pretrain
+    device = next(encoder.parameters()).device
+    coordinates = torch.from_numpy(np.ascontiguousarray(atlas.coordinates_N3)).float().to(device)
+    feed = Feed(
+        workspace,
+        training_scans(workspace, recipe),
+        atlas,
+        scans_per_batch=config.scans_per_batch,
+        locations_per_batch=max(4, config.locations_per_batch),
+        seed=config.seed,
+    )
+    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    training = encoder.training
+    encoder.train()
+    with torch.no_grad():
+        for step, batch in enumerate(feed.epoch(0)):
+            patches = augment.normalise(batch.anchors_GSDHW.to(device), hu_window=recipe.prepare.hu_window)
+            encoder.grouped(patches, coordinates[batch.locations_G])
+            if step + 1 == CALIBRATION_STEPS:
+                break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    encoder.train(training)
+
+
+def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
+    return FOLDER, run, "scans", f"{encoder}-{group}.parquet"
+
+
+def _group_name(group: list[dict[str, str]], pooling: str) -> str:
+    content = [f"{scan['scan_id']} {scan['content_hash']}" for scan in group]
+    return config_hash("|".join(content), pooling)
+
+
+def _vectors(vectors_ND: np.ndarray) -> pa.Array:
+    values = pa.array(np.ascontiguousarray(vectors_ND, np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])
