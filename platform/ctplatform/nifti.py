@@ -1,0 +1,218 @@
+"""NIfTI headers: which affine counts, units, and whether the file is complete.
+
+Source: NIfTI-1 and NIfTI-2 standards (nifti.nimh.nih.gov), nibabel's reading of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from ctplatform.errors import ScanError
+
+_UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """Grid of a NIfTI file: size in voxels, geometry in mm and LPS."""
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+    dtype: np.dtype
+    scaled: bool
+    notes: tuple[str, ...]
+
+
+def read_header(path: Path) -> NiftiHeader:
+    """Check the header of a .nii or .nii.gz file.
+
+    The sform counts where its code is above 0, else the qform, else the voxel sizes alone.
+
+    Raises:
+        ScanError: unreadable, not-3d, four-d, not-scalar, truncated, bad-affine, orientation-conflict.
+    """
+    try:
+        image = nib.load(path)
+    except Exception:  # nibabel raises what zlib, struct and itself raise
+        raise _unreadable() from None
+    if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
+        raise _unreadable()
+    header = image.header
+    shape = check_shape(tuple(int(n) for n in image.shape))
+    dtype = header.get_data_dtype()
+    if dtype.fields is not None or dtype.kind == "c":
+        raise not_scalar()
+    offset = int(header.get_data_offset())
+    if path.suffix == ".nii" and path.stat().st_size < offset + int(np.prod(image.shape)) * dtype.itemsize:
+        raise truncated()
+    affine, notes = _affine(header)
+    notes += _units(header, affine)
+    spacing, direction = decompose(affine)
+    origin = tuple(float(v) for v in affine[:3, 3])
+    slope, intercept = header.get_slope_inter()
+    return NiftiHeader(
+        size=shape,
+        spacing=spacing,
+        origin=(origin[0], origin[1], origin[2]),
+        direction=direction,
+        dtype=dtype,
+        scaled=(slope or 1.0, intercept or 0.0) != (1.0, 0.0),
+        notes=tuple(notes),
+    )
+
+
+def read_pixels(path: Path, header: NiftiHeader, *, link_folder: Path) -> sitk.Image:
+    """Scaled voxel values on the grid of the header.
+
+    Args:
+        link_folder: an empty folder of the caller's. The file is read through a link of a neutral name there, since
+            ITK takes `a.nii` for `a.nii.gz` where both exist, and writes file names into its log.
+    """
+    link = link_folder / ("scan.nii.gz" if path.name.lower().endswith(".gz") else "scan.nii")
+    link.symlink_to(path.absolute())
+    try:
+        image = sitk.ReadImage(str(link))
+        if image.GetDimension() == 4:
+            image = image[:, :, :, 0]
+    except RuntimeError:
+        image = _read_with_nibabel(path)
+    image.SetSpacing(header.spacing)
+    image.SetOrigin(header.origin)
+    image.SetDirection(header.direction)
+    return image
+
+
+def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Three sizes, where further ones are 1.
+
+    Raises:
+        ScanError: not-3d, four-d.
+    """
+    if any(n > 1 for n in shape[3:]):
+        raise ScanError(
+            f"the image has {len(shape)} dimensions ({' x '.join(map(str, shape))})",
+            "Give one 3-D volume; split a time series or a multi-channel image first",
+            code="four-d",
+        )
+    if len(shape) < 3 or min(shape[:3]) < 2:
+        raise ScanError(
+            f"the image is not a volume ({' x '.join(map(str, shape))} voxels)",
+            "Give a 3-D chest CT",
+            code="not-3d",
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def truncated() -> ScanError:
+    """The error of a file that ends too early."""
+    return ScanError("the file ends before its voxel data does", "Copy or export it again", code="truncated")
+
+
+def not_scalar() -> ScanError:
+    """The error of colour, complex and vector images."""
+    return ScanError(
+        "the voxels hold several values each (colour, complex or vector)", "Give a CT", code="not-scalar"
+    )
+
+
+def _unreadable() -> ScanError:
+    return ScanError(
+        "the content is no NIfTI image, whatever the file's name says",
+        "Check what the file is; export the scan again",
+        code="unreadable",
+    )
+
+
+def decompose(affine_44: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+    """Spacing in mm and direction cosines (row by row) of a voxel-to-mm matrix; small shear is rounded away.
+
+    Raises:
+        ScanError: bad-affine, where axes are missing or not perpendicular within about half a degree.
+    """
+    matrix = affine_44[:3, :3]
+    spacing = np.linalg.norm(matrix, axis=0)
+    if not np.isfinite(affine_44).all() or spacing.min() <= 0:
+        raise ScanError("the voxel-to-mm matrix is singular", "Export the scan again", code="bad-affine")
+    u, _, vt = np.linalg.svd(matrix / spacing)
+    direction = u @ vt
+    if np.abs(direction - matrix / spacing).max() > 0.01:
+        raise ScanError(
+            "the voxel axes are not perpendicular (sheared: a tilted gantry, perhaps)",
+            "Resample the scan to a rectangular grid",
+            code="bad-affine",
+        )
+    return (float(spacing[0]), float(spacing[1]), float(spacing[2])), tuple(direction.ravel().tolist())
+
+
+def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
+    """Voxel-to-mm matrix in LPS that counts, and notes."""
+    sform, s_code = header.get_sform(coded=True)
+    qform, q_code = None, 0
+    try:
+        qform, q_code = header.get_qform(coded=True)
+    except (ValueError, nib.spatialimages.HeaderDataError):  # a quaternion that is none
+        if s_code <= 0:
+            raise ScanError(
+                "the qform of the header is invalid", "Export the scan again", code="bad-affine"
+            ) from None
+    notes: list[str] = []
+    if s_code > 0:
+        affine = sform
+        if q_code > 0 and qform is not None:
+            shape = np.array(header.get_data_shape()[:3]) - 1
+            corners = np.array([[*(np.array(c) * shape), 1.0] for c in np.ndindex(2, 2, 2)])
+            apart = float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
+            if np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
+                raise ScanError(
+                    "sform and qform of the header disagree about left and right",
+                    "Find out which is right and write both alike",
+                    code="orientation-conflict",
+                )
+            if apart > 1.0:
+                notes.append(f"sform and qform differ by up to {apart:.1f} mm; the sform was used")
+    elif q_code > 0 and qform is not None:
+        affine = qform
+    else:
+        affine = header.get_base_affine()
+        notes.append(
+            "the header gives no orientation; axes taken as left, posterior, superior with x reversed"
+        )
+    return _RAS_TO_LPS @ affine, notes
+
+
+def _units(header: nib.Nifti1Header, affine: np.ndarray) -> list[str]:
+    """Bring the matrix to mm, in place."""
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:
+        unit = "unknown"
+    factor = _UNITS_MM.get(unit, 1.0)
+    if factor == 1.0:
+        return []
+    affine[:3] *= factor
+    return [f"lengths are stored in {unit}; converted to mm"]
+
+
+def _read_with_nibabel(path: Path) -> sitk.Image:
+    """For files that ITK refuses (an affine that is not quite orthogonal) and to tell why a file is broken."""
+    try:
+        data = np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+    except (EOFError, OSError, ValueError):
+        raise truncated() from None
+    except Exception:  # zlib.error and whatever else a damaged file leads to
+        raise ScanError(
+            "the voxel data is damaged", "Copy or export the file again", code="truncated"
+        ) from None
+    data_XYZ = data.reshape(data.shape[:3])
+    if data_XYZ.dtype.kind == "f":
+        data_XYZ = data_XYZ.astype(np.float32)
+    data_XYZ = data_XYZ.astype(data_XYZ.dtype.newbyteorder("="))
+    return sitk.GetImageFromArray(np.ascontiguousarray(data_XYZ.T))
