@@ -1,0 +1,59 @@
+"""Keyed pseudonyms: the same person gets the same name, and nobody without the key can tell whose it is.
+
+HMAC-SHA256 (RFC 2104) of the PatientID. Plain hashes would not do: patient numbers are few enough to try them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from ctplatform.errors import CohortError
+
+KEY_BYTES = 32
+
+
+def throw_away_key() -> bytes:
+    """A key that is kept nowhere."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def read_or_make_key(path: Path) -> bytes:
+    """The key in a file; where there is none, a new one is written there, readable by its owner only.
+
+    Raises:
+        CohortError: the file holds no key, or cannot be written.
+    """
+    path = path.expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        try:
+            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        except (OSError, ValueError):
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise CohortError(
+                f"{path} holds no pseudonym key",
+                "Restore it; or remove it to get new subject names",
+                code="key",
+            ) from None
+        return key
+    except OSError as error:
+        raise CohortError(
+            f"the pseudonym key {path} cannot be written: {error}", "Choose another place", code="key"
+        ) from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        key = throw_away_key()
+        stream.write(key.hex() + "\n")
+    return key
+
+
+def pseudonym(patient_id: str, *, key: bytes) -> str:
+    """`sub-` and 12 hex digits; upper and lower case and blanks of the PatientID do not matter."""
+    normal = " ".join(patient_id.upper().split())
+    return "sub-" + hmac.new(key, normal.encode(), hashlib.sha256).hexdigest()[:12]
