@@ -1,0 +1,1 @@
+"""Entry scripts: parse, build, run."""

@@ -1,0 +1,185 @@
+"""The `drasclr` command. Nothing heavy is imported before a command is known, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ctplatform import __version__
+from ctplatform.errors import PlatformError
+
+if TYPE_CHECKING:
+    from ctplatform.config import Recipe
+
+DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
+EPILOG = """examples:
+  drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
+  drasclr cohort scans/ -o cohort.csv               find CT volumes and DICOM series below a folder
+  drasclr run --cohort cohort.csv --workspace out   the whole chain on your scans; run it again to go on
+  drasclr status --workspace out                    what came of each scan, and why
+"""
+CHAIN = ("atlas", "prepare", "pretrain", "embed", "sweep", "report")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="drasclr",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"drasclr {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help_: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_)
+        sub.add_argument("-v", "--verbose", action="store_true", help="log what happens inside")
+        sub.set_defaults(run=run)
+        return sub
+
+    demo = command("demo", "The whole chain on a synthetic cohort that is made first.", _demo)
+    demo.add_argument(
+        "--workspace", default="runs/demo", help="folder or s3:// gs:// URI (default: %(default)s)"
+    )
+    _recipe_options(demo, default="demo")
+
+    run = command(
+        "run", "The whole chain on your scans; run it again to go on where it stopped.", _chain(None)
+    )
+    _stage_options(run, cohort=True, required=True)
+
+    cohort = command(
+        "cohort", "Find CT volumes and DICOM series below a folder and write the scan table.", _cohort
+    )
+    cohort.add_argument("folder", help="folder to search")
+    cohort.add_argument("-o", "--output", default="cohort.csv", help="(default: %(default)s)")
+
+    atlas = command(
+        "atlas", "Make the workspace's atlas: a mean of the cohort's lung masks, or a given one.", _atlas
+    )
+    atlas.add_argument(
+        "action", nargs="?", choices=("build", "adopt"), default="build", help="(default: build)"
+    )
+    _stage_options(atlas, cohort=True)
+    texts = {
+        "prepare": "Register every scan to the atlas and write its patches.",
+        "pretrain": "Pretrain the encoder on the training subjects' patches.",
+        "embed": "Compute patch and patient embeddings.",
+        "sweep": "Task x initialisation x label fraction x seed, on held-out subjects.",
+        "report": "Write the HTML report.",
+    }
+    for name, text in texts.items():
+        # Labels come with the cohort: the stages after prepare read them from it.
+        _stage_options(command(name, text, _chain(name)), cohort=True, required=name in ("prepare", "sweep"))
+
+    status = command("status", "What came of each scan, and why.", _status)
+    status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+
+    submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)
+    submit.add_argument(
+        "--address", default="http://127.0.0.1:8265", help="of the Ray dashboard (default: %(default)s)"
+    )
+    submit.add_argument("arguments", nargs=argparse.REMAINDER, help="for jobs/pipeline.py, after --")
+    return top
+
+
+def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> None:
+    sub.add_argument("--recipe", default=default, metavar="NAME|FILE", help="(default: %(default)s)")
+    sub.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a key"
+    )
+    sub.add_argument("--address", help="of a Ray cluster; default: the one around us, else a local one")
+
+
+def _stage_options(sub: argparse.ArgumentParser, *, cohort: bool, required: bool = False) -> None:
+    if cohort:
+        sub.add_argument(
+            "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
+        )
+    sub.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    sub.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
+    _recipe_options(sub)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from ctplatform.config import load_recipe
+
+    overrides = list(args.overrides)
+    if args.address:
+        overrides.append(f"ray.address={args.address}")
+    if getattr(args, "atlas", None):
+        overrides.append(f"atlas.source={args.atlas}")
+    return load_recipe(args.recipe, overrides)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from ctplatform.launch import run_demo
+
+    run_demo(args.workspace, _recipe(args))
+
+
+def _chain(stage: str | None) -> Callable[[argparse.Namespace], None]:
+    def run(args: argparse.Namespace) -> None:
+        from ctplatform.launch import run_cohort
+
+        first = stage
+        if stage == "pretrain":
+            first = "split"  # training needs to know whom it may not see
+        run_cohort(args.workspace, args.cohort, _recipe(args), first=first, last=stage)
+
+    return run
+
+
+def _atlas(args: argparse.Namespace) -> None:
+    if args.action == "adopt" and not args.atlas:
+        raise PlatformError("nothing to adopt", "Give --atlas PATH", code="usage")
+    _chain("atlas")(args)
+
+
+def _cohort(args: argparse.Namespace) -> None:
+    from ctplatform.cohort import discover, write_cohort
+
+    found = discover(args.folder)
+    write_cohort(found.table, args.output)
+    for line in found.passed_over:
+        print(f"passed over  {line}")
+    print(f"{len(found.table)} scans of {found.table['subject_id'].nunique()} subjects -> {args.output}")
+    print("Add your label columns to it, then: drasclr run --cohort", args.output, "--workspace DIR")
+
+
+def _status(args: argparse.Namespace) -> None:
+    from ctplatform.console import show_ledger
+    from ctplatform.workspace import Workspace
+
+    show_ledger(Workspace(args.workspace))
+
+
+def _submit(args: argparse.Namespace) -> None:
+    from ctplatform.submission import submit
+
+    rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    sys.exit(submit(rest, address=args.address))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `drasclr` command; problems that a person can mend end with one message and status 1."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"
+    )
+    try:
+        args.run(args)
+    except PlatformError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

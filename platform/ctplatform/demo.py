@@ -1,0 +1,69 @@
+"""The synthetic cohort of a workspace: one Ray task a subject, files below the workspace itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.fs as pafs
+
+from ctplatform.config import PhantomConfig, config_hash
+from ctplatform.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "phantom"
+
+
+def phantom_cohort(
+    workspace: Workspace, config: PhantomConfig, *, on_progress: Callable[[int, int], None] | None = None
+) -> pd.DataFrame:
+    """Generate the subjects that are not there yet, and return the cohort table.
+
+    Each subject is made in a temporary folder of its worker and copied to the workspace, so that no disk need be
+    shared; its row, written last, says that it is whole.
+    """
+    import pandas as pd
+    import ray
+
+    version = config_hash(config)
+    names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
+    there = set(workspace.list(FOLDER, "rows", suffix=".json"))
+    todo = [index for index, name in enumerate(names) if name not in there]
+    make = ray.remote(num_cpus=1)(_make)
+    waiting = [make.remote(workspace, index, config, names[index]) for index in todo]
+    done = 0
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        ray.get(ready)
+        done += len(ready)
+        if on_progress:
+            on_progress(done, len(todo))
+    rows = [workspace.read_json(FOLDER, "rows", name) for name in names]
+    for row in rows:
+        row["path"] = workspace.display(FOLDER, row["path"])
+    table = pd.DataFrame(rows)
+    workspace.write_bytes(table.to_csv(index=False).encode(), FOLDER, "cohort.csv")
+    return table
+
+
+def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:
+    from ctplatform.phantom import generate_subject
+
+    with tempfile.TemporaryDirectory() as folder:
+        row: dict[str, Any] = dict(generate_subject(Path(folder), index, config=config))
+        row["path"] = str(Path(row["path"]).resolve().relative_to(Path(folder).resolve()))
+        target = workspace.path(FOLDER)
+        workspace.fs.create_dir(target, recursive=True)
+        pafs.copy_files(
+            folder, target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=workspace.fs
+        )
+    workspace.write_bytes(json.dumps(row, default=_plain).encode(), FOLDER, "rows", name)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
