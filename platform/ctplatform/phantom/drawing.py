@@ -1,0 +1,115 @@
+"""Drawing into a voxel grid: capsules, ellipsoids and thin threads with partial volume at their edges.
+
+Positions are mm in the scan frame. `alpha` is the covered fraction of a voxel, 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ctplatform.phantom.grid import Box
+
+CHUNK = 2_000_000
+
+
+def capsule(
+    box: Box, start: np.ndarray, end: np.ndarray, *, radius: float, end_radius: float | None = None
+) -> tuple[tuple[slice, slice, slice], np.ndarray] | None:
+    """Coverage of a capsule (a thick segment, tapering to `end_radius`) in the part of the grid around it.
+
+    Returns:
+        The slices z, y, x and alpha there; None if the capsule lies outside of the grid.
+    """
+    tip = radius if end_radius is None else end_radius
+    reach = max(radius, tip) + float(box.spacing.max())
+    low, high = np.minimum(start, end) - reach, np.maximum(start, end) + reach
+    limit = box.start + (box.size - 1) * box.spacing
+    if np.any(high < box.start) or np.any(low > limit):
+        return None
+    part, where = box.part(low, high)
+    x, y, z = part.axis(0), part.axis(1)[:, None], part.axis(2)[:, None, None]
+    a = start.astype(np.float32)
+    d = (end - start).astype(np.float32)
+    length2 = max(float(d @ d), 1e-6)
+    px, py, pz = x - a[0], y - a[1], z - a[2]
+    t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / np.float32(length2), 0, 1)
+    distance = np.sqrt((px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2)
+    edge = float(box.spacing.mean())
+    return where, coverage((radius + (tip - radius) * t) - distance, edge)
+
+
+def coverage(inside_mm: np.ndarray, edge_mm: float) -> np.ndarray:
+    """Covered fraction of voxels whose centres lie `inside_mm` within a surface."""
+    return np.clip(np.float32(0.5) + inside_mm * np.float32(1 / edge_mm), 0, 1)
+
+
+def paint(volume: np.ndarray, where: tuple[slice, slice, slice], alpha: np.ndarray, value: float) -> None:
+    """Blend `value` into the volume, in place."""
+    view = volume[where]
+    view += alpha * (np.float32(value) - view)
+
+
+def stamp_ellipsoids(
+    alpha: np.ndarray, box: Box, centres_N3: np.ndarray, radii_N3: np.ndarray, *, shell_mm: float = 0.0
+) -> None:
+    """Draw many small ellipsoids with axes along the grid into `alpha`, in place, by maximum.
+
+    Args:
+        alpha: array on `box`, C-contiguous.
+        shell_mm: if positive, draw only a shell of this thickness around each.
+    """
+    flat = alpha.reshape(-1)
+    edge = np.float32(box.spacing.mean())
+    for group, steps in _stencils(box, radii_N3 + shell_mm + 0.5 * float(edge)):
+        for part in np.array_split(group, max(1, len(group) * len(steps) // CHUNK)):
+            voxel, inside, index = _neighbours(box, centres_N3[part], steps)
+            delta = (voxel - box.voxels(centres_N3[part])[:, None]) * box.spacing
+            radii = radii_N3[part][:, None]
+            rho = np.sqrt(((delta / radii) ** 2).sum(-1))
+            gap = ((1 - rho) * radii.mean(-1)).astype(np.float32)
+            value = coverage(gap, float(edge))
+            if shell_mm > 0:
+                value = coverage(gap + np.float32(shell_mm), float(edge)) - value
+            keep = inside & (value > 0.02)
+            np.maximum.at(flat, index[keep], value[keep])
+
+
+def _stencils(box: Box, radii_N3: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    half = np.ceil(radii_N3.max(axis=1, keepdims=True) / box.spacing).astype(int)
+    for key in np.unique(half, axis=0):
+        group = np.flatnonzero((half == key).all(axis=1))
+        ranges = [np.arange(-h, h + 1) for h in key]
+        steps = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
+        yield group, steps
+
+
+def _neighbours(
+    box: Box, points_N3: np.ndarray, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    voxel = np.rint(box.voxels(points_N3)).astype(np.int32)[:, None] + steps
+    inside = np.all((voxel >= 0) & (voxel < box.size), axis=-1)
+    nx, ny = int(box.size[0]), int(box.size[1])
+    index = (voxel[..., 2] * ny + voxel[..., 1]) * nx + voxel[..., 0]
+    return voxel, inside, index
+
+
+def splat(box: Box, points_N3: np.ndarray, volume_N: np.ndarray) -> np.ndarray:
+    """Spread small volumes (mm^3) over the eight voxels around each point; returns the covered fraction, unclipped."""
+    position = box.voxels(points_N3)
+    inside = np.all((position >= 0) & (position < box.size - 1), axis=1)
+    position, mass = position[inside], volume_N[inside] / float(np.prod(box.spacing))
+    base = np.floor(position).astype(np.int64)
+    f = position - base
+    nx, ny, nz = (int(n) for n in box.size)
+    corners = [(dx, dy, dz) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
+    index = np.stack(
+        [((base[:, 2] + dz) * ny + base[:, 1] + dy) * nx + base[:, 0] + dx for dx, dy, dz in corners]
+    )
+    weight = np.stack([np.prod(np.where(c, f, 1 - f), axis=1) for c in np.array(corners)]) * mass
+    return (
+        np.bincount(index.ravel(), weight.ravel(), minlength=nx * ny * nz)
+        .reshape(nz, ny, nx)
+        .astype(np.float32)
+    )
