@@ -52,16 +52,16 @@ class SamplingConfig(Section):
 class QualityConfig(Section):
     """Thresholds of the verdict. `reject_*` ends a scan as rejected, `flag_*` as flagged."""
 
-    reject_dice: float = 0.70
-    flag_dice: float = 0.80
-    flag_side_dice: float = 0.75
+    reject_dice: float = 0.55
+    flag_dice: float = 0.70
+    flag_side_dice: float = 0.60
     reject_volume_l: tuple[float, float] = (0.8, 12.0)
     flag_volume_l: tuple[float, float] = (1.5, 9.0)
-    flag_side_ratio: tuple[float, float] = (0.8, 1.7)
+    flag_side_ratio: tuple[float, float] = (0.6, 2.0)
     flag_singular_values: tuple[float, float] = (0.65, 1.4)
     flag_determinant: float = 0.35
     flag_cut_cm2: float = 20.0
-    reject_cut_cm2: float = 60.0
+    reject_cut_cm2: float = 150.0
     flag_inside: float = 0.9
     reject_inside: float = 0.5
     use_flagged: bool = Field(True, description="whether flagged scans are pretrained on and evaluated")
@@ -157,7 +157,9 @@ class ScratchConfig(Section):
 
     epochs: int = Field(20, gt=0)
     lr: float = Field(1e-3, gt=0)
+    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, whatever the epoch")
     locations: int = Field(16, gt=0, description="locations a subject and step")
+    pool: int = Field(64, gt=0, description="locations a scan that steps draw from and that tests average over")
     subjects_per_batch: int = Field(8, gt=0)
 
 

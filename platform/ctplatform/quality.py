@@ -1,0 +1,125 @@
+"""Measures of one prepared scan, and the verdict on it with reasons in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ctplatform.config import QualityConfig
+from ctplatform.lungs import LungMask, density
+from ctplatform.registration import Registration
+from ctplatform.sampling import Patches
+
+if TYPE_CHECKING:
+    from ctplatform.volume import Volume
+
+State = Literal["accepted", "flagged", "rejected"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a scan, and why; no reasons when it is accepted."""
+
+    state: State
+    reasons: tuple[str, ...] = ()
+
+
+def measure(
+    volume: Volume, mask: LungMask, registration: Registration | None, patches: Patches | None
+) -> dict[str, float]:
+    """All quality measures of a scan; those of stages that did not run are missing."""
+    measures = {**mask.measures, **density(volume.image, mask.labels)}
+    if registration is not None:
+        linear_33 = registration.affine_44[:3, :3]
+        stretch = np.linalg.svd(linear_33, compute_uv=False)
+        measures |= {
+            "dice": registration.dice,
+            "dice_right": registration.dice_right,
+            "dice_left": registration.dice_left,
+            "determinant": float(np.linalg.det(linear_33)),
+            "sv_min": float(stretch.min()),
+            "sv_max": float(stretch.max()),
+        }
+    if patches is not None:
+        measures["inside"] = float(patches.inside_N.mean())
+    return measures
+
+
+def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence[str] = ()) -> Verdict:
+    """Judge a scan by the thresholds of the recipe.
+
+    Args:
+        measures: as from `measure`; a measure that is missing is not judged.
+        notes: what other stages found unusual; they ride along as reasons of a scan that is not accepted
+            anyway.
+    """
+    rejected: list[str] = []
+    flagged: list[str] = []
+
+    def below(name: str, reject: float, flag: float, text: str) -> None:
+        value = measures.get(name, math.nan)
+        if value < reject:
+            rejected.append(text.format(value))
+        elif value < flag:
+            flagged.append(text.format(value))
+
+    def above(name: str, reject: float, flag: float, text: str) -> None:
+        value = measures.get(name, math.nan)
+        if value > reject:
+            rejected.append(text.format(value))
+        elif value > flag:
+            flagged.append(text.format(value))
+
+    cut = (config.reject_cut_cm2, config.flag_cut_cm2)
+    above(
+        "cut_top_cm2",
+        *cut,
+        "the lungs are cut off at the top of the scan ({:.0f} cm2 of lung on the last slice)",
+    )
+    above(
+        "cut_bottom_cm2",
+        *cut,
+        "the lungs are cut off at the bottom of the scan ({:.0f} cm2 of lung on the last slice)",
+    )
+    above(
+        "cut_side_cm2",
+        *cut,
+        "the field of view cuts through the lungs at the side ({:.0f} cm2 of lung on the border)",
+    )
+    low, high = config.reject_volume_l, config.flag_volume_l
+    below("volume_l", low[0], high[0], "the lungs are very small ({:.2f} l)")
+    above("volume_l", low[1], high[1], "the lungs are very large ({:.2f} l)")
+    small, large = config.flag_side_ratio
+    below("side_ratio", 0.0, small, "the right lung is much smaller than the left one (ratio {:.2f})")
+    above("side_ratio", math.inf, large, "the right lung is much larger than the left one (ratio {:.2f})")
+    below("dice", config.reject_dice, config.flag_dice, "the lungs fit the atlas badly (Dice {:.2f})")
+    below("dice_right", 0.0, config.flag_side_dice, "the right lung fits the atlas badly (Dice {:.2f})")
+    below("dice_left", 0.0, config.flag_side_dice, "the left lung fits the atlas badly (Dice {:.2f})")
+    below(
+        "determinant",
+        0.0,
+        config.flag_determinant,
+        "the lungs are far smaller than the atlas (volume ratio {:.2f})",
+    )
+    below(
+        "sv_min", 0.0, config.flag_singular_values[0], "the fit to the atlas shrinks one direction to {:.2f}"
+    )
+    above(
+        "sv_max",
+        math.inf,
+        config.flag_singular_values[1],
+        "the fit to the atlas stretches one direction by {:.2f}",
+    )
+    below(
+        "inside",
+        config.reject_inside,
+        config.flag_inside,
+        "only {:.0%} of the atlas patches lies inside the scan",
+    )
+    if not rejected and not flagged:
+        return Verdict("accepted")
+    return Verdict("rejected" if rejected else "flagged", (*rejected, *flagged, *notes))
