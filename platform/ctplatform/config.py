@@ -125,6 +125,8 @@ class PretrainConfig(Section):
     local_weight: float = Field(1.0, ge=0, description="weight of the local loss")
     neighbour_aggregation: Literal["sum", "mean", "attention"] = "mean"
     exclude_same_subject: bool = True
+    batch_negatives: bool = Field(True, description="the batch's other scans are negatives too")
+    shuffle_keys: bool = Field(False, description="encode keys on other workers than their queries")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.01, gt=0)
     sgd_momentum: float = Field(0.9, ge=0, lt=1)

@@ -26,14 +26,11 @@ from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
-    import torch
-
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 FOLDER = "embeddings"
 MIN_INSIDE = 0.5  # patches with less of them inside the scan do not count for the patient's vector
-CALIBRATION_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class Embedder:
         from drasclr import augment
 
         count = self.atlas.num_locations
-        coordinates = torch.from_numpy(np.ascontiguousarray(self.atlas.coordinates_N3)).float()
+        coordinates = torch.from_numpy(np.array(self.atlas.coordinates_N3, dtype=np.float32))
         vectors: np.ndarray | None = None
         inside_SN = np.zeros((len(scan_ids), count), np.float32)
         for index in range(shards.num_blocks(self.atlas)):
@@ -175,8 +172,10 @@ class Embedder:
 
 
 def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
-    """One vector a scan from its patches' vectors: the mean, or mean and standard deviation, over the locations of which
-    at least half lies inside the scan (all of them, if none does)."""
+    """One vector a scan: the mean of its patches' vectors, or mean and standard deviation.
+
+    Over the locations of which at least half lies inside the scan (all of them, if none does).
+    """
     keep = inside_SN >= MIN_INSIDE
     keep[~keep.any(1)] = True
     weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
@@ -216,50 +215,24 @@ def random_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
     scale, and the control unfairly weak."""
     import torch
 
-    from drasclr.encoder import Encoder
-
-    torch.manual_seed(recipe.pretrain.seed + 1)
-    encoder = Encoder(**recipe.pretrain.encoder.model_dump())
-    calibrate(encoder, workspace, recipe)
-    return encoder
-
-
-def calibrate(encoder: Encoder, workspace: Workspace, recipe: Recipe) -> None:
-    """Set the normalisation statistics to averages over batches that mix locations and training scans."""
-    import torch
-
     from ctplatform.atlas import read_atlas
     from ctplatform.feed import Feed
-    from ctplatform.training import training_scans
-    from drasclr import augment
+    from ctplatform.training import calibrate, training_scans
+    from drasclr.encoder import Encoder
 
-    atlas, config = read_atlas(workspace), recipe.pretrain
-    device = next(encoder.parameters()).device
-    coordinates = torch.from_numpy(np.ascontiguousarray(atlas.coordinates_N3)).float().to(device)
+    config, atlas = recipe.pretrain, read_atlas(workspace)
+    torch.manual_seed(config.seed + 1)
+    encoder = Encoder(**config.encoder.model_dump())
     feed = Feed(
         workspace,
         training_scans(workspace, recipe),
         atlas,
         scans_per_batch=config.scans_per_batch,
-        locations_per_batch=max(4, config.locations_per_batch),
+        locations_per_batch=config.locations_per_batch,
         seed=config.seed,
     )
-    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm3d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-    training = encoder.training
-    encoder.train()
-    with torch.no_grad():
-        for step, batch in enumerate(feed.epoch(0)):
-            patches = augment.normalise(batch.anchors_GSDHW.to(device), hu_window=recipe.prepare.hu_window)
-            encoder.grouped(patches, coordinates[batch.locations_G])
-            if step + 1 == CALIBRATION_STEPS:
-                break
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    encoder.train(training)
+    calibrate(encoder, feed, atlas, hu_window=recipe.prepare.hu_window)
+    return encoder
 
 
 def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:

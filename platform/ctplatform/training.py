@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ctplatform import __version__, ledger
@@ -24,6 +24,7 @@ from ctplatform.workspace import Workspace
 from drasclr import augment, weights
 from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder
+from drasclr.norm import recalibrate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.pt"
+CALIBRATION_STEPS = 24
 VIEW_QUERY, VIEW_KEY, VIEW_NEIGHBOUR = 0, 1, 2
 
 
@@ -56,6 +58,7 @@ class Loop:
         self.atlas = read_atlas(workspace)
         torch.manual_seed(self.config.seed)
         self.model = build_model(self.config, self.atlas).to(device).train()
+        self.model.memory.to(device)
         self.scans = training_scans(workspace, recipe)
         self.feed = Feed(
             workspace,
@@ -227,13 +230,18 @@ class Loop:
 
     def publish(self) -> None:
         """Write the query encoder's weights and card: the run is finished once the card is there."""
+        # Trained block by block, it carries the statistics of the last blocks.
+        calibrate(self.model.query, self.feed, self.atlas, hu_window=self.recipe.prepare.hu_window)
         card = {
             "run": self.run_,
             "spacing_mm": 1.0,
             "hu_window": list(self.recipe.prepare.hu_window),
             "patch_size": self.atlas.patch_size,
             "atlas_hash": self.atlas.hash,
-            "normalisation": "clip to hu_window, then linearly to [-1, 1]",
+            "normalisation": {
+                "patch": "(clip(hu) - low) / ((high - low) / 2) - 1",
+                "location": "corner / max * 2 - 1",
+            },
             "provenance": {
                 "software": __version__,
                 "steps": self.step,
@@ -243,10 +251,11 @@ class Loop:
                 "metrics": self.lines[-1] if self.lines else {},
             },
         }
-        with tempfile.TemporaryDirectory() as folder:
-            weights.save(folder, self.model.query, card)
-            for name in (WEIGHTS_FILE, CARD_FILE):  # the card last: it is what says that the run is finished
-                self.workspace.write_bytes((Path(folder) / name).read_bytes(), FOLDER, self.run_, name)
+        # The card comes last: it is what says that the run is finished.
+        for name, data in sorted(
+            weights.files(self.model.query, card).items(), key=lambda f: f[0] == CARD_FILE
+        ):
+            self.workspace.write_bytes(data, FOLDER, self.run_, name)
 
 
 def build_model(config: PretrainConfig, atlas: Atlas) -> DrasCLR:
@@ -262,7 +271,24 @@ def build_model(config: PretrainConfig, atlas: Atlas) -> DrasCLR:
         local_weight=config.local_weight,
         neighbour_aggregation=config.neighbour_aggregation,
         exclude_same_subject=config.exclude_same_subject,
+        batch_negatives=config.batch_negatives,
+        shuffle_keys=config.shuffle_keys,
     )
+
+
+def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int]) -> None:
+    """Replace the normalisation statistics by the mean over batches that together hold all blocks of locations."""
+    device = next(encoder.parameters()).device
+    coordinates_N3 = torch.from_numpy(np.array(atlas.coordinates_N3, dtype=np.float32))
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in feed.sample(epoch=0, count=CALIBRATION_STEPS):
+            hu_GSDHW = batch.anchors_GSDHW.to(device)
+            locations_B3 = coordinates_N3[batch.locations_G].repeat_interleave(hu_GSDHW.shape[1], dim=0)
+            yield augment.normalise(hu_GSDHW, hu_window=hu_window).flatten(0, 1), locations_B3.to(device)
+
+    with torch.no_grad():
+        recalibrate(encoder, batches())
 
 
 def training_rows(workspace: Workspace, recipe: Recipe) -> pd.DataFrame:

@@ -1,0 +1,125 @@
+"""The feed serves every scan and anchor once an epoch, the right patches, and the same whatever was read before."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from ctplatform import shards
+from ctplatform.errors import StageError
+from ctplatform.feed import Feed, ScanEntry
+from ctplatform.workspace import Workspace
+
+SCANS = 6
+
+
+@pytest.fixture(scope="module")
+def cohort(small_atlas, tmp_path_factory):
+    workspace = Workspace(tmp_path_factory.mktemp("feed"))
+    entries = []
+    side = small_atlas.patch_size
+    for number in range(SCANS):
+        # A patch's value says whose it is: scan * 1000 + location.
+        values = (number * 100 + np.arange(small_atlas.num_locations)).astype(np.int16)
+        hu = np.broadcast_to(values[:, None, None, None], (len(values), side, side, side)).copy()
+        data, footer = shards.encode(
+            scan_id=f"s{number}",
+            subject_id=f"p{number // 2}",
+            hu_NDHW=hu,
+            inside_N=np.ones(len(values), np.float32),
+            atlas=small_atlas,
+            metadata={},
+        )
+        workspace.write_bytes(data, shards.FOLDER, f"s{number}.parquet")
+        entries.append(ScanEntry(f"s{number}", number // 2, footer))
+    return workspace, entries
+
+
+def feed(cohort, atlas, *, rank=0, world=1, batch=4, anchors=3, seed=1):
+    workspace, entries = cohort
+    return Feed(
+        workspace,
+        entries,
+        atlas,
+        scans_per_batch=batch,
+        locations_per_batch=anchors,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )
+
+
+def test_patches_are_those_of_the_named_scans_and_locations(cohort, small_atlas):
+    for batch in feed(cohort, small_atlas).epoch(0):
+        expected = batch.scans_S[None] * 100 + batch.locations_G[:, None]
+        assert torch.equal(batch.anchors_GSDHW[:, :, 0, 0, 0].long(), expected)
+        near = batch.scans_S[None, None] * 100 + batch.neighbour_locations_GK[:, :, None]
+        assert torch.equal(batch.neighbours_GKSDHW[:, :, :, 0, 0, 0].long(), near)
+        assert torch.equal(
+            batch.neighbour_locations_GK, torch.from_numpy(small_atlas.neighbours_NK[batch.locations_G.numpy()])
+        )
+        assert torch.equal(batch.subjects_S, batch.scans_S // 2)
+
+
+def test_an_epoch_serves_every_pair_and_repeats_only_to_fill_the_last_group(cohort, small_atlas):
+    loader = feed(cohort, small_atlas)
+    seen: Counter = Counter()
+    steps = 0
+    for batch in loader.epoch(0):
+        steps += 1
+        seen.update((int(s), int(g)) for s in batch.scans_S for g in batch.locations_G)
+    assert steps == loader.steps_per_epoch()
+    assert set(seen) == {(s, g) for s in range(SCANS) for g in range(small_atlas.num_locations)}
+    assert sum(seen.values()) == 8 * small_atlas.num_locations  # 6 scans in two groups of 4
+    assert max(seen.values()) == 2
+
+
+def test_resuming_at_any_step_gives_the_same_batches(cohort, small_atlas):
+    whole = list(feed(cohort, small_atlas).epoch(3))
+    for start in (1, 5, len(whole) - 1):
+        rest = list(feed(cohort, small_atlas).epoch(3, start_step=start))
+        assert len(rest) == len(whole) - start
+        for a, b in zip(whole[start:], rest, strict=True):
+            assert torch.equal(a.locations_G, b.locations_G)
+            assert torch.equal(a.scans_S, b.scans_S)
+            assert torch.equal(a.anchors_GSDHW, b.anchors_GSDHW)
+
+
+def test_two_ranks_together_serve_what_one_serves(cohort, small_atlas):
+    one = list(feed(cohort, small_atlas).epoch(2))
+    first = list(feed(cohort, small_atlas, rank=0, world=2).epoch(2))
+    second = list(feed(cohort, small_atlas, rank=1, world=2).epoch(2))
+    assert len(one) == len(first) == len(second)
+    for whole, a, b in zip(one, first, second, strict=True):
+        assert torch.equal(whole.locations_G, a.locations_G)
+        assert torch.equal(a.locations_G, b.locations_G)
+        assert sorted(whole.scans_S.tolist()) == sorted([*a.scans_S.tolist(), *b.scans_S.tolist()])
+
+
+def test_epochs_and_seeds_differ(cohort, small_atlas):
+    def order(seed, epoch):
+        return [tuple(b.locations_G.tolist()) for b in feed(cohort, small_atlas, seed=seed).epoch(epoch)]
+
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+    assert order(1, 0) == order(1, 0)
+
+
+def test_more_scans_a_batch_than_there_are(cohort, small_atlas):
+    batches = list(feed(cohort, small_atlas, batch=100).epoch(0))
+    assert all(sorted(b.scans_S.tolist()) == list(range(SCANS)) for b in batches)
+
+
+def test_more_workers_than_scans_is_said(cohort, small_atlas):
+    with pytest.raises(StageError, match="num_workers"):
+        feed(cohort, small_atlas, world=7)
+
+
+def test_a_shard_that_vanished_stops_the_feed_with_its_name(cohort, small_atlas, tmp_path):
+    _, entries = cohort
+    broken = Feed(Workspace(tmp_path), entries, small_atlas, scans_per_batch=2, locations_per_batch=2)
+    with pytest.raises(StageError, match="has no shard"):
+        next(broken.epoch(0))

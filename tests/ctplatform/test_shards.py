@@ -1,0 +1,92 @@
+"""Written == read, by us and by plain readers; a block's row group holds its halo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from ctplatform import shards
+from ctplatform.errors import StageError
+from ctplatform.workspace import Workspace
+
+
+@pytest.fixture
+def shard(small_atlas, tmp_path):
+    rng = np.random.default_rng(0)
+    side = small_atlas.patch_size
+    hu = rng.integers(-1024, 240, (small_atlas.num_locations, side, side, side)).astype(np.int16)
+    inside = rng.random(small_atlas.num_locations).astype(np.float32)
+    data, footer = shards.encode(
+        scan_id="a", subject_id="s", hu_NDHW=hu, inside_N=inside, atlas=small_atlas, metadata={"content_hash": "c"}
+    )
+    workspace = Workspace(tmp_path)
+    workspace.write_bytes(data, shards.FOLDER, "a.parquet")
+    return workspace, hu, inside, footer
+
+
+def test_all_patches_come_back_in_order(shard, small_atlas):
+    workspace, hu, _, _ = shard
+    locations, read = shards.read_patches(workspace, "a")
+    assert locations.tolist() == list(range(small_atlas.num_locations))
+    np.testing.assert_array_equal(read, hu)
+
+
+def test_some_patches(shard):
+    workspace, hu, _, _ = shard
+    locations, read = shards.read_patches(workspace, "a", [5, 1])
+    assert locations.tolist() == [1, 5]
+    np.testing.assert_array_equal(read, hu[[1, 5]])
+
+
+def test_every_neighbour_of_a_blocks_locations_is_in_its_row_group(shard, small_atlas):
+    workspace, hu, inside, footer = shard
+    assert shards.num_blocks(small_atlas) > 1
+    for index in range(shards.num_blocks(small_atlas)):
+        block = shards.read_block(workspace, "a", index, footer=shards.read_footer(footer))
+        home = block.locations_N[block.home_N]
+        assert sorted(home) == sorted(small_atlas.members(index))
+        assert set(small_atlas.neighbours_NK[home].ravel()) <= set(block.locations_N.tolist())
+        np.testing.assert_array_equal(block.hu_NDHW, hu[block.locations_N])
+        np.testing.assert_array_equal(block.inside_N, inside[block.locations_N])
+
+
+def test_the_ledgers_footer_is_the_files_own(shard):
+    workspace, _, _, footer = shard
+    own = pq.read_metadata(workspace.path(shards.FOLDER, "a.parquet"))
+    kept = shards.read_footer(footer)
+    assert kept.num_row_groups == own.num_row_groups
+    assert [kept.row_group(i).to_dict() for i in range(kept.num_row_groups)] == [
+        own.row_group(i).to_dict() for i in range(own.num_row_groups)
+    ]
+
+
+def test_pandas_reads_it_without_us(shard):
+    workspace, hu, _, _ = shard
+    path = workspace.path(shards.FOLDER, "a.parquet")
+    meta = pq.read_schema(path).metadata
+    shape = tuple(int(n) for n in meta[b"drasclr.patch_shape"].decode().split(","))
+    frame = pd.read_parquet(path)
+    frame = frame[frame["home"]].set_index("location")
+    patch = np.frombuffer(frame.loc[7, "patch"], "<i2").reshape(shape)
+    np.testing.assert_array_equal(patch, hu[7])
+    assert meta[b"drasclr.content_hash"] == b"c"
+
+
+def test_patches_that_do_not_fit_the_atlas_are_refused(small_atlas):
+    side = small_atlas.patch_size
+    with pytest.raises(ValueError, match="the atlas asks for"):
+        shards.encode(
+            scan_id="a",
+            subject_id="s",
+            hu_NDHW=np.zeros((3, side, side, side), np.int16),
+            inside_N=np.ones(3),
+            atlas=small_atlas,
+            metadata={},
+        )
+
+
+def test_a_missing_shard_says_what_to_do(tmp_path):
+    with pytest.raises(StageError, match="drasclr prepare"):
+        shards.read_patches(Workspace(tmp_path), "nobody")
