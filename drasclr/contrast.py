@@ -1,0 +1,249 @@
+"""The two contrastive losses over a query and a momentum encoder (paper, section 3.3).
+
+Legend: N locations of the atlas, G anchor locations and S scans of a batch, K neighbours an anchor, C channels,
+DHW space, D features of an embedding, M negatives.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from drasclr import monitor
+from drasclr.encoder import FEATURES, Encoder
+from drasclr.memory import KeyMemory
+from drasclr.shuffle import encode_shuffled
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What one step gives.
+
+    Attributes:
+        loss: local_weight * local + beta * global, to be minimised.
+        local: mean local loss.
+        global_: mean neighbouring loss; 0 without neighbours.
+        keys_GSD: normalised keys, to be enqueued after backward.
+        metrics: detached scalars for the log.
+    """
+
+    loss: Tensor
+    local: Tensor
+    global_: Tensor
+    keys_GSD: Tensor
+    metrics: dict[str, Tensor]
+
+
+class NeighbourAttention(nn.Module):
+    """Weights of the neighbours from their embedding and where they lie relative to the anchor; starts as the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        last = nn.Linear(32, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.score = nn.Sequential(nn.Linear(FEATURES + 3, 32), nn.Tanh(), last)
+
+    def forward(self, embeddings_GKSD: Tensor, offsets_GK3: Tensor) -> Tensor:
+        """Weighted mean over the neighbours, [G, S, D]."""
+        offsets = offsets_GK3[:, :, None].expand(*embeddings_GKSD.shape[:3], 3)
+        weight = self.score(torch.cat([embeddings_GKSD, offsets.to(embeddings_GKSD)], dim=-1)).softmax(dim=1)
+        return (weight * embeddings_GKSD).sum(1)
+
+
+class DrasCLR(nn.Module):
+    """Query encoder, momentum encoder, key memory and both losses.
+
+    One call of `forward` is one step: under DistributedDataParallel wrap this module with broadcast_buffers=False,
+    call it once, run backward, then `memory.enqueue(locations_G, contrast.keys_GSD, subjects_S)`.
+
+    Args:
+        encoder: becomes the query encoder; the momentum encoder starts as its copy.
+        coordinates_N3: what the encoder gets for each location, `Atlas.coordinates_N3`.
+        neighbours_NK: `Atlas.neighbours_NK`; K = 0 leaves only the local loss.
+        queue_size: keys a location.
+        temperature: of both losses.
+        momentum: of the momentum encoder.
+        beta: weight of the global loss.
+        local_weight: weight of the local loss.
+        neighbour_aggregation: "sum" as published, "mean", or "attention".
+        exclude_same_subject: keys of the same subject are no negatives.
+        batch_negatives: keys of the other scans of the batch are negatives, too; useful while the memory is short.
+        shuffle_keys: encode keys on other workers than their queries, as published, so that the statistics of batch
+            normalisation do not give the positive away. Needs the same shapes on all workers.
+        memory_locations: locations whose keys this worker holds; all by default.
+        monitored: whether collapse monitors are measured at each step.
+    """
+
+    coordinates_N3: Tensor
+    neighbours_NK: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        coordinates_N3: Tensor | np.ndarray,
+        neighbours_NK: Tensor | np.ndarray,
+        queue_size: int,
+        temperature: float = 0.2,
+        momentum: float = 0.999,
+        beta: float = 1.0,
+        local_weight: float = 1.0,
+        neighbour_aggregation: Literal["mean", "sum", "attention"] = "mean",
+        exclude_same_subject: bool = True,
+        batch_negatives: bool = False,
+        shuffle_keys: bool = False,
+        memory_locations: Tensor | None = None,
+        monitored: bool = True,
+    ) -> None:
+        super().__init__()
+        if neighbour_aggregation not in ("mean", "sum", "attention"):
+            raise ValueError(
+                f"neighbour_aggregation is 'mean', 'sum' or 'attention', not {neighbour_aggregation!r}"
+            )
+        if beta == 0 and local_weight == 0:
+            raise ValueError("beta and local_weight are both 0: nothing would be learned")
+        coordinates = torch.as_tensor(np.array(coordinates_N3), dtype=torch.float32)
+        neighbours = torch.as_tensor(np.array(neighbours_NK), dtype=torch.long)
+        if neighbours.ndim != 2 or len(neighbours) != len(coordinates):
+            raise ValueError(
+                f"{len(coordinates)} locations, but neighbours of shape {list(neighbours.shape)}"
+            )
+        self.has_global = beta > 0 and neighbours.shape[1] > 0
+        if local_weight == 0 and not self.has_global:
+            raise ValueError("local_weight is 0 and there are no neighbours: nothing would be learned")
+        self.register_buffer("coordinates_N3", coordinates, persistent=False)
+        self.register_buffer("neighbours_NK", neighbours, persistent=False)
+        self.query = encoder
+        self.key = copy.deepcopy(encoder).requires_grad_(False)
+        self.attention = (
+            NeighbourAttention() if neighbour_aggregation == "attention" and self.has_global else None
+        )
+        self.memory = KeyMemory(len(coordinates), queue_size, FEATURES, locations=memory_locations)
+        self.temperature, self.momentum = temperature, momentum
+        self.beta, self.local_weight = beta, local_weight
+        self.neighbour_aggregation = neighbour_aggregation
+        self.exclude_same_subject, self.batch_negatives = exclude_same_subject, batch_negatives
+        self.shuffle_keys, self.monitored = shuffle_keys, monitored
+
+    def forward(
+        self,
+        query_GSCDHW: Tensor,
+        key_GSCDHW: Tensor,
+        neighbours_GKSCDHW: Tensor | None,
+        locations_G: Tensor,
+        subjects_S: Tensor,
+    ) -> Contrast:
+        """One step. In training mode the momentum encoder is updated here, before the keys are encoded.
+
+        Args:
+            query_GSCDHW: first view of the patches at the anchor locations, [G, S, 1, 32, 32, 32] in [-1, 1].
+            key_GSCDHW: second view of the same patches.
+            neighbours_GKSCDHW: patches at the anchors' neighbours, in the order of `neighbours_NK`; None if K = 0.
+            locations_G: distinct anchor locations.
+            subjects_S: number of the subject of each scan.
+        """
+        coordinates_G3 = self.coordinates_N3[locations_G]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.local_weight > 0):
+            queries_GSD = _embed(self.query, query_GSCDHW, coordinates_G3)
+        context_GSD = self._context(neighbours_GKSCDHW, locations_G, coordinates_G3)
+        if self.training and torch.is_grad_enabled():
+            self.update_key_encoder()
+        with torch.no_grad():
+            encode = encode_shuffled if self.shuffle_keys else Encoder.grouped
+            keys_GSD = _normalise(self.key.project(encode(self.key, key_GSCDHW, coordinates_G3)))
+
+        # Similarities in single precision whatever autocast says: temperatures amplify their rounding.
+        with torch.autocast(keys_GSD.device.type, enabled=False):
+            allowed_GSM, negatives_GMD = self._negatives(locations_G, keys_GSD, subjects_S)
+            local_GS, positive_GS, hard_GSM = self._contrast(
+                queries_GSD, keys_GSD, negatives_GMD, allowed_GSM
+            )
+            local = local_GS.mean()
+            loss = self.local_weight * local if self.local_weight > 0 else torch.zeros_like(local)
+            global_ = torch.zeros_like(local)
+            if context_GSD is not None:
+                global_ = self._contrast(context_GSD, keys_GSD, negatives_GMD, allowed_GSM)[0].mean()
+                loss = loss + self.beta * global_
+        metrics = {"loss": loss.detach(), "local": local.detach(), "global": global_.detach()}
+        metrics["top1"] = monitor.top1(positive_GS.detach(), hard_GSM.detach())
+        metrics["negatives"] = allowed_GSM.sum(-1).float().mean()
+        if self.monitored:
+            metrics |= self._monitor(queries_GSD.detach(), keys_GSD, coordinates_G3)
+        return Contrast(loss=loss, local=local, global_=global_, keys_GSD=keys_GSD, metrics=metrics)
+
+    @torch.no_grad()
+    def update_key_encoder(self) -> None:
+        """key = momentum * key + (1 - momentum) * query, over all parameters at once; `forward` does this itself."""
+        torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - self.momentum)
+
+    def _context(
+        self, neighbours: Tensor | None, locations_G: Tensor, coordinates_G3: Tensor
+    ) -> Tensor | None:
+        """What the neighbours of each anchor say together, [G, S, D]."""
+        if not self.has_global:
+            return None
+        around_GK = self.neighbours_NK[locations_G]
+        if neighbours is None or neighbours.shape[:2] != around_GK.shape:
+            shape = None if neighbours is None else list(neighbours.shape)
+            raise ValueError(
+                f"neighbour patches must start with [G, K] = {list(around_GK.shape)}, got shape {shape}"
+            )
+        around_GK3 = self.coordinates_N3[around_GK]
+        embeddings = _embed(self.query, neighbours.flatten(0, 1), around_GK3.flatten(0, 1))
+        embeddings_GKSD = embeddings.unflatten(0, around_GK.shape)
+        if self.attention is not None:
+            return self.attention(embeddings_GKSD, around_GK3 - coordinates_G3[:, None]).float()
+        return embeddings_GKSD.sum(1) if self.neighbour_aggregation == "sum" else embeddings_GKSD.mean(1)
+
+    def _negatives(self, locations_G: Tensor, keys_GSD: Tensor, subjects_S: Tensor) -> tuple[Tensor, Tensor]:
+        """(which negatives count for which scan [G, S, M], negatives [G, M, D])."""
+        stored = self.memory.negatives(locations_G)
+        subjects_S = subjects_S.to(stored.subjects_GM)
+        allowed_GSM = stored.filled_GM[:, None].expand(-1, len(subjects_S), -1)
+        if self.exclude_same_subject:
+            allowed_GSM = allowed_GSM & (stored.subjects_GM[:, None] != subjects_S[None, :, None])
+        negatives_GMD = stored.keys_GMD.to(keys_GSD.dtype)
+        if self.batch_negatives:
+            different_SS = subjects_S[:, None] != subjects_S[None, :]
+            if not self.exclude_same_subject:
+                different_SS = ~torch.eye(len(subjects_S), dtype=torch.bool, device=subjects_S.device)
+            allowed_GSM = torch.cat([allowed_GSM, different_SS.expand(len(locations_G), -1, -1)], dim=2)
+            negatives_GMD = torch.cat([negatives_GMD, keys_GSD], dim=1)
+        return allowed_GSM, negatives_GMD
+
+    def _contrast(
+        self, embeddings_GSD: Tensor, keys_GSD: Tensor, negatives_GMD: Tensor, allowed_GSM: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss [G, S], logit of the positive [G, S], logits of the negatives [G, S, M], -inf where not allowed)."""
+        positive_GS = (embeddings_GSD * keys_GSD).sum(-1) / self.temperature
+        negative_GSM = embeddings_GSD @ negatives_GMD.transpose(1, 2) / self.temperature
+        negative_GSM = negative_GSM.masked_fill(~allowed_GSM, -math.inf)
+        # Without any negative this is log(exp(p)) - p = 0: finite, and nothing is learned from it.
+        loss_GS = torch.cat([positive_GS[..., None], negative_GSM], dim=-1).logsumexp(-1) - positive_GS
+        return loss_GS, positive_GS, negative_GSM
+
+    @torch.no_grad()
+    def _monitor(self, queries_GSD: Tensor, keys_GSD: Tensor, coordinates_G3: Tensor) -> dict[str, Tensor]:
+        return {
+            "alignment": monitor.alignment(queries_GSD, keys_GSD),
+            "uniformity": monitor.uniformity(queries_GSD),
+            "effective_rank": monitor.effective_rank(queries_GSD.flatten(0, 1)),
+            "expert_entropy": monitor.expert_entropy(self.query, coordinates_G3),
+        }
+
+
+def _embed(encoder: Encoder, patches_GSCDHW: Tensor, coordinates_G3: Tensor) -> Tensor:
+    return _normalise(encoder.project(encoder.grouped(patches_GSCDHW, coordinates_G3)))
+
+
+def _normalise(projected: Tensor) -> Tensor:
+    wide = projected if projected.dtype == torch.float64 else projected.float()
+    return F.normalize(wide, dim=-1)

@@ -1,0 +1,168 @@
+"""The encoder: 13 location-conditioned convolutions, each followed by normalisation and ELU (paper, section 3.2).
+
+Legend: B samples, G locations, S samples a location, C channels, DHW space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from drasclr.condconv import ConditionedConv3d, Groups
+from drasclr.norm import GroupNormELU, NormELU
+
+FEATURES = 128
+PATCH_SIZE = 32
+# (channels in, channels out, stride): 32^3 voxels become 1^3.
+LAYERS = (
+    (1, 8, 1),
+    (8, 8, 2),
+    (8, 16, 1),
+    (16, 16, 1),
+    (16, 16, 2),
+    (16, 32, 1),
+    (32, 32, 1),
+    (32, 32, 2),
+    (32, 64, 1),
+    (64, 64, 1),
+    (64, 64, 2),
+    (64, 128, 1),
+    (128, FEATURES, 2),
+)
+
+
+class Layer(nn.Module):
+    """Conditioned convolution, normalisation, ELU."""
+
+    def __init__(self, conv: ConditionedConv3d, *, norm: str) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = NormELU(conv.out_channels) if norm == "batch" else GroupNormELU(conv.out_channels)
+
+    def forward(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+        """Location-major batch in, location-major batch out."""
+        return self.norm(self.conv(x_BCDHW, locations_G3, groups))
+
+
+class Encoder(nn.Module):
+    """Patches of 32^3 voxels and where they come from -> 128 features.
+
+    Args:
+        experts: expert kernels a convolution; only for conditioning="experts".
+        conditioning: "experts" mixes kernels by location, as published; "concat" gives the location as three more
+            input channels; "none" ignores it.
+        norm: "batch" as published, or "group", which needs no statistics over the batch.
+
+    Attributes:
+        card: what is known about the weights; filled by `drasclr.load`.
+    """
+
+    def __init__(
+        self,
+        experts: int = 8,
+        conditioning: Literal["experts", "concat", "none"] = "experts",
+        *,
+        norm: Literal["batch", "group"] = "batch",
+    ) -> None:
+        super().__init__()
+        if conditioning not in ("experts", "concat", "none"):
+            raise ValueError(f"conditioning is 'experts', 'concat' or 'none', not {conditioning!r}")
+        if norm not in ("batch", "group"):
+            raise ValueError(f"norm is 'batch' or 'group', not {norm!r}")
+        if experts < 1:
+            raise ValueError(f"an encoder needs at least one expert, not {experts}")
+        routed = conditioning == "experts"
+        self.experts = experts if routed else 1
+        self.conditioning, self.norm = conditioning, norm
+        self.card: dict[str, Any] = {}
+        self.layers = nn.ModuleList()
+        for position, (channels_in, channels_out, stride) in enumerate(LAYERS):
+            extra = 3 if conditioning == "concat" and position == 0 else 0
+            conv = ConditionedConv3d(
+                channels_in + extra, channels_out, experts=self.experts, stride=stride, routed=routed
+            )
+            self.layers.append(Layer(conv, norm=norm))
+        self.head = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(), nn.Linear(FEATURES, FEATURES))
+
+    def forward(self, patches_BCDHW: Tensor, locations_B3: Tensor) -> Tensor:
+        """Features [B, 128] of any mixture of locations.
+
+        Args:
+            patches_BCDHW: [B, 1, 32, 32, 32], normalised to [-1, 1].
+            locations_B3: normalised coordinates (`Atlas.coordinates_N3`) of each patch; data, no gradient reaches it.
+        """
+        locations_B3 = locations_B3.detach()
+        _check(patches_BCDHW.shape[1:], locations_B3.shape, (len(patches_BCDHW), 3))
+        if self.conditioning != "experts":
+            return self._features(patches_BCDHW, locations_B3, Groups((len(patches_BCDHW),)))
+        unique_G3, place_B, counts_G = torch.unique(
+            locations_B3, dim=0, return_inverse=True, return_counts=True
+        )
+        if len(unique_G3) == 1:
+            return self._features(patches_BCDHW, locations_B3[:1], Groups((len(patches_BCDHW),)))
+        if 2 * len(unique_G3) > len(patches_BCDHW):
+            # Hardly any two samples share a location: one kernel a sample, in one grouped convolution.
+            return self._features(patches_BCDHW, locations_B3, Groups((1,) * len(patches_BCDHW)))
+        order_B = torch.argsort(place_B, stable=True)
+        first_G = order_B[counts_G.cumsum(0) - counts_G]
+        # Indexing rather than `unique_G3` keeps the gradient with respect to the locations.
+        features = self._features(
+            patches_BCDHW[order_B], locations_B3[first_G], Groups(tuple(counts_G.tolist()))
+        )
+        return features[torch.argsort(order_B)]
+
+    def grouped(self, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
+        """Features [G, S, 128] of S samples of each of G locations; the fast path of training."""
+        _check(patches_GSCDHW.shape[2:], locations_G3.shape, (len(patches_GSCDHW), 3))
+        places, samples = patches_GSCDHW.shape[:2]
+        x_BCDHW = patches_GSCDHW.flatten(0, 1)
+        if self.conditioning == "experts":
+            features = self._features(x_BCDHW, locations_G3, Groups((samples,) * places))
+        else:
+            locations_B3 = locations_G3.repeat_interleave(samples, dim=0)
+            features = self._features(x_BCDHW, locations_B3, Groups((places * samples,)))
+        return features.unflatten(0, (places, samples))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Projection that the losses are computed on, [..., 128] -> [..., 128]; not normalised."""
+        return self.head(features)
+
+    def stages(self) -> Iterator[tuple[int, Layer]]:
+        """(stride so far, layer), from the input to the features."""
+        stride = 1
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            stride *= layer.conv.stride
+            yield stride, layer
+
+    def _features(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+        locations_G3 = locations_G3.to(next(self.head.parameters()).dtype)
+        if self.conditioning == "concat":
+            planes = locations_G3[:, :, None, None, None].expand(-1, -1, *x_BCDHW.shape[2:])
+            x_BCDHW = torch.cat([x_BCDHW, planes.to(x_BCDHW.dtype)], dim=1)
+        x = x_BCDHW if groups.one_each else channels_last(x_BCDHW)
+        for layer in self.layers:
+            x = layer(x, locations_G3, groups)
+        return x.flatten(1)
+
+
+def channels_last(x_BCDHW: Tensor) -> Tensor:
+    """The same tensor in the channels-last layout.
+
+    With one channel both layouts are the same memory and torch calls it either; a view states which one is meant.
+    """
+    if x_BCDHW.shape[1] > 1:
+        return x_BCDHW.contiguous(memory_format=torch.channels_last_3d)
+    return x_BCDHW.contiguous().view(len(x_BCDHW), *x_BCDHW.shape[2:], 1).permute(0, 4, 1, 2, 3)
+
+
+def _check(patch: torch.Size, locations: torch.Size, expected: tuple[int, int]) -> None:
+    if tuple(patch) != (1, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE):
+        raise ValueError(
+            f"patches must be [1, {PATCH_SIZE}, {PATCH_SIZE}, {PATCH_SIZE}] each, got {list(patch)}"
+        )
+    if tuple(locations) != expected:
+        raise ValueError(f"these patches need locations of shape {list(expected)}, got {list(locations)}")
