@@ -1,0 +1,161 @@
+"""Cohort flow: found, accepted, flagged, rejected, failed, and why; then the split into training and held-out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+import pandas as pd
+
+from ctplatform.ledger import STATES
+from ctplatform.report import words
+from ctplatform.report.commands import command
+from ctplatform.report.document import Box, Figure, Omitted, Section, Table
+from ctplatform.report.inputs import Inputs
+
+TITLE = "Cohort flow"
+LISTED = 200  # scans in the table of reasons; a page with thousands is no longer read
+
+
+def section(inputs: Inputs) -> Section | Omitted:
+    """The flow chart and every scan that did not pass."""
+    ledger = inputs.ledger
+    if ledger.empty:
+        return Omitted(TITLE, "no scan has been prepared yet")
+    counts = {state: int((ledger["state"] == state).sum()) for state in STATES}
+    total, subjects = len(ledger), ledger["subject_id"].nunique()
+    used = inputs.usable
+    flow = [
+        Box(
+            "Scans found",
+            total,
+            (words.count(subjects, "subject"),),
+            aside=[_aside(ledger, state) for state in ("failed", "rejected") if counts[state]],
+        ),
+        Box(
+            "Scans used",
+            len(used),
+            (words.count(used["subject_id"].nunique(), "subject"), *_used(counts, inputs)),
+            aside=[_aside(ledger, "flagged")] if counts["flagged"] else [],
+            state="accepted",
+        ),
+        *_split(inputs),
+    ]
+    states = Table(
+        "Scans by state",
+        ("State", "Scans", "Share", "95% interval", "Subjects"),
+        [
+            (
+                state,
+                f"{counts[state]:,}",
+                words.percent(counts[state] / total),
+                "{} to {}".format(*map(words.percent, wilson(counts[state], total))),
+                f"{ledger.loc[ledger['state'] == state, 'subject_id'].nunique():,}",
+            )
+            for state in STATES
+        ],
+        numeric=frozenset({1, 2, 3, 4}),
+    )
+    figure = Figure(
+        name="cohort-flow",
+        title=f"From {words.count(total, 'scan')} found to {len(used):,} used",
+        caption=(
+            "Failed: could not be read or worked on. Rejected: measured, but too far from what the method needs. "
+            "Flagged: usable, with a reason to look at it. A scan may have several reasons."
+        ),
+        n=f"n = {words.count(total, 'scan')} of {words.count(subjects, 'subject')}",
+        interval="shares with 95% Wilson intervals in the table",
+        command=command("prepare", inputs.recipe),
+        flow=flow,
+        tables=[states, *_reasons(ledger)],
+    )
+    return Section("cohort", TITLE, figures=[figure], notices=_leak(inputs))
+
+
+def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95% interval of a share k/n (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    p, centre = k / n, (k / n + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _used(counts: dict[str, int], inputs: Inputs) -> list[str]:
+    if not counts["flagged"]:
+        return []
+    if inputs.recipe.prepare.quality.use_flagged:
+        return [f"{counts['accepted']:,} accepted, {counts['flagged']:,} flagged"]
+    return [f"{counts['accepted']:,} accepted; flagged scans are left out"]
+
+
+def _aside(ledger: pd.DataFrame, state: str) -> Box:
+    rows = ledger[ledger["state"] == state]
+    kinds = Counter(kind for reason in rows["reason"] for kind in _kinds(reason))
+    lines = [f"{n:,} × {kind}" for kind, n in kinds.most_common(6)]
+    if len(kinds) > 6:
+        lines.append(f"and {words.count(len(kinds) - 6, 'further reason')} (table below)")
+    return Box(words.sentence(state), len(rows), lines, state=state)
+
+
+def _kinds(reason: object) -> list[str]:
+    """Reasons without their numbers, so that equal ones can be counted."""
+    parts = [part.strip() for part in words.without_paths(reason).split(";") if part.strip()]
+    return [re.sub(r"[-+]?\d+(?:[.,]\d+)*", "…", part) for part in parts] or ["no reason given"]
+
+
+def _split(inputs: Inputs) -> list[Box]:
+    if not inputs.splits:
+        return []
+    boxes = []
+    for key, title, what in (
+        ("train", "Training", "pretraining and labels"),
+        ("test", "Held out", "never seen before evaluation"),
+    ):
+        subjects = set(map(str, inputs.splits.get(key, [])))
+        scans = int(inputs.usable["subject_id"].astype(str).isin(subjects).sum())
+        boxes.append(Box(title, scans, (words.count(len(subjects), "subject"), what), state="end"))
+    return boxes
+
+
+def _leak(inputs: Inputs) -> list[str]:
+    """Held-out subjects that share a subject or a scan's content with training."""
+    if not inputs.splits:
+        return []
+    train, test = (set(map(str, inputs.splits.get(key, []))) for key in ("train", "test"))
+    notices = []
+    if both := train & test:
+        notices.append(
+            f"{words.count(len(both), 'subject')} on both sides of the split: results are not held-out."
+        )
+    rows = inputs.usable.dropna(subset=["content_hash"])
+    subject = rows["subject_id"].astype(str)
+    shared = set(rows.loc[subject.isin(train), "content_hash"]) & set(
+        rows.loc[subject.isin(test), "content_hash"]
+    )
+    if shared:
+        notices.append(
+            f"{words.count(len(shared), 'scan')} with the same content on both sides of the split: "
+            "results are not held-out."
+        )
+    return notices
+
+
+def _reasons(ledger: pd.DataFrame) -> list[Table]:
+    rows = ledger[ledger["state"] != "accepted"]
+    if rows.empty:
+        return []
+    order = {"failed": 0, "rejected": 1, "flagged": 2}
+    rows = rows.assign(_order=rows["state"].map(order)).sort_values(["_order", "scan_id"])
+    cells = [
+        (str(row.scan_id), row.state, words.without_paths(row.reason), words.without_paths(row.remedy))
+        for row in rows.head(LISTED).itertuples()
+    ]
+    left = len(rows) - LISTED
+    return [
+        Table(
+            "Every scan that was not plainly accepted",
+            ("Scan", "State", "Reason", "What to do"),
+            cells,
+            note=f"{left:,} more are in the ledger." if left > 0 else "",
+        )
+    ]

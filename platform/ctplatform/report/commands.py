@@ -1,0 +1,57 @@
+"""The command line that makes a figure again, without any path of the machine that made it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from ctplatform.config import Recipe, load_recipe, recipe_names
+
+# Values of these keys may be paths or addresses; a reader puts their own.
+PRIVATE = frozenset({"atlas.source", "ray.address"})
+
+
+def command(stage: str, recipe: Recipe) -> str:
+    """The command of one stage, with the recipe and every setting that differs from it.
+
+    `COHORT.csv` and `WORKSPACE` stand for the reader's own.
+    """
+    words = ["drasclr", stage]
+    if stage in ("prepare", "atlas"):
+        words += ["--cohort", "COHORT.csv"]
+    words += ["--workspace", "WORKSPACE", *recipe_arguments(recipe)]
+    return shlex.join(words)
+
+
+def recipe_arguments(recipe: Recipe) -> list[str]:
+    """`--recipe NAME` and a `--set key=value` for each value that differs from that recipe."""
+    if recipe.name not in recipe_names():
+        return ["--recipe", f"{recipe.name.rsplit('/', 1)[-1]}.yaml"]
+    built_in = dict(settings(load_recipe(recipe.name)))
+    words = ["--recipe", recipe.name]
+    for key, value in settings(recipe):
+        if built_in.get(key) != value and key not in ("name", "description"):
+            words += ["--set", f"{key}={'...' if key in PRIVATE else json.dumps(value)}"]
+    return words
+
+
+def settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """Every setting as (dotted key, plain value), in the order of the recipe."""
+    yield from _flat(recipe.model_dump(mode="json"), "")
+
+
+def shown(key: str, value: Any) -> str:
+    """The value as the report may print it."""
+    if key in PRIVATE and value not in (None, "build", "auto"):
+        return "(given; not printed, as it may name a place)"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

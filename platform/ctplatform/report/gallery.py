@@ -1,0 +1,132 @@
+"""QC gallery: the overlays of the worst-aligned scans and of a random sample, small enough to travel in one page."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pandas as pd
+from PIL import Image as Picture
+
+from ctplatform.report import words
+from ctplatform.report.commands import command
+from ctplatform.report.document import Figure, Image, Omitted, Section, Table
+from ctplatform.report.inputs import Inputs
+
+TITLE = "Overlays to look at"
+BUDGET = 5_000_000  # bytes of all pictures together; base64 adds a third, and the page stays below about 8 MB
+# Width in pixels and WebP quality, tried in turn until the gallery fits.
+STEPS = ((1100, 80), (900, 72), (720, 65), (560, 55), (420, 45), (320, 35))
+
+
+def section(inputs: Inputs) -> Section | Omitted:
+    """Pictures of the worst scans by Dice, then of a sample drawn by the scan ids."""
+    if not inputs.recipe.report.gallery:
+        return Omitted(TITLE, "report.gallery is 0")
+    rows = inputs.ledger[inputs.ledger["scan_id"].isin(inputs.overlays)]
+    if rows.empty:
+        return Omitted(TITLE, "no overlay has been written (prepare.overlays)")
+    worst, sample = choose(rows, inputs.recipe.report.gallery)
+    chosen = [*worst.itertuples(), *sample.itertuples()]
+    pictures = _compressed(
+        [inputs.workspace.read_bytes("scans", "qc", f"{row.scan_id}.png") for row in chosen]
+    )
+    figures = []
+    for name, title, part, start in (
+        ("gallery-worst", "The worst by overlap with the atlas", worst, 0),
+        ("gallery-sample", "A random sample of the others", sample, len(worst)),
+    ):
+        if not len(part):
+            continue
+        figures.append(
+            Figure(
+                name=name,
+                title=title,
+                caption=(
+                    "CT with the outline of the lung mask and the atlas locations mapped into the scan. Select a "
+                    "picture to enlarge it. "
+                    + (
+                        "Lowest Dice first."
+                        if name == "gallery-worst"
+                        else "Drawn by a hash of the scan ids: the same cohort gives the same sample."
+                    )
+                ),
+                n=f"{len(part)} of {words.count(len(rows), 'scan')} with an overlay",
+                interval="single scans, no interval",
+                command=command("prepare", inputs.recipe),
+                images=[_image(row, *pictures[start + i]) for i, row in enumerate(part.itertuples())],
+                tables=[_table(part)],
+            )
+        )
+    return Section(
+        "gallery",
+        TITLE,
+        [
+            "Numbers do not show everything: a mirrored scan can have a good Dice. Look at these before the results."
+        ],
+        figures=figures,
+    )
+
+
+def choose(rows: pd.DataFrame, total: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The worst half by Dice (missing counts as worst), and a sample of the rest that depends on the ids alone."""
+    order = rows.sort_values(["dice", "scan_id"], na_position="first")
+    worst, rest = order.iloc[: (total + 1) // 2], order.iloc[(total + 1) // 2 :]
+    key = rest["scan_id"].map(lambda scan: hashlib.sha256(str(scan).encode()).hexdigest())
+    return worst, rest.loc[key.sort_values().index[: total // 2]]
+
+
+def _compressed(pngs: list[bytes]) -> list[tuple[bytes, int, int]]:
+    for width, quality in STEPS:
+        pictures = [_webp(png, width, quality) for png in pngs]
+        if sum(len(data) for data, _, _ in pictures) <= BUDGET:
+            break
+    return pictures
+
+
+def _webp(png: bytes, width: int, quality: int) -> tuple[bytes, int, int]:
+    picture = Picture.open(io.BytesIO(png)).convert("RGB")
+    if picture.width > width:
+        picture = picture.resize(
+            (width, round(picture.height * width / picture.width)), Picture.Resampling.LANCZOS
+        )
+    stream = io.BytesIO()
+    picture.save(
+        stream, "WEBP", quality=quality, method=4
+    )  # re-encoding also drops any text chunk of the PNG
+    return stream.getvalue(), picture.width, picture.height
+
+
+def _image(row: object, data: bytes, width: int, height: int) -> Image:
+    dice, state = float(row.dice), str(row.state)  # type: ignore[attr-defined]
+    scan, reason = str(row.scan_id), words.without_paths(row.reason)  # type: ignore[attr-defined]
+    return Image(
+        name=scan,
+        data=data,
+        kind="image/webp",
+        width=width,
+        height=height,
+        alt=f"CT overlay of scan {scan}: {state}, Dice {words.number(dice)}. {reason}".strip(),
+        state=state,
+        lines=[line for line in (f"Dice {words.number(dice)}", reason) if line],
+    )
+
+
+def _table(part: pd.DataFrame) -> Table:
+    return Table(
+        "Scans shown",
+        ("Scan", "State", "Dice", "Right", "Left", "Volume (l)", "Reason"),
+        [
+            (
+                str(row.scan_id),
+                str(row.state),
+                words.number(row.dice, 3),  # type: ignore[arg-type]
+                words.number(row.dice_right, 3),  # type: ignore[arg-type]
+                words.number(row.dice_left, 3),  # type: ignore[arg-type]
+                words.number(row.volume_l),  # type: ignore[arg-type]
+                words.without_paths(row.reason),
+            )
+            for row in part.itertuples()
+        ],
+        numeric=frozenset({2, 3, 4, 5}),
+    )

@@ -1,0 +1,137 @@
+"""Everything that the report reads, once, from the workspace."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ctplatform import ledger
+from ctplatform.config import Recipe
+from ctplatform.errors import StageError
+from ctplatform.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+REQUIRED = {
+    "results": ("task", "initialisation", "fraction", "seed", "metric", "value"),
+    "predictions": ("task", "initialisation", "fraction", "seed", "subject_id", "prediction"),
+    "summary": ("task", "initialisation", "fraction", "metric", "value", "low", "high", "n_test"),
+    "comparisons": ("task", "metric", "fraction", "initialisation", "reference", "difference", "low", "high"),
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages have written so far; None or empty where they have not.
+
+    Args:
+        ledger: one row a scan (scans/*.parquet).
+        overlays: scan ids that have a quality-control picture.
+        metrics: one row a logged pretraining step, steps ascending.
+    """
+
+    workspace: Workspace
+    recipe: Recipe
+    run: str
+    ledger: pd.DataFrame
+    overlays: frozenset[str]
+    splits: Mapping[str, Any] | None
+    atlas: Mapping[str, Any] | None
+    metrics: pd.DataFrame | None
+    card: Mapping[str, Any] | None
+    results: pd.DataFrame | None
+    predictions: pd.DataFrame | None
+    summary: pd.DataFrame | None
+    comparisons: pd.DataFrame | None
+
+    @property
+    def usable(self) -> pd.DataFrame:
+        """Ledger rows that later stages work on."""
+        states = ["accepted", "flagged"] if self.recipe.prepare.quality.use_flagged else ["accepted"]
+        return self.ledger[self.ledger["state"].isin(states)]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no stage has written anything that the report shows."""
+        return self.ledger.empty and self.metrics is None and self.results is None and self.summary is None
+
+
+def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
+    """Read all that is there.
+
+    Raises:
+        StageError: a table lacks a column that the report needs.
+    """
+    pretrain, evaluation = ("pretrain", run), ("evaluation", run)
+    return Inputs(
+        workspace=workspace,
+        recipe=recipe,
+        run=run,
+        ledger=_ledger(workspace),
+        overlays=frozenset(
+            name.removesuffix(".png") for name in workspace.list("scans", "qc", suffix=".png")
+        ),
+        splits=_json(workspace, "splits.json"),
+        atlas=_json(workspace, "atlas", "atlas.json"),
+        metrics=_metrics(workspace, *pretrain, "metrics.jsonl"),
+        card=_json(workspace, *pretrain, "card.json"),
+        results=_table(workspace, "results", *evaluation),
+        predictions=_table(workspace, "predictions", *evaluation),
+        summary=_table(workspace, "summary", *evaluation),
+        comparisons=_table(workspace, "comparisons", *evaluation),
+    )
+
+
+def _ledger(workspace: Workspace) -> pd.DataFrame:
+    if not workspace.list(ledger.FOLDER, suffix=".parquet"):
+        return pd.DataFrame(columns=ledger.SCHEMA.names)
+    return ledger.read_ledger(workspace)
+
+
+def _table(workspace: Workspace, name: str, *folder: str) -> pd.DataFrame | None:
+    parts = (*folder, f"{name}.parquet")
+    if not workspace.exists(*parts):
+        return None
+    frame = _checked(workspace.read_table(*parts).to_pandas(), name, workspace.display(*parts))
+    return None if frame.empty else frame
+
+
+def _checked(frame: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
+    absent = [column for column in REQUIRED[name] if column not in frame]
+    if absent:
+        raise StageError(
+            f"{where} lacks the column(s) {', '.join(absent)}",
+            "Run the stage that writes it again with this version",
+            code="columns",
+        )
+    return frame
+
+
+def _json(workspace: Workspace, *parts: str) -> Any:
+    return workspace.read_json(*parts) if workspace.exists(*parts) else None
+
+
+def _metrics(workspace: Workspace, *parts: str) -> pd.DataFrame | None:
+    if not workspace.exists(*parts):
+        return None
+    rows = []
+    for line in workspace.read_bytes(*parts).decode().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            log.warning(
+                "pretraining metrics: a line that is no JSON is passed over (a killed run leaves one)"
+            )
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    if not rows:
+        return None
+    # A resumed run logs some steps a second time; the later one is the one that the weights have seen.
+    frame = pd.DataFrame(rows).drop_duplicates("step", keep="last")
+    return frame.sort_values("step", ignore_index=True)

@@ -1,0 +1,88 @@
+"""The page: one HTML file that needs nothing else. Everything from the data is escaped by the template."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ctplatform.report import style
+from ctplatform.report.document import Figure, Key, Page
+
+HERE = Path(__file__).parent
+# Colours of the charts become variables of the page, so that its dark and its print form can set them.
+VARIABLES = {
+    style.INK: "--ink",
+    style.MUTED: "--muted",
+    style.RULE: "--rule",
+    style.BLUE: "--blue",
+    style.ORANGE: "--orange",
+    style.GREEN: "--green",
+    style.VERMILION: "--vermilion",
+    style.PURPLE: "--purple",
+    style.SKY: "--sky",
+    style.GREY: "--grey",
+    "#ffffff": "--card",
+}
+_COLOUR = re.compile("|".join(VARIABLES), re.IGNORECASE)
+_SHAPES = {
+    "o": '<circle cx="13" cy="7" r="4"/>',
+    "s": '<rect x="9.2" y="3.2" width="7.6" height="7.6"/>',
+    "D": '<path d="M13 2.2 17.8 7 13 11.8 8.2 7z"/>',
+    "^": '<path d="M13 2.6 17.4 10.6H8.6z"/>',
+    "v": '<path d="M13 11.4 17.4 3.4H8.6z"/>',
+}
+
+
+def render(page: Page) -> str:
+    """The complete HTML document."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(
+        page=page,
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        chart=_chart,
+        key=_key,
+        data_uri=lambda image: f"data:{image.kind};base64,{base64.b64encode(image.data).decode()}",
+        columns=_columns,
+    )
+
+
+def _chart(svg: str) -> Markup:
+    """A chart's SVG for the inside of the page: colours as variables, hidden from readers of the alt text."""
+    text = _COLOUR.sub(lambda hit: f"var({VARIABLES[hit.group().lower()]})", svg)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return Markup(text.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
+
+
+def _key(key: Key) -> Markup:
+    """The sign of a legend entry."""
+    colour = f"var({VARIABLES[key.colour]})"
+    if key.dashed:
+        inside = f'<path d="M13 0v14" stroke="{colour}" stroke-width="1.6" stroke-dasharray="4 3"/>'
+    elif key.marker == "-":
+        inside = f'<path d="M13 0v14" stroke="{colour}" stroke-width="1.6"/>'
+    elif key.marker == "o-":
+        inside = f'<path d="M1 7h24" stroke="{colour}" stroke-width="1.6"/>'
+        inside += f'<circle cx="13" cy="7" r="4" fill="var(--card)" stroke="{colour}" stroke-width="1.4"/>'
+    elif key.marker:
+        shape = _SHAPES.get(key.marker, _SHAPES["o"])
+        inside = f'<path d="M1 7h24" stroke="{colour}" stroke-width="1.6"/><g fill="{colour}">{shape}</g>'
+    else:
+        inside = f'<rect x="6" y="1" width="14" height="12" rx="2" fill="{colour}"/>'
+    return Markup(f'<svg class="sign" viewBox="0 0 26 14" aria-hidden="true">{inside}</svg>')
+
+
+def _columns(figure: Figure) -> str:
+    """Class of the grid that holds the charts."""
+    return "two" if len(figure.panels) in (1, 2, 4) else "three"

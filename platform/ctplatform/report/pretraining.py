@@ -1,0 +1,192 @@
+"""Pretraining curves: is the loss falling, and has the representation collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ctplatform.report import style, words
+from ctplatform.report.commands import command
+from ctplatform.report.document import Figure, Omitted, Panel, Section, Table
+from ctplatform.report.inputs import Inputs
+
+TITLE = "Pretraining"
+COLLAPSED = 2.0  # effective rank below which all patches lie on a line or a point
+ROWS = 12  # rows of the table behind the curves
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One chart: its columns of metrics.jsonl as (column, label, colour), in drawing order."""
+
+    name: str
+    title: str
+    lines: Sequence[tuple[str, str, str]]
+    meaning: str
+    from_zero: bool = True
+
+
+CURVES = (
+    Curve(
+        "loss",
+        "Contrastive loss",
+        (("loss", "total", style.INK), ("local", "local", style.BLUE), ("global", "global", style.VERMILION)),
+        "lower: a patch is told from the same place in other people",
+    ),
+    Curve(
+        "top1",
+        "Top-1",
+        (("top1", "", style.BLUE),),
+        "share of patches whose own second view is the nearest key",
+    ),
+    Curve(
+        "geometry",
+        "Alignment and uniformity",
+        (("alignment", "alignment", style.GREEN), ("uniformity", "uniformity", style.PURPLE)),
+        "lower is better for both (Wang and Isola 2020)",
+        from_zero=False,
+    ),
+    Curve(
+        "rank",
+        "Effective rank",
+        (("effective_rank", "", style.BLUE),),
+        "directions in use; near 1 is collapse",
+    ),
+    Curve(
+        "experts", "Expert entropy", (("expert_entropy", "", style.PURPLE),), "spread of the location routing"
+    ),
+    Curve("lr", "Learning rate", (("lr", "", style.INK),), "schedule"),
+    Curve("speed", "Throughput", (("patches_per_s", "", style.INK),), "patches per second"),
+)
+
+
+def section(inputs: Inputs) -> Section | Omitted:
+    """All curves that the log holds."""
+    metrics = inputs.metrics
+    if metrics is None:
+        return Omitted(TITLE, "this run has no pretraining log")
+    curves = [curve for curve in CURVES if any(_has(metrics, column) for column, _, _ in curve.lines)]
+    steps = int(metrics["step"].iloc[-1])
+    scans = _scans(inputs)
+    figure = Figure(
+        name="pretraining",
+        title="Loss and signs of collapse",
+        caption=(
+            "Thin: every logged step. Thick: running median. Global loss: the patch is matched through its "
+            "anatomical neighbours."
+        ),
+        n=f"n = {words.count(len(metrics), 'logged step')} up to step {steps:,}"
+        + (f"; {scans}" if scans else ""),
+        interval="one run; it has no interval",
+        command=command("pretrain", inputs.recipe),
+        panels=[_panel(curve, metrics) for curve in curves],
+        tables=[_table(metrics)],
+    )
+    return Section("pretraining", TITLE, _verdict(metrics), figures=[figure])
+
+
+def _has(metrics: pd.DataFrame, column: str) -> bool:
+    return column in metrics and pd.to_numeric(metrics[column], errors="coerce").notna().any()
+
+
+def _scans(inputs: Inputs) -> str:
+    if not inputs.splits:
+        return ""
+    train = set(map(str, inputs.splits.get("train", [])))
+    rows = inputs.usable
+    return words.count(int(rows["subject_id"].astype(str).isin(train).sum()), "training scan")
+
+
+def _verdict(metrics: pd.DataFrame) -> list[str]:
+    def ends(column: str) -> tuple[float, float]:
+        values = pd.to_numeric(metrics[column], errors="coerce").dropna().to_numpy(float)
+        tenth = max(1, len(values) // 10)
+        return float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
+
+    parts = []
+    if _has(metrics, "loss"):
+        first, last = ends("loss")
+        change = "fell" if last < first else "did not fall"
+        parts.append(
+            f"The loss {change}: {words.number(first)} in the first tenth of the log, {words.number(last)} in the last."
+        )
+    if _has(metrics, "effective_rank"):
+        first, last = ends("effective_rank")
+        state = (
+            "the representation has collapsed"
+            if last < COLLAPSED
+            else "no collapse"
+            if last >= 0.5 * first
+            else "less than half of what it was at the start"
+        )
+        parts.append(
+            f"Effective rank went from {words.number(first, 1)} to {words.number(last, 1)}: {state}."
+        )
+    return [" ".join(parts)] if parts else []
+
+
+def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
+    lines = [line for line in curve.lines if _has(metrics, line[0])]
+    steps = metrics["step"].to_numpy(float)
+
+    def draw(axes: Axes) -> None:
+        for column, label, colour in lines:
+            values = pd.to_numeric(metrics[column], errors="coerce")
+            window = max(1, len(values) // 25)
+            smooth = values.rolling(window, center=True, min_periods=1).median()
+            if window > 1:
+                axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
+            axes.plot(steps, smooth, color=colour, linewidth=1.8)
+            if label:
+                axes.annotate(
+                    label,
+                    (steps[-1], float(smooth.dropna().iloc[-1])),
+                    xytext=(5, 0),
+                    textcoords="offset points",
+                    color=colour,
+                    fontsize=9,
+                    va="center",
+                )
+        if curve.from_zero:
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel("step")
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+        style.ylabel(axes, curve.meaning)
+
+    last = ", ".join(
+        f"{label or curve.title.lower()} {words.significant(_last(metrics, column))}"
+        for column, label, _ in lines
+    )
+    return Panel(
+        f"pretraining-{curve.name}",
+        curve.title,
+        style.chart(f"pretraining-{curve.name}", draw, height=2.6),
+        f"{curve.title} over {len(steps)} logged steps; at the end {last}.",
+    )
+
+
+def _last(metrics: pd.DataFrame, column: str) -> float:
+    return float(pd.to_numeric(metrics[column], errors="coerce").dropna().iloc[-1])
+
+
+def _table(metrics: pd.DataFrame) -> Table:
+    columns = [c for curve in CURVES for c, _, _ in curve.lines if _has(metrics, c)]
+    columns = ["step", *(["epoch"] if "epoch" in metrics else []), *columns]
+    picks = np.unique(np.linspace(0, len(metrics) - 1, ROWS).round().astype(int))
+    rows = [
+        tuple(
+            f"{int(value):,}" if c in ("step", "epoch") else words.significant(float(value))
+            for c, value in zip(columns, row)
+        )
+        for row in metrics.iloc[picks][columns].itertuples(index=False)
+    ]
+    return Table(
+        f"{len(rows)} of {words.count(len(metrics), 'logged step')}, evenly spaced",
+        [words.sentence(c.replace("_", " ")) for c in columns],
+        rows,
+        numeric=frozenset(range(len(columns))),
+    )

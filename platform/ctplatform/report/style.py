@@ -1,0 +1,106 @@
+"""How charts look: Okabe and Ito's colours (safe for colour-blind readers), a marker beside each, quiet axes.
+
+Charts are small and separate, so that a page can set them side by side or one below the other without shrinking
+their words. Colour universal design: https://jfly.uni-koeln.de/color/ (M. Okabe, K. Ito).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Chart
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+PURPLE, SKY, YELLOW, GREY = "#cc79a7", "#56b4e9", "#f0e442", "#7f8890"
+INK, MUTED, RULE = "#1c2733", "#5a6672", "#d9dfe5"
+
+STATE_COLOURS = {"accepted": BLUE, "flagged": ORANGE, "rejected": VERMILION, "failed": GREY}
+_STYLES = {
+    "drasclr": (BLUE, "o"),
+    "scratch": (VERMILION, "s"),
+    "density": (GREEN, "D"),
+    "random": (GREY, "^"),
+}
+_SPARE = ((PURPLE, "v"), (ORANGE, "P"), (SKY, "X"), (INK, "*"))
+
+WIDTH, HEIGHT = 4.3, 3.0  # inches; at the width of a phone the words keep about 11 px
+_RC = {
+    "svg.fonttype": "none",  # words stay words: selectable, and set in the page's own font
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.parse_math": False,  # a `$` in a label is a dollar sign
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0,
+    "xtick.major.width": 0.6,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.solid_capstyle": "round",
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.05,
+    "figure.constrained_layout.w_pad": 0.05,
+}
+_IDS = re.compile(r'(\bid="|url\(#|href="#)')
+
+
+def styles(initialisations: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each initialisation, the same on every chart of a report."""
+    spare = iter(_SPARE * 8)
+    return {name: _STYLES.get(name) or next(spare) for name in initialisations}
+
+
+def chart(name: str, draw: Callable[[Axes], object], *, width: float = WIDTH, height: float = HEIGHT) -> str:
+    """Draw on one pair of axes and return the SVG document. Equal input gives equal text.
+
+    Args:
+        name: unique on the page; prefixes every id inside the SVG, so that charts cannot share one.
+        draw: called with the axes.
+        width, height: inches.
+    """
+    with mpl.rc_context({**_RC, "svg.hashsalt": name}):
+        figure = Chart(figsize=(width, height))
+        draw(figure.subplots())
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return _IDS.sub(rf"\g<1>{name}-", text).strip()
+
+
+def ylabel(axes: Axes, text: str) -> None:
+    """Name the vertical axis above it, where it can be read without turning the head."""
+    axes.set_title(text, loc="left", fontsize=9, color=MUTED, pad=7)
+
+
+def reference(axes: Axes, y: float, label: str) -> None:
+    """A dashed line across the chart with its meaning written on it, at the left end."""
+    axes.axhline(y, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(
+        label,
+        (0.005, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        fontsize=8,
+        color=MUTED,
+        va="bottom",
+    )

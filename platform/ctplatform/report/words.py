@@ -1,0 +1,189 @@
+"""Names and numbers as a reader wants them, and the removal of anything that looks like a path."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+INITIALISATIONS = {
+    "drasclr": "DrasCLR",
+    "scratch": "From scratch",
+    "density": "Density baseline",
+    "random": "Random encoder",
+    "local": "Local loss only",
+    "global": "Global loss only",
+    "none": "No conditioning",
+    "moco": "MoCo, no location",
+}
+TASKS = {
+    "emphysema_extent": "emphysema extent",
+    "gold_stage": "GOLD stage",
+    "survival": "survival",
+    "fev1pp": "FEV1 % predicted",
+    "fev1_fvc": "FEV1/FVC",
+    "visual_emphysema": "visual emphysema score",
+    "mmrc": "mMRC dyspnoea",
+    "exacerbations": "exacerbations",
+}
+METRICS = {
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "spearman": "Spearman's rho",
+    "pearson": "Pearson's r",
+    "accuracy": "exact accuracy",
+    "within_one": "within-one accuracy",
+    "kappa": "quadratic kappa",
+    "qwk": "quadratic kappa",
+    "quadratic_kappa": "quadratic kappa",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier score",
+    "c_index": "concordance (Harrell's C)",
+    "concordance": "concordance (Harrell's C)",
+    "harrell_c": "concordance (Harrell's C)",
+}
+LOWER_IS_BETTER = frozenset({"mae", "rmse", "mse", "brier", "ece", "hd95", "log_loss", "calibration_error"})
+# The metric that stands for a task in words, in this order.
+LEADING_METRICS = (
+    "r2",
+    "quadratic_kappa",
+    "qwk",
+    "kappa",
+    "c_index",
+    "concordance",
+    "harrell_c",
+    "auroc",
+    "dice",
+)
+MINUS, DASH = "\u2212", "\u2013"
+
+_PATH = re.compile(
+    r"""(?:[a-z][a-z0-9+.-]*://\S+)                                  # s3://bucket/...
+      | (?:(?<![\w.])[A-Za-z]:[\\/]\S+)                              # C:\...
+      | (?:\\\\\S+)                                                  # \\server\...
+      | (?:(?<![\w.)\]])(?:~|\.{1,2})?/[^\s/'"]+(?:/[^\s'"]*)?)      # /home/..., ~/..., ../...
+      | (?:[^\s'"]*\.(?:nii(?:\.gz)?|mha|mhd|nrrd|nhdr|dcm|ima|img|hdr)\b)  # anything named as a CT file
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def without_paths(text: object) -> str:
+    """The text with every path, address and CT file name replaced by "[path]": they may carry a patient's name."""
+    return _PATH.sub("[path]", "" if missing(text) else str(text))
+
+
+def missing(value: object) -> bool:
+    """None, NaN, NaT or an empty string."""
+    return (
+        value is None or value == "" or (not isinstance(value, (list, tuple, dict)) and bool(pd.isna(value)))
+    )
+
+
+def initialisation(name: str) -> str:
+    """Display name of an initialisation."""
+    return INITIALISATIONS.get(name, _plain(name))
+
+
+def task(name: str) -> str:
+    """Display name of a task, for use inside a sentence."""
+    return TASKS.get(name, _plain(name))
+
+
+def metric(name: str) -> str:
+    """Display name of a metric."""
+    return METRICS.get(name, _plain(name))
+
+
+def lower_is_better(metric_name: str) -> bool:
+    """Whether a smaller value of the metric is the better one."""
+    return metric_name in LOWER_IS_BETTER
+
+
+def leading_metric(names: Iterable[str]) -> str:
+    """The metric that stands for a task: the first known one, else the first given."""
+    given = list(names)
+    return next((name for name in LEADING_METRICS if name in given), given[0])
+
+
+def sentence(text: str) -> str:
+    """First letter in upper case, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; a dash for a missing one."""
+    if value is None or math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", MINUS) if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, without an exponent."""
+    if value is None or math.isnan(value) or math.isinf(value) or value == 0:
+        return number(value, 0)
+    return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def digits_for(value: float | None, low: float | None = None, high: float | None = None) -> int:
+    """Decimals that show an interval of this width with two digits, at least two, at most four."""
+    if value is None or math.isnan(value):
+        return 2
+    width = abs((high if high is not None else value) - (low if low is not None else 0.0))
+    if not math.isfinite(width) or width == 0:
+        return 2
+    return int(min(4, max(2, 1 - math.floor(math.log10(width)))))
+
+
+def interval(low: float, high: float, digits: int = 2) -> str:
+    """The ends of an interval."""
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def estimate(value: float, low: float, high: float) -> str:
+    """A value with its interval."""
+    digits = digits_for(value, low, high)
+    return f"{number(value, digits)} ({interval(low, high, digits)})"
+
+
+def p_value(p: float) -> str:
+    """A p value as journals print it."""
+    if math.isnan(p):
+        return f"p {DASH}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def percent(value: float) -> str:
+    """A share as per cent."""
+    return f"{100 * value:.0f}%" if value >= 0.01 or value == 0 else f"{100 * value:.1f}%"
+
+
+def count(n: int, singular: str, plural: str = "") -> str:
+    """ "1 scan", "48 scans"."""
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if math.isnan(seconds):
+        return DASH
+    if seconds < 90:
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def listing(parts: Iterable[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    items = list(parts)
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
