@@ -1,7 +1,7 @@
 """What lies in a tree of folders: CT volumes, CT series, and everything that is neither, with the reason.
 
 Rules, from headers alone:
-- DICOM: in each folder, of each study, the series that `series.choose` picks.
+- DICOM: in each folder, of each study, the series that `stack.choose` picks.
 - Volume files: 3-D, scalar, enough slices, and no label map: no 8-bit voxels, no name such as mask, label or
   segmentation, no content that compresses to less than 2%, as labels do and CT noise never does.
 - The same scan twice: same SeriesInstanceUID, or same size and sampled bytes of two files, or (DICOM and file, or
@@ -25,7 +25,8 @@ import SimpleITK as sitk
 from ctplatform.errors import ScanError
 from ctplatform.nifti import check_shape, not_scalar, read_header
 from ctplatform.pseudonym import pseudonym
-from ctplatform.series import MIN_SLICES, Series, Stack, choose, index_files, stack
+from ctplatform.series import Series, index_files
+from ctplatform.stack import MIN_SLICES, Stack, choose, stack
 from ctplatform.volume import NIFTI_SUFFIXES, read_volume, volume_suffix
 
 _LABEL_WORDS = {
@@ -132,7 +133,7 @@ def _volume_file(file: Path) -> Found:
         raise _label_map(f"its name says {sorted(words & _LABEL_WORDS)[0]!r}")
     if suffix in NIFTI_SUFFIXES:
         header = read_header(file)
-        eight_bit = header.dtype.itemsize == 1 and not header.scaled
+        eight_bit = header.dtype.itemsize == 1 and header.slope == 1.0
         grid = _grid(header.size, header.spacing, header.origin, header.direction)
         voxel_bytes = header.dtype.itemsize
     else:

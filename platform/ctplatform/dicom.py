@@ -36,7 +36,7 @@ def write_dicom_series(
         image: 3-D, HU, mm, LPS; any orthonormal direction. Slices run along its third axis.
         folder: created if missing.
         patient: DICOM keywords of the patient and study, e.g. {"PatientID": "p1", "StudyDate": "20200101"}. Equal
-            `patient` mappings are one study of one person.
+            `patient` mappings are one study of one person; without one, each series is a study of its own.
         header: further DICOM keywords, set last, so that any of the above can be replaced; a value of None
             removes the element.
         series: tells apart series of the same pixels.
@@ -53,7 +53,7 @@ def write_dicom_series(
     person = [f"{key}={value}" for key, value in sorted((patient or {}).items())]
     geometry = [str(np.round([*image.GetOrigin(), *spacing, *image.GetDirection()], 4).tolist())]
     content = [str(hash_of(stored_ZYX)), *geometry, *person, series]
-    study_uid = generate_uid(entropy_srcs=["study", *person])
+    study_uid = generate_uid(entropy_srcs=["study", *(person or content)])
     series_uid = generate_uid(entropy_srcs=["series", *content])
     common: dict[str, Any] = {
         "SOPClassUID": CTImageStorage,

@@ -5,12 +5,13 @@ Source: NIfTI-1 and NIfTI-2 standards (nifti.nimh.nih.gov), nibabel's reading of
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 
@@ -27,8 +28,15 @@ class NiftiHeader:
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
     dtype: np.dtype
-    scaled: bool
+    offset: int
+    slope: float
+    intercept: float
     notes: tuple[str, ...]
+
+    @property
+    def end(self) -> int:
+        """Bytes up to the end of the voxels, unpacked."""
+        return self.offset + int(np.prod(self.size)) * self.dtype.itemsize
 
 
 def read_header(path: Path) -> NiftiHeader:
@@ -37,7 +45,7 @@ def read_header(path: Path) -> NiftiHeader:
     The sform counts where its code is above 0, else the qform, else the voxel sizes alone.
 
     Raises:
-        ScanError: unreadable, not-3d, four-d, not-scalar, truncated, bad-affine, orientation-conflict.
+        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, orientation-conflict.
     """
     try:
         image = nib.load(path)
@@ -46,48 +54,64 @@ def read_header(path: Path) -> NiftiHeader:
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
         raise _unreadable()
     header = image.header
+    proxy: Any = image.dataobj  # knows what nibabel wipes from the header: offset and scaling
     shape = check_shape(tuple(int(n) for n in image.shape))
     dtype = header.get_data_dtype()
     if dtype.fields is not None or dtype.kind == "c":
         raise not_scalar()
-    offset = int(header.get_data_offset())
-    if path.suffix == ".nii" and path.stat().st_size < offset + int(np.prod(image.shape)) * dtype.itemsize:
-        raise truncated()
     affine, notes = _affine(header)
     notes += _units(header, affine)
     spacing, direction = decompose(affine)
     origin = tuple(float(v) for v in affine[:3, 3])
-    slope, intercept = header.get_slope_inter()
     return NiftiHeader(
         size=shape,
         spacing=spacing,
         origin=(origin[0], origin[1], origin[2]),
         direction=direction,
         dtype=dtype,
-        scaled=(slope or 1.0, intercept or 0.0) != (1.0, 0.0),
+        offset=int(proxy.offset),
+        slope=float(proxy.slope),
+        intercept=float(proxy.inter),
         notes=tuple(notes),
     )
 
 
-def read_pixels(path: Path, header: NiftiHeader, *, link_folder: Path) -> sitk.Image:
-    """Scaled voxel values on the grid of the header.
+def read_pixels(path: Path, header: NiftiHeader) -> np.ndarray:
+    """Scaled voxel values, [z, y, x] of the file's own axes; read-only where the file holds them as they are.
 
-    Args:
-        link_folder: an empty folder of the caller's. The file is read through a link of a neutral name there, since
-            ITK takes `a.nii` for `a.nii.gz` where both exist, and writes file names into its log.
+    Not ITK: its NIfTI reader turns NaN into 0, which is blood in HU, fills what a truncated file lacks, takes `a.nii`
+    for `a.nii.gz` where both exist, and writes file names into the log.
+
+    Raises:
+        ScanError: truncated.
     """
-    link = link_folder / ("scan.nii.gz" if path.name.lower().endswith(".gz") else "scan.nii")
-    link.symlink_to(path.absolute())
-    try:
-        image = sitk.ReadImage(str(link))
-        if image.GetDimension() == 4:
-            image = image[:, :, :, 0]
-    except RuntimeError:
-        image = _read_with_nibabel(path)
-    image.SetSpacing(header.spacing)
-    image.SetOrigin(header.origin)
-    image.SetDirection(header.direction)
-    return image
+    data = path.read_bytes()
+    if path.name.lower().endswith(".gz"):
+        data = _unpack(data)
+    if len(data) < header.end:
+        raise truncated()
+    count = int(np.prod(header.size))
+    values_ZYX = np.frombuffer(data, header.dtype, count, header.offset).reshape(header.size[::-1])
+    if header.slope != 1.0 or header.intercept != 0.0:
+        return values_ZYX.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
+    return values_ZYX
+
+
+def _unpack(data: bytes) -> bytes:
+    """Content of a gzip file of one or more members; checks every check sum on the way."""
+    parts = []
+    while data[:2] == b"\x1f\x8b":
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(data))
+        except zlib.error:
+            raise ScanError(
+                "the packed voxel data is damaged", "Copy or export the file again", code="truncated"
+            ) from None
+        if not member.eof:
+            raise truncated()
+        data = member.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -199,20 +223,3 @@ def _units(header: nib.Nifti1Header, affine: np.ndarray) -> list[str]:
         return []
     affine[:3] *= factor
     return [f"lengths are stored in {unit}; converted to mm"]
-
-
-def _read_with_nibabel(path: Path) -> sitk.Image:
-    """For files that ITK refuses (an affine that is not quite orthogonal) and to tell why a file is broken."""
-    try:
-        data = np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
-    except (EOFError, OSError, ValueError):
-        raise truncated() from None
-    except Exception:  # zlib.error and whatever else a damaged file leads to
-        raise ScanError(
-            "the voxel data is damaged", "Copy or export the file again", code="truncated"
-        ) from None
-    data_XYZ = data.reshape(data.shape[:3])
-    if data_XYZ.dtype.kind == "f":
-        data_XYZ = data_XYZ.astype(np.float32)
-    data_XYZ = data_XYZ.astype(data_XYZ.dtype.newbyteorder("="))
-    return sitk.GetImageFromArray(np.ascontiguousarray(data_XYZ.T))

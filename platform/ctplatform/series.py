@@ -1,36 +1,25 @@
-"""DICOM series found in a folder: what their headers say, which one to use, and their pixels in HU.
+"""DICOM series found in a folder: what their headers say, read with pydicom.
 
-Headers are read with pydicom, pixels with SimpleITK (GDCM). Problems name positions in mm and counts, never file
-names or header texts, which may name a patient.
+Free texts of a header may name a patient. Only words of fixed lists and numbers get into `Series.source`.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from pydicom.datadict import tag_for_keyword
-from pydicom.uid import CTImageStorage
-
-from ctplatform.errors import ScanError
-
-MIN_SLICES = 10
-AXIAL_COSINE = 0.8
-GAP_TOLERANCE = 0.05  # of the slice distance; scanners round positions to 0.1 mm or less
-TILT_DEGREES = 0.5
 
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
     "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames", "SliceThickness", "ConvolutionKernel",
+    "Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel",
     "Manufacturer", "GantryDetectorTilt",
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
@@ -65,7 +54,6 @@ class Slice:
     orientation: tuple[float, ...]
     pixel_spacing: tuple[float, ...]
     shape: tuple[int, int]
-    pixel_bytes: int
     frames: int
     compressed: bool
 
@@ -96,17 +84,6 @@ class Series:
         }
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Slices in order along their normal, and the grid that they make: mm, LPS."""
-
-    slices: tuple[Slice, ...]
-    origin: tuple[float, ...]
-    spacing: tuple[float, float, float]
-    direction: tuple[float, ...]
-    notes: tuple[str, ...]
-
-
 def index_files(files: Iterable[Path]) -> list[Series]:
     """Group DICOM files by SeriesInstanceUID; files that are no DICOM image are left out. Sorted by UID."""
     headers: dict[str, list[tuple[Path, pydicom.Dataset]]] = {}
@@ -120,153 +97,6 @@ def index_files(files: Iterable[Path]) -> list[Series]:
 def index_folder(folder: Path) -> list[Series]:
     """The series of the files directly in a folder."""
     return index_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
-
-
-def choose(found: Sequence[Series]) -> tuple[Series | None, list[tuple[Series, str]]]:
-    """Pick the axial CT series of a study, and say of each other why not.
-
-    Out of question are series that `stack` refuses and those that are not axial. Of the rest the first by:
-    original before derived; at least 80% of the longest coverage; thinner slices, in the classes up to 1.5, 3, 5 mm
-    and more; a smooth kernel before a sharp one; more slices; the smaller UID.
-    """
-    usable: list[tuple[Series, Stack]] = []
-    passed: list[tuple[Series, str]] = []
-    for series in found:
-        try:
-            grid = stack(series)
-        except ScanError as error:
-            passed.append((series, error.problem))
-            continue
-        if abs(grid.direction[8]) < AXIAL_COSINE:
-            passed.append((series, "not axial"))
-        else:
-            usable.append((series, grid))
-    if not usable:
-        return None, passed
-    longest = max(len(grid.slices) * grid.spacing[2] for _, grid in usable)
-
-    def rank(item: tuple[Series, Stack]) -> tuple:
-        series, grid = item
-        derived = any(word in ("DERIVED", "MPR", "MIP", "MINIP") for word in grid.slices[0].image_type)
-        short = len(grid.slices) * grid.spacing[2] < 0.8 * longest
-        thickness = max(grid.spacing[2], series.thickness or 0.0)
-        thick = int(np.searchsorted([1.5, 3.0, 5.0], thickness))
-        return derived, short, thick, is_sharp(series.kernel), -len(grid.slices), series.uid
-
-    first, *others = sorted(usable, key=rank)
-    reasons = ("derived", "shorter coverage", "thicker slices", "sharper kernel", "fewer slices", "later UID")
-    for other in others:
-        at = next(i for i, (a, b) in enumerate(zip(rank(first), rank(other))) if a != b)
-        passed.append((other[0], f"{reasons[at]} than another series of the study"))
-    return first[0], passed
-
-
-def is_sharp(kernel: str) -> bool:
-    """Whether a reconstruction kernel, as `Series.kernel` names it, sharpens so much that densities are distorted."""
-    name = kernel.upper()
-    number = re.search(r"\d{2}", name)
-    if name.startswith("FC"):
-        return number is not None and int(number.group()) >= 30
-    if number:
-        return int(number.group()) >= 50
-    return name in {"LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "SHARP", "D", "E", "L", "YC", "YD"}
-
-
-def stack(series: Series) -> Stack:
-    """Check the geometry of a series from its headers.
-
-    Raises:
-        ScanError: wrong-modality, not-ct-image, multi-frame, no-geometry, mixed-orientation, mixed-geometry,
-            too-few-slices, several-acquisitions, duplicate-slices, gantry-tilt, missing-slice, uneven-spacing.
-    """
-    if series.modality != "CT":
-        modality = series.modality if re.fullmatch(r"[A-Z]{2,12}", series.modality) else "unknown"
-        raise ScanError(
-            f"the modality is {modality}, not CT", "Give a CT series in place of it", code="wrong-modality"
-        )
-    if any(s.frames > 1 for s in series.slices):
-        raise ScanError(
-            "the series is an enhanced multi-frame image",
-            "Convert it to NIfTI (e.g. with dcm2niix) and give that file",
-            code="multi-frame",
-        )
-    if series.sop_class != CTImageStorage:
-        raise ScanError(
-            "the images are not of the class CT Image Storage (screenshots or reports, perhaps)",
-            "Give the original axial CT series",
-            code="not-ct-image",
-        )
-    slices, notes = _without_localizers(series.slices)
-    _check_uniform(slices)
-    row, column = np.array(slices[0].orientation).reshape(2, 3)
-    normal = np.cross(row, column)
-    positions_N3 = np.array([s.position for s in slices])
-    order = np.argsort(positions_N3 @ normal, kind="stable")
-    slices = [slices[i] for i in order]
-    positions_N3 = positions_N3[order]
-    heights_N = positions_N3 @ normal
-    _check_duplicates(slices, heights_N)
-    _check_tilt(positions_N3, heights_N, normal)
-    distance = _distance(heights_N)
-    if series.tilt:
-        notes.append(f"header names a gantry tilt of {series.tilt:g} degrees, but the slices are not sheared")
-    return Stack(
-        slices=tuple(slices),
-        origin=tuple(positions_N3[0]),
-        spacing=(slices[0].pixel_spacing[1], slices[0].pixel_spacing[0], distance),
-        direction=tuple(np.stack([row, column, normal], axis=1).ravel()),
-        notes=tuple(notes),
-    )
-
-
-def read_series(series: Series) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Pixels of a series in HU on the grid of `stack`, and notes.
-
-    Raises:
-        ScanError: as `stack`; truncated or unreadable pixels.
-    """
-    grid = stack(series)
-    for s in grid.slices:
-        if not s.compressed and s.file.stat().st_size < s.pixel_bytes:
-            raise ScanError(
-                f"the slice at {s.position[2]:.1f} mm is cut short",
-                "Copy or export the series again",
-                code="truncated",
-            )
-    # Neutral names in a fixed order: whatever the reader writes to its log cannot name a person.
-    with tempfile.TemporaryDirectory(prefix="series-") as folder:
-        files = []
-        for k, s in enumerate(grid.slices):
-            link = Path(folder) / f"{k:05d}.dcm"
-            link.symlink_to(s.file.absolute())
-            files.append(str(link))
-        image = _pixels(files)
-    image.SetOrigin(grid.origin)
-    image.SetSpacing(grid.spacing)
-    image.SetDirection(grid.direction)
-    return image, grid.notes
-
-
-def _pixels(files: list[str]) -> sitk.Image:
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files)
-    try:
-        return reader.Execute()
-    except RuntimeError:
-        pass
-    try:  # GDCM refuses some compressed series that pydicom decodes
-        slices = []
-        for file in files:
-            data = pydicom.dcmread(file)
-            slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
-            slices.append(np.rint(data.pixel_array * slope + intercept).astype(np.int32))
-        return sitk.GetImageFromArray(np.stack(slices))
-    except Exception:
-        raise ScanError(
-            "the pixels of the series cannot be decoded",
-            "Export it again, without compression, or convert it to NIfTI (e.g. with dcm2niix)",
-            code="unreadable",
-        ) from None
 
 
 def _header(file: Path) -> pydicom.Dataset | None:
@@ -309,7 +139,6 @@ def _series(uid: str, found: list[tuple[Path, pydicom.Dataset]]) -> Series:
 
 def _slice(file: Path, data: pydicom.Dataset) -> Slice:
     rows, columns = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
-    samples, bits = int(data.get("SamplesPerPixel") or 1), int(data.get("BitsAllocated") or 16)
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     kind = data.get("ImageType") or ()
     acquisition = data.get("AcquisitionNumber")
@@ -322,7 +151,6 @@ def _slice(file: Path, data: pydicom.Dataset) -> Slice:
         orientation=_numbers(data, "ImageOrientationPatient", 6),
         pixel_spacing=_numbers(data, "PixelSpacing", 2),
         shape=(rows, columns),
-        pixel_bytes=rows * columns * samples * bits // 8,
         frames=int(data.get("NumberOfFrames") or 1),
         compressed=syntax is not None and (syntax.is_compressed or syntax.is_deflated),
     )
@@ -336,107 +164,3 @@ def _numbers(data: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ..
     except (TypeError, ValueError):
         return ()
     return values if len(values) == count and bool(np.isfinite(values).all()) else ()
-
-
-def _without_localizers(slices: Sequence[Slice]) -> tuple[list[Slice], list[str]]:
-    notes = []
-    kept = [s for s in slices if not {"LOCALIZER", "SCOUT"} & set(s.image_type)]
-    if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} localizer image(s) left out")
-    unique = list({s.sop_uid or str(s.file): s for s in kept}.values())
-    if len(unique) < len(kept):
-        notes.append(f"{len(kept) - len(unique)} file(s) that repeat an image left out")
-    if len(unique) < MIN_SLICES:
-        raise ScanError(
-            f"the series has {len(unique)} slice(s), localizers not counted; at least {MIN_SLICES} are needed",
-            "Give the complete axial series",
-            code="too-few-slices",
-        )
-    return unique, notes
-
-
-def _check_uniform(slices: Sequence[Slice]) -> None:
-    without = sum(not (s.position and s.orientation and s.pixel_spacing) for s in slices)
-    if without:
-        raise ScanError(
-            f"{without} of {len(slices)} slices have no position, orientation or pixel spacing",
-            "Export the series again with these header fields, or give a NIfTI file",
-            code="no-geometry",
-        )
-    orientations = {tuple(np.round(s.orientation, 2) + 0.0) for s in slices}
-    if len(orientations) > 1:
-        raise ScanError(
-            f"the series mixes images of {len(orientations)} orientations",
-            "Give a folder with the axial images only",
-            code="mixed-orientation",
-        )
-    row, column = np.array(slices[0].orientation).reshape(2, 3)
-    if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-2:
-        raise ScanError(
-            "the image orientation is not a pair of perpendicular unit vectors",
-            "Export the series again",
-            code="no-geometry",
-        )
-    grids = {(s.shape, tuple(np.round(s.pixel_spacing, 3))) for s in slices}
-    if len(grids) > 1:
-        raise ScanError(
-            f"the series mixes images of {len(grids)} sizes or pixel spacings",
-            "Give a folder with the images of one reconstruction",
-            code="mixed-geometry",
-        )
-
-
-def _check_duplicates(slices: Sequence[Slice], heights_N: np.ndarray) -> None:
-    repeated = int((np.diff(heights_N) < 0.01).sum())
-    if not repeated:
-        return
-    groups: dict[str, list[float]] = {}
-    for s, height in zip(slices, heights_N):
-        groups.setdefault(s.acquisition, []).append(height)
-    if len(groups) > 1 and all(len(h) < 2 or np.diff(h).min() >= 0.01 for h in groups.values()):
-        raise ScanError(
-            f"the series holds {len(groups)} acquisitions of the same region",
-            "Split it by AcquisitionNumber and give one folder each",
-            code="several-acquisitions",
-        )
-    raise ScanError(
-        f"{repeated} slice position(s) occur more than once",
-        "Remove the repeated images, or split the series by time point",
-        code="duplicate-slices",
-    )
-
-
-def _check_tilt(positions_N3: np.ndarray, heights_N: np.ndarray, normal: np.ndarray) -> None:
-    step = positions_N3[-1] - positions_N3[0]
-    height = heights_N[-1] - heights_N[0]
-    angle = float(np.degrees(np.arctan2(np.linalg.norm(step - height * normal), height)))
-    if angle > TILT_DEGREES:
-        raise ScanError(
-            f"the slices are sheared by a gantry tilt of {angle:.1f} degrees",
-            "Correct the tilt (e.g. with dcm2niix) and give the corrected NIfTI file",
-            code="gantry-tilt",
-        )
-
-
-def _distance(heights_N: np.ndarray) -> float:
-    """Distance of neighbouring slices, mm."""
-    steps = np.diff(heights_N)
-    usual = float(np.median(steps))
-    off = np.abs(steps - usual) > max(GAP_TOLERANCE * usual, 0.05)
-    if off.any():
-        at = int(np.argmax(off))
-        multiple = steps / usual
-        if (np.abs(multiple - np.rint(multiple))[off] < 0.1).all() and steps[off].min() > 1.5 * usual:
-            missing = int((np.rint(multiple[off]) - 1).sum())
-            raise ScanError(
-                f"{missing} slice(s) are missing, the first between {heights_N[at]:.1f} and "
-                f"{heights_N[at + 1]:.1f} mm along the stack, where slices are {usual:.2f} mm apart",
-                "Copy or export the complete series again",
-                code="missing-slice",
-            )
-        raise ScanError(
-            f"slice distances range from {steps.min():.2f} to {steps.max():.2f} mm (usual: {usual:.2f} mm)",
-            "Give a series with even slice distances, or resample it first",
-            code="uneven-spacing",
-        )
-    return float((heights_N[-1] - heights_N[0]) / len(steps))

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,29 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
-from ctplatform.nifti import NiftiHeader, check_shape, not_scalar, read_header, read_pixels, truncated
-from ctplatform.series import MIN_SLICES, choose, index_folder, read_series
+from ctplatform.hounsfield import to_hu
+from ctplatform.nifti import check_shape, not_scalar, read_header, read_pixels, truncated
+from ctplatform.series import index_folder
+from ctplatform.stack import MIN_SLICES, choose, read_series
 
-AIR_HU = -1000
-PADDING_HU = -1024
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 OTHER_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 VOLUME_SUFFIXES = NIFTI_SUFFIXES + OTHER_SUFFIXES
 
-_MAX_NON_FINITE = 0.05
 _SPACING_MM = (0.1, 20.0)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a file holds: values as stored and scaled, geometry in mm and LPS. `owner` keeps a view's memory alive."""
+
+    values_ZYX: np.ndarray
+    spacing: Sequence[float]
+    origin: Sequence[float]
+    direction: Sequence[float]
+    notes: tuple[str, ...]
+    source: dict[str, Any]
+    owner: sitk.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
         path: NIfTI, NRRD or MetaImage file, a folder with DICOM files, or one DICOM file of the series; local, or
             an s3:// or gs:// URI, which is copied to a temporary folder.
         series_uid: SeriesInstanceUID, where a folder holds several series; without it the choice is that of
-            `series.choose`, and a note says so.
+            `stack.choose`, and a note says so.
 
     Raises:
         ScanError: the scan cannot be used. Its text names neither path nor patient.
@@ -71,10 +83,12 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
             )
         suffix = volume_suffix(local)
         if local.is_dir() or not suffix:
-            image, notes, source = _read_dicom(local, series_uid)
+            raw = _read_dicom(local, series_uid)
+        elif suffix in NIFTI_SUFFIXES:
+            raw = _read_nifti(local)
         else:
-            image, notes, source = _read_file(local, suffix)
-    return _finish(image, notes=notes, source=source)
+            raw = _read_itk(local, suffix)
+    return _finish(raw)
 
 
 def content_hash(volume: Volume) -> str:
@@ -132,7 +146,7 @@ def _local_copy(path: str) -> Iterator[Path]:
         yield target
 
 
-def _read_dicom(path: Path, series_uid: str | None) -> tuple[sitk.Image, list[str], dict[str, Any]]:
+def _read_dicom(path: Path, series_uid: str | None) -> Raw:
     found = index_folder(path if path.is_dir() else path.parent)
     if not path.is_dir():
         series_uid = series_uid or next((s.uid for s in found for i in s.slices if i.file == path), "")
@@ -170,28 +184,35 @@ def _read_dicom(path: Path, series_uid: str | None) -> tuple[sitk.Image, list[st
             )
         notes.append(f"{len(passed)} other series in the folder passed over")
     image, series_notes = read_series(series)
-    return image, [*notes, *series_notes], series.source
+    return _raw(image, notes=[*notes, *series_notes], source=series.source)
 
 
-def _read_file(path: Path, suffix: str) -> tuple[sitk.Image, list[str], dict[str, Any]]:
+def _read_nifti(path: Path) -> Raw:
+    header = read_header(path)
+    return Raw(
+        values_ZYX=read_pixels(path, header),
+        spacing=header.spacing,
+        origin=header.origin,
+        direction=header.direction,
+        notes=header.notes,
+        source=_source("NIfTI"),
+    )
+
+
+def _read_itk(path: Path, suffix: str) -> Raw:
+    form = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
-        if suffix in NIFTI_SUFFIXES:
-            header: NiftiHeader = read_header(path)
-            image = read_pixels(path, header, link_folder=Path(folder))
-            return image, list(header.notes), _source("NIfTI")
+        link = path
         if suffix in (".nrrd", ".mha"):  # the others name a data file beside them
             link = Path(folder) / f"scan{suffix}"
             link.symlink_to(path.absolute())
-        else:
-            link = path
-        form = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(link))
         try:
             reader.ReadImageInformation()
         except RuntimeError:
             raise ScanError(
-                f"the content is no {form} image, or it is damaged",
+                f"the content is no {form} image, whatever the file's name says",
                 "Check what the file is; export the scan again",
                 code="unreadable",
             ) from None
@@ -207,7 +228,7 @@ def _read_file(path: Path, suffix: str) -> tuple[sitk.Image, list[str], dict[str
     notes = []
     if form == "NRRD" and not _names_space(path):
         notes.append("the header names no anatomical space; LPS was assumed")
-    return image, notes, _source(form)
+    return _raw(image, notes=notes, source=_source(form))
 
 
 def _names_space(path: Path) -> bool:
@@ -220,87 +241,37 @@ def _source(form: str) -> dict[str, Any]:
     return {"format": form, "kernel": "", "slice_thickness_mm": None, "manufacturer": ""}
 
 
-def _finish(image: sitk.Image, *, notes: list[str], source: dict[str, Any]) -> Volume:
-    """Everything that must hold whatever the format: shape, spacing, finite values, HU, axes."""
+def _raw(image: sitk.Image, *, notes: Sequence[str], source: dict[str, Any]) -> Raw:
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise not_scalar()
-    size = check_shape(image.GetSize())
-    spacing = image.GetSpacing()
-    if not all(_SPACING_MM[0] <= s <= _SPACING_MM[1] for s in spacing):
+    return Raw(
+        values_ZYX=sitk.GetArrayViewFromImage(image),
+        spacing=image.GetSpacing(),
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
+        notes=tuple(notes),
+        source=source,
+        owner=image,
+    )
+
+
+def _finish(raw: Raw) -> Volume:
+    """Everything that must hold whatever the format: spacing, number of slices, HU, axes."""
+    if not all(_SPACING_MM[0] <= s <= _SPACING_MM[1] for s in raw.spacing):
         raise ScanError(
-            f"the voxel spacing is {' x '.join(f'{s:.4g}' for s in spacing)} mm",
+            f"the voxel spacing is {' x '.join(f'{s:.4g}' for s in raw.spacing)} mm",
             f"Give a scan with {_SPACING_MM[0]:g} to {_SPACING_MM[1]:g} mm; check the units of the header",
             code="bad-spacing",
         )
-    if min(size) < MIN_SLICES:
+    if min(raw.values_ZYX.shape) < MIN_SLICES:
         raise ScanError(
-            f"the volume has {min(size)} slices along one axis; at least {MIN_SLICES} are needed",
+            f"the volume has {min(raw.values_ZYX.shape)} slices along one axis; at least {MIN_SLICES} are needed",
             "Give the complete scan",
             code="too-few-slices",
         )
-    values_ZYX = sitk.GetArrayViewFromImage(image)
-    if values_ZYX.dtype.kind == "f":
-        finite = np.isfinite(values_ZYX)
-        share = 1.0 - float(finite.mean())
-        if share > _MAX_NON_FINITE:
-            raise ScanError(
-                f"{share:.1%} of the voxels are not finite numbers (NaN or infinite)",
-                f"Export the scan again; up to {_MAX_NON_FINITE:.0%} are taken as padding",
-                code="not-finite",
-            )
-        if share > 0:
-            values_ZYX = np.where(finite, values_ZYX, PADDING_HU)
-            notes = [*notes, f"{share:.2%} of the voxels were not finite; set to {PADDING_HU} HU"]
-        values_ZYX = np.rint(values_ZYX)
-    check_hu(values_ZYX)
-    low = float((values_ZYX[::2] < PADDING_HU).mean())
-    hu_ZYX = np.clip(values_ZYX, PADDING_HU, np.iinfo(np.int16).max).astype(np.int16)
-    if low > 0.001:
-        notes = [*notes, f"padding: {low:.1%} of the voxels lay below {PADDING_HU} HU; set to it"]
-    result = sitk.GetImageFromArray(hu_ZYX)
-    result.CopyInformation(image)
-    return Volume(image=sitk.DICOMOrient(result, "LPS"), notes=tuple(notes), source=source)
-
-
-def check_hu(values_ZYX: np.ndarray) -> None:
-    """Check that values are HU: air near -1000, soft tissue near 0; a constant padding below -1024 does not count.
-
-    Raises:
-        ScanError: not-hu, with the measured values.
-    """
-    step = tuple(max(1, n // 96) for n in values_ZYX.shape)
-    sample = values_ZYX[:: step[0], :: step[1], :: step[2]].ravel().astype(np.float32)
-    below = sample[sample < PADDING_HU - 76]
-    constants, counts = np.unique(below, return_counts=True)
-    padding = constants[counts > 0.002 * sample.size]
-    scattered = below[~np.isin(below, padding)]
-    measured = sample[~np.isin(sample, padding)]
-    if measured.size < 0.02 * sample.size:
-        raise ScanError(
-            f"the volume is empty: nearly all voxels have the value {np.median(sample):g}",
-            "Export the scan again",
-            code="not-hu",
-        )
-    air = float(np.percentile(measured, 1))
-    tissue = measured[measured > -500]
-    middle = float(np.median(tissue)) if tissue.size > 0.01 * sample.size else 0.0
-    remedy = "Export it in HU (stored value x rescale slope + intercept), once; masks and labels are no scans"
-    if scattered.size > 0.05 * sample.size:
-        raise ScanError(
-            f"the values are not HU: {scattered.size / sample.size:.0%} lie below {PADDING_HU - 76}, down to "
-            f"{sample.min():.0f}, and are no constant padding; air is at {AIR_HU}",
-            remedy,
-            code="not-hu",
-        )
-    if not -1150 <= air <= -900:
-        raise ScanError(
-            f"the values are not HU: the darkest 1% lie at {air:.0f}, where air near {AIR_HU} is expected",
-            remedy,
-            code="not-hu",
-        )
-    if not -200 <= middle <= 300:
-        raise ScanError(
-            f"the values are not HU: tissue (the median above -500) lies at {middle:.0f}, where 0 to 100 is expected",
-            remedy,
-            code="not-hu",
-        )
+    hu_ZYX, notes = to_hu(raw.values_ZYX)
+    image = sitk.GetImageFromArray(hu_ZYX)
+    image.SetSpacing(raw.spacing)
+    image.SetOrigin(raw.origin)
+    image.SetDirection(raw.direction)
+    return Volume(image=sitk.DICOMOrient(image, "LPS"), notes=(*raw.notes, *notes), source=raw.source)

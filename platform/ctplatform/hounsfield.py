@@ -1,0 +1,91 @@
+"""Stored values -> int16 HU, checked: air near -1000, tissue near 0, padding and non-finite voxels at -1024."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctplatform.errors import ScanError
+
+AIR_HU = -1000
+PADDING_HU = -1024
+MAX_NON_FINITE = 0.05
+
+_BELOW_AIR = -1100  # noise in air reaches about here
+_AIR_RANGE = (-1150, -900)
+_TISSUE_RANGE = (-200, 300)
+_REMEDY = "Export it in HU (stored value x rescale slope + intercept, once); masks and labels are no scans"
+
+
+def to_hu(values_ZYX: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Round, clamp to at least -1024 and convert to int16, slice by slice.
+
+    Returns:
+        int16 [z, y, x], and notes on padding and non-finite voxels.
+
+    Raises:
+        ScanError: not-finite, not-hu.
+    """
+    hu_ZYX = np.empty(values_ZYX.shape, np.int16)
+    is_float = values_ZYX.dtype.kind == "f"
+    non_finite = low = 0
+    for z, slice_YX in enumerate(values_ZYX):
+        if is_float:
+            bad = ~np.isfinite(slice_YX)
+            if bad.any():
+                non_finite += int(bad.sum())
+                slice_YX = np.where(bad, PADDING_HU, slice_YX)
+            slice_YX = np.rint(slice_YX)
+        low += int((slice_YX < PADDING_HU).sum())
+        hu_ZYX[z] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
+    notes = []
+    if non_finite > MAX_NON_FINITE * values_ZYX.size:
+        raise ScanError(
+            f"{non_finite / values_ZYX.size:.1%} of the voxels are not finite numbers (NaN or infinite)",
+            f"Export the scan again; up to {MAX_NON_FINITE:.0%} are taken as padding",
+            code="not-finite",
+        )
+    if non_finite:
+        notes.append(
+            f"{non_finite} voxels ({non_finite / values_ZYX.size:.2%}) were not finite; set to {PADDING_HU} HU"
+        )
+    check_hu(values_ZYX)
+    if low > 0.001 * values_ZYX.size:
+        notes.append(
+            f"padding: {low / values_ZYX.size:.1%} of the voxels lay below {PADDING_HU} HU; set to it"
+        )
+    return hu_ZYX, notes
+
+
+def check_hu(values_ZYX: np.ndarray) -> None:
+    """Check on a sample of voxels that values are HU; constant padding below -1100 does not count.
+
+    Raises:
+        ScanError: not-hu, with the measured values.
+    """
+    step = tuple(max(1, n // 96) for n in values_ZYX.shape)
+    sample = values_ZYX[:: step[0], :: step[1], :: step[2]].astype(np.float32).ravel()
+    sample = sample[np.isfinite(sample)]
+    below = sample[sample < _BELOW_AIR]
+    constants, counts = np.unique(below, return_counts=True)
+    padding = constants[counts > 0.002 * sample.size]
+    scattered = int((~np.isin(below, padding)).sum())
+    measured = sample[~np.isin(sample, padding)]
+    if measured.size < 0.02 * sample.size:
+        raise _not_hu(f"nearly all voxels have the value {np.median(sample):g}")
+    if scattered > 0.05 * sample.size:
+        raise _not_hu(
+            f"{scattered / sample.size:.0%} of the voxels lie below {_BELOW_AIR}, down to {sample.min():.0f}, and are "
+            f"no constant padding, where air is near {AIR_HU}"
+        )
+    air = float(np.percentile(measured, 1))
+    if not _AIR_RANGE[0] <= air <= _AIR_RANGE[1]:
+        raise _not_hu(f"the darkest 1% of the voxels lie at {air:.0f}, where air near {AIR_HU} is expected")
+    tissue = measured[measured > -500]
+    if tissue.size > 0.01 * sample.size:
+        middle = float(np.median(tissue))
+        if not _TISSUE_RANGE[0] <= middle <= _TISSUE_RANGE[1]:
+            raise _not_hu(f"tissue (the median above -500) lies at {middle:.0f}, where 0 to 100 is expected")
+
+
+def _not_hu(measured: str) -> ScanError:
+    return ScanError(f"the values are not HU: {measured}", _REMEDY, code="not-hu")
