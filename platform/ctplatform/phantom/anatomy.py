@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ctplatform.phantom.grid import Frame
+from ctplatform.phantom.grid import COARSE_MM, Frame
 from ctplatform.phantom.person import Person
 
 SOFTNESS_MM = 4.0
@@ -54,7 +54,7 @@ def shapes(person: Person, frame: Frame) -> Shapes:
     rho = (np.abs(x / p.half_width) ** n + np.abs(y / p.half_depth) ** n + up**p.cap_power) ** (1 / n)
     thorax = (1 - rho) * (p.half_depth - 10)
     heart = _ellipsoid(
-        x - p.heart_shift - 0.18 * (y + 28), y + 0.30 * p.half_depth, z - 0.33 * p.height, p.heart
+        x - p.heart_shift - 0.18 * (y + 28), y + 0.27 * p.half_depth, z - 0.34 * p.height, p.heart
     )
     back = p.half_depth - 6
     spine = 25 - np.hypot(x, y - back - 2)
@@ -64,20 +64,22 @@ def shapes(person: Person, frame: Frame) -> Shapes:
     middle = 13 + 21 * np.exp(-(((y - 4) / 34) ** 2)) * (1 - 0.35 * np.clip((level - 0.7) / 0.3, 0, 1))
     diaphragm = _diaphragm(p, x, y, z)
     # A plane of lung next to the heart, vessels and spine is cut back by each; the softness rounds the corners.
-    lungs = _soft_minimum(thorax, np.abs(x) - middle, diaphragm, -heart - 2, -spine, -aorta)
+    lungs = _distance(_soft_minimum(thorax, np.abs(x) - middle, diaphragm, -heart - 2, -spine, -aorta))
     wall_y = (p.wall_back - p.wall_front) / 2
     body_rho = (
         np.abs(x / (p.half_width + p.wall_side)) ** 2.4
         + np.abs((y - wall_y) / (p.half_depth + (p.wall_back + p.wall_front) / 2)) ** 2.4
     ) ** (1 / 2.4)
-    body = np.maximum((1 - body_rho) * (p.half_depth + 25), lungs + 22)
+    # Towards the neck the front of the chest slopes back.
+    slope = 90 * np.clip(level - 0.72, 0, 1) ** 1.5 * np.clip(-y / p.half_depth, 0, 1)
+    body = np.maximum((1 - body_rho) * (p.half_depth + 25) - slope, lungs + 22)
     if p.sex == "F":
         for side in (-1, 1):
             breast = _ellipsoid(
                 x - side * 0.55 * p.half_width,
-                y + p.half_depth + 0.75 * p.wall_front,
+                y + p.half_depth + 0.78 * p.wall_front - 0.0018 * (x - side * 0.55 * p.half_width) ** 2,
                 z - 0.45 * p.height,
-                (58.0, 22.0 + 0.4 * p.wall_front, 62.0),
+                (74.0, 14.0 + 0.45 * p.wall_front, 80.0),
             )
             body = np.maximum(body, breast)
     erector = np.maximum(
@@ -93,7 +95,7 @@ def shapes(person: Person, frame: Frame) -> Shapes:
     oblique = np.abs((z - 0.45 * p.height) + 0.85 * y + 0.0004 * y**2) * 0.76
     horizontal = np.where((x < 0) & (y < 0), np.abs(z - 0.47 * p.height - 0.05 * x), 99.0)
     return Shapes(
-        body=body,
+        body=_distance(body),
         muscle=muscle,
         abdomen=np.minimum(thorax + 2, -diaphragm),
         heart=heart,
@@ -248,6 +250,12 @@ def _diaphragm(p: Person, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.nda
 def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, axes: tuple[float, float, float]) -> np.ndarray:
     rho = np.sqrt((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2)
     return (1 - rho) * min(axes)
+
+
+def _distance(field: np.ndarray) -> np.ndarray:
+    """Scale an implicit function so that it grows by 1 a mm near its surface."""
+    slope = np.sqrt(sum(g * g for g in np.gradient(field, COARSE_MM)))
+    return (field / np.clip(slope, 0.4, 1.6)).astype(np.float32)
 
 
 def _soft_minimum(*fields: np.ndarray) -> np.ndarray:

@@ -73,8 +73,8 @@ def noise(box: Box, *, scanner: Scanner, sigma_mm: float, rng: np.random.Generat
     profile = (
         0.92 + 0.30 * np.clip((level - 0.75) / 0.25, 0, 1) ** 2 + 0.12 * np.clip((0.3 - level) / 0.3, 0, 1)
     )
-    thickness = np.sqrt(REFERENCE_SLICE_MM / max(float(box.spacing[2]), REFERENCE_SLICE_MM))
-    field *= (np.float32(scanner.noise_hu * max(thickness, 0.55)) * profile)[:, None, None]
+    thickness = np.clip(np.sqrt(REFERENCE_SLICE_MM / float(box.spacing[2])), 0.55, 1.3)
+    field *= (np.float32(scanner.noise_hu * thickness) * profile)[:, None, None]
     return field
 
 

@@ -24,12 +24,12 @@ def grow(
     levels: int,
     radius: float,
     rng: np.random.Generator,
-    step: float = 0.52,
-    taper: float = 0.77,
+    step: float = 0.40,
+    taper: float = 0.785,
 ) -> Tree:
     """Grow a tree from `root` into a cloud of points.
 
-    At each level every territory is halved across its longest axis, and a branch runs part of the way (`step`)
+    At each level every territory is halved, and a branch runs part of the way (`step`)
     towards each half's centre. Radii shrink by `taper` a level (Murray's law: 2^(-1/3) = 0.79).
 
     Args:
@@ -42,10 +42,7 @@ def grow(
     node = np.asarray(root, float)[None]
     starts, ends, radii, ranks = [], [], [], []
     for level in range(levels):
-        axis = groups.var(axis=1).argmax(axis=1)
-        key = np.take_along_axis(groups, axis[:, None, None], axis=2)[..., 0]
-        order = key.argsort(axis=1)
-        groups = np.take_along_axis(groups, order[..., None], axis=1).reshape(2 * len(groups), -1, 3)
+        groups = _halve(groups, node)
         parent = np.repeat(node, 2, axis=0)
         target = groups.mean(axis=1)
         reach = step * rng.uniform(0.8, 1.2, (len(parent), 1))
@@ -58,14 +55,29 @@ def grow(
     return Tree(np.concatenate(starts), np.concatenate(ends), np.concatenate(radii), np.concatenate(ranks))
 
 
-def beads(tree: Tree, *, spacing: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points along the segments, `spacing` apart, and the vessel volume (mm^3) that each stands for."""
-    delta = tree.end_N3 - tree.start_N3
+def _halve(groups_GN3: np.ndarray, node_G3: np.ndarray) -> np.ndarray:
+    """Split every group across its longest axis; the axis away from the branch counts half, so branches fan out."""
+    centred = groups_GN3 - groups_GN3.mean(axis=1, keepdims=True)
+    away = groups_GN3.mean(axis=1) - node_G3
+    away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
+    along = np.einsum("gnc,gc->gn", centred, away)
+    centred = centred - 0.5 * along[..., None] * away[:, None]
+    _, axes = np.linalg.eigh(np.einsum("gni,gnj->gij", centred, centred))
+    order = np.einsum("gnc,gc->gn", centred, axes[:, :, 2]).argsort(axis=1)
+    return np.take_along_axis(groups_GN3, order[..., None], axis=1).reshape(2 * len(groups_GN3), -1, 3)
+
+
+def beads(
+    tree: Tree, keep_N: np.ndarray, *, spacing: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points along the kept segments, `spacing` apart, and the vessel volume (mm^3) that each stands for."""
+    start = tree.start_N3[keep_N]
+    delta = tree.end_N3[keep_N] - start
     length = np.linalg.norm(delta, axis=1)
     number = np.maximum(np.ceil(length / spacing).astype(int), 1)
     which = np.repeat(np.arange(len(number)), number)
     offset = np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
     t = (offset + rng.random(len(which))) / number[which]
-    points = tree.start_N3[which] + t[:, None] * delta[which]
-    volume = np.pi * tree.radius_N[which] ** 2 * length[which] / number[which]
+    points = start[which] + t[:, None] * delta[which]
+    volume = np.pi * tree.radius_N[keep_N][which] ** 2 * length[which] / number[which]
     return points, volume

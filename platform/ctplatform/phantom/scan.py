@@ -1,0 +1,65 @@
+"""What the scanner adds to a scene: table, noise, calibration error, field of view, orientation of the axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+
+from ctplatform.phantom import texture
+from ctplatform.phantom.drawing import coverage
+from ctplatform.phantom.grid import Box, rotation
+from ctplatform.phantom.person import KERNEL_SIGMA_MM, Draw, Scanner, stream
+
+
+def acquire(hu: np.ndarray, box: Box, drawn: Draw) -> np.ndarray:
+    """Turn noise-free HU (changed in place) into the int16 voxels that are stored."""
+    scanner = drawn.scanner
+    _lay_on_table(hu, scanner, box)
+    rng = stream(drawn.seed, drawn.index, "noise")
+    hu += texture.noise(box, scanner=scanner, sigma_mm=KERNEL_SIGMA_MM[scanner.kernel], rng=rng)
+    hu += np.float32(scanner.offset_hu)
+    np.clip(hu, -1024, 3071, out=hu)
+    volume = np.rint(hu, out=hu).astype(np.int16)
+    x, y = box.axis(0), box.axis(1)
+    radius = max(np.ptp(x), np.ptp(y)) / 2 + 1
+    outside = np.hypot(x[None] - x.mean(), y[:, None] - y.mean()) > radius
+    volume[:, outside] = scanner.padding_hu
+    return volume
+
+
+def _lay_on_table(hu: np.ndarray, scanner: Scanner, box: Box) -> None:
+    """A curved carbon shell filled with foam, below the back; it lies level in the room, the image axes may not."""
+    room = rotation(scanner.oblique_deg)
+    body_end = np.flatnonzero((hu > -400).any(axis=(0, 2)))
+    drop = float(box.axis(1)[body_end[-1]]) + 3.0
+    first = int(np.clip((drop - 45 - box.start[1]) / box.spacing[1], 0, box.size[1] - 1))
+    part = Box(
+        box.start + np.array([0, first * box.spacing[1], 0]), box.spacing, box.size - np.array([0, first, 0])
+    )
+    x = part.linear(room[0])
+    depth = part.linear(room[1]) - (np.float32(drop) - x**2 * np.float32(0.0011))
+    edge = float(box.spacing.mean())
+    width = coverage(200 - np.abs(x), edge)
+    view = hu[:, first:]
+    outside = view < -500
+    foam = coverage(8.0 - np.abs(depth - 9), edge) * width * outside
+    view += foam * (np.float32(-930) - view)
+    for at in (1.0, 17.0):
+        skin = coverage(0.8 - np.abs(depth - at), edge) * width * outside
+        view += skin * (np.float32(-250) - view)
+
+
+def to_image(array: np.ndarray, box: Box, scanner: Scanner) -> sitk.Image:
+    """Wrap an array into an image whose axes run as the scanner stored them; every voxel keeps its place."""
+    room = rotation(scanner.oblique_deg)
+    axes, flips = np.array(scanner.axes), np.array(scanner.flips)
+    stored = array.transpose([2 - a for a in axes[::-1]])
+    stored = np.flip(stored, tuple(int(2 - i) for i in np.flatnonzero(flips)))
+    first = np.where(flips, box.size[axes] - 1, 0)
+    start = box.start.copy()
+    start[axes] += first * box.spacing[axes]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stored))
+    image.SetSpacing(tuple(float(s) for s in box.spacing[axes]))
+    image.SetDirection(tuple((room[:, axes] * np.where(flips, -1, 1)).ravel()))
+    image.SetOrigin(tuple(float(v) for v in room @ start + np.array(scanner.shift_mm)))
+    return image
