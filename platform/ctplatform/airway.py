@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LUMEN_HU = -900
 SMALLEST_MM2, LARGEST_MM2 = 60.0, 900.0
+SHORTEST_MM = 12.0
 WALL_MM = 2.0
 
 
@@ -36,32 +37,40 @@ def find(scan: Grid, dark: NDArray[np.bool_]) -> Airway:
     if not trachea.any():
         return Airway(trachea, 0.0)
     tree = _bronchi(scan, dark, trachea)
-    return Airway(scan.dilate(tree, WALL_MM), length_mm)
+    return Airway(scan.dilate(tree, WALL_MM, least=0), length_mm)
 
 
 def _trachea(scan: Grid, dark: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
+    """The longest tube of a steady, small cross-section, followed from the top; an apex of a lung widens too soon."""
     pixel_mm2 = scan.spacing[0] * scan.spacing[1]
-    trachea = np.zeros_like(dark)
-    current, area, first, last = None, 0.0, 0, 0
+    best, best_mm = np.zeros_like(dark), 0.0
+    tube = np.zeros_like(dark)
+    current, area, first = None, 0.0, 0
+
+    def finish(last: int) -> None:
+        nonlocal best, best_mm, tube, current
+        length_mm = (first - last + 1) * scan.spacing[2]
+        if length_mm > max(best_mm, SHORTEST_MM):
+            best, best_mm = tube, length_mm
+        tube, current = np.zeros_like(dark), None
+
     for z in range(len(dark) - 1, -1, -1):
-        labels_YX = sitk.GetArrayFromImage(
-            sitk.ConnectedComponent(sitk.GetImageFromArray(dark[z].astype(np.uint8)))
-        )
-        if current is None:
-            current = _start(scan, z, labels_YX)
-            first = z
-        else:
-            touched = np.unique(labels_YX[current])
-            touched = touched[touched > 0]
-            current = np.isin(labels_YX, touched) if len(touched) else None
-            if current is None or current.sum() * pixel_mm2 > max(2.2 * area, 450.0):
-                break
+        labels_YX = sitk.GetArrayFromImage(sitk.ConnectedComponent(scan.slice_image(dark[z])))
         if current is not None:
-            trachea[z], area, last = current, current.sum() * pixel_mm2, z
-    length_mm = (first - last + 1) * scan.spacing[2] if trachea.any() else 0.0
-    if length_mm < 12:
-        return np.zeros_like(dark), 0.0
-    return trachea, length_mm
+            touched = np.unique(labels_YX[current])
+            current = np.isin(labels_YX, touched[touched > 0])
+            wide = current.sum() * pixel_mm2 > min(LARGEST_MM2, max(2.2 * area, 450.0))
+            if wide or not current.any():
+                finish(z + 1)
+                if best_mm > 40:
+                    break
+        if current is None:
+            current, first = _start(scan, z, labels_YX), z
+        if current is not None:
+            tube[z], area = current, current.sum() * pixel_mm2
+    if current is not None:
+        finish(0)
+    return best, best_mm
 
 
 def _start(scan: Grid, z: int, labels_YX: NDArray) -> NDArray[np.bool_] | None:

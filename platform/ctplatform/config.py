@@ -58,7 +58,7 @@ class QualityConfig(Section):
     reject_volume_l: tuple[float, float] = (0.8, 12.0)
     flag_volume_l: tuple[float, float] = (1.5, 9.0)
     flag_side_ratio: tuple[float, float] = (0.6, 2.0)
-    flag_singular_values: tuple[float, float] = (0.65, 1.4)
+    flag_singular_values: tuple[float, float] = (0.55, 1.5)
     flag_determinant: float = 0.35
     flag_cut_cm2: float = 20.0
     reject_cut_cm2: float = 150.0

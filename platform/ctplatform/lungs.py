@@ -6,6 +6,7 @@ neither outside air nor airway nor bowel gas. What told these apart on real scan
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from ctplatform.registration import LEFT, RIGHT
 logger = logging.getLogger(__name__)
 
 PADDING_HU = -1024
-LUNG_HU = -400
-"""Half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
+LUNG_HU = -450
+"""About half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
 AIR_HU = -950
 GAS_HU = -970
 """Means over a coarse voxel: gas in airways and bowel lies below, even emphysema mostly above."""
@@ -145,18 +146,22 @@ class Grid:
         image.SetSpacing(self.spacing)
         return image
 
+    def slice_image(self, mask_YX: Mask) -> sitk.Image:
+        """One axial slice of a mask as a 2D image."""
+        return sitk.GetImageFromArray(mask_YX.astype(np.uint8))
+
+    def dilate(self, mask: Mask, mm: float, *, least: int = 1) -> Mask:
+        """Dilation by a ball of `mm`, at least `least` voxels along each axis."""
+        out = mask.copy()
+        for shift in _ball(self.radius(mm, least=least)[::-1]):
+            to = tuple(slice(max(0, d), n + min(0, d)) for d, n in zip(shift, mask.shape))
+            source = tuple(slice(max(0, -d), n + min(0, -d)) for d, n in zip(shift, mask.shape))
+            out[to] |= mask[source]
+        return out
+
     def erode(self, mask: Mask, mm: float) -> Mask:
         """Erosion by a ball; the border of the grid does not erode."""
-        return (
-            sitk.GetArrayFromImage(
-                sitk.BinaryErode(self.image(mask), self.radius(mm), sitk.sitkBall, 0, 1, True)
-            )
-            > 0
-        )
-
-    def dilate(self, mask: Mask, mm: float) -> Mask:
-        """Dilation by a ball."""
-        return sitk.GetArrayFromImage(sitk.BinaryDilate(self.image(mask), self.radius(mm), sitk.sitkBall)) > 0
+        return ~self.dilate(~mask, mm)
 
     def components(self, mask: Mask) -> tuple[NDArray, NDArray]:
         """Face-connected components [z,y,x] from 1, and their sizes in voxels (entry 0 is set to 0)."""
@@ -164,6 +169,16 @@ class Grid:
         sizes = np.bincount(labels_ZYX.ravel())
         sizes[0] = 0
         return labels_ZYX, sizes
+
+
+def _ball(radii: list[int]) -> list[tuple[int, ...]]:
+    """Offsets of an ellipsoid's voxels without the centre."""
+    ranges = [range(-r, r + 1) for r in radii]
+    return [
+        offset
+        for offset in itertools.product(*ranges)
+        if any(offset) and sum((d / r) ** 2 for d, r in zip(offset, radii) if d) <= 1
+    ]
 
 
 def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
@@ -207,13 +222,13 @@ def foreign_gas(scan: Grid, dark: Mask) -> Mask:
     for label in np.flatnonzero(sizes * scan.voxel_ml > 2.0):
         if sizes[label] > 0.25 * total:
             continue
-        body = labels_ZYX == label
+        box = _box(labels_ZYX == label, [4, 4, 4])
+        hu, body = scan.hu_ZYX[box], labels_ZYX[box] == label
         rim = scan.dilate(body, 1.0)
-        shell = scan.dilate(rim, 1.0) & ~rim
-        beyond = scan.hu_ZYX[scan.dilate(rim | shell, 1.0) & ~(rim | shell)]
-        lung_like = ((beyond > -960) & (beyond < -600)).mean()
-        if lung_like < 0.4:
-            result |= rim | (shell & dark & (scan.hu_ZYX < LUNG_HU))
+        shell = scan.dilate(rim, 1.0)
+        beyond = hu[scan.dilate(shell, 1.0) & ~shell]
+        if ((beyond > -960) & (beyond < -600)).mean() < 0.4:
+            result[box] |= rim | (shell & dark[box])
     return result
 
 
@@ -286,16 +301,14 @@ def close(scan: Grid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray
         mask = labels_ZYX == label
         if not mask.any():
             continue
-        box = tuple(
-            slice(max(0, ends[0] - r - 1), ends[-1] + r + 2)
-            for ends, r in zip(
-                (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))), radius[::-1]
-            )
-        )
+        box = _box(mask, [r + 1 for r in radius[::-1]])
         room = [(r + 1, r + 1) for r in radius[::-1]]
         padded = scan.image(np.pad(mask[box], room, mode="edge"))
-        closed = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(padded, radius, sitk.sitkBall, 1, False))
-        closed_ZYX = sitk.GetArrayFromImage(closed)[tuple(slice(r[0], -r[0]) for r in room)] > 0
+        closed = sitk.BinaryMorphologicalClosing(padded, radius, sitk.sitkBall, 1, False)
+        closed = closed[
+            tuple(slice(r[0], -r[0]) for r in room[::-1])
+        ]  # what an end of the scan opens is no hole
+        closed_ZYX = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed)) > 0
         free = (labels_ZYX[box] == 0) & (out[box] == 0) & ~forbidden[box]
         out[box][mask[box] | (closed_ZYX & free)] = label
     return out
@@ -327,6 +340,12 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
         "right_l": float(counts[RIGHT] * voxel_l),
         "left_l": float(counts[LEFT] * voxel_l),
     }
+
+
+def _box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:
+    """Bounding box of a mask with a margin in voxels, z, y, x."""
+    ends = (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    return tuple(slice(max(0, end[0] - m), end[-1] + m + 1) for end, m in zip(ends, margin))
 
 
 def _mean_x(mask: Mask) -> float:

@@ -35,6 +35,7 @@ STARTS = 4
 SCALE_MM = 100.0
 """Makes the linear part of a step comparable with its translation."""
 
+DEFAULTS = RegistrationConfig.model_validate({})
 Array = NDArray[np.floating]
 
 
@@ -75,7 +76,7 @@ class DistanceMaps:
 
     def inside_scan(self, index_N3: Array) -> NDArray[np.bool_]:
         """Which indices lie in the scan that the mask was made from."""
-        return ((index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3)).all(axis=1)
+        return np.all((index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3), axis=1)
 
     def points(self, label: int) -> Array:
         """Voxel centres of one lung inside the scan, LPS mm [N,3]."""
@@ -138,7 +139,7 @@ class Template:
         """
         try:
             labels = sitk.ReadImage(str(path), sitk.sitkUInt8)
-            return cls(labels, config or RegistrationConfig())
+            return cls(labels, config or DEFAULTS)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise StageError(
@@ -175,9 +176,9 @@ class Template:
         atlas = [int((atlas_ZYX == label).sum()) for label in (RIGHT, LEFT)]
         either = int(((scan_ZYX > 0) & (atlas_ZYX > 0)).sum())
         return (
-            2 * either / (sum(atlas) + totals.sum()),
-            2 * both[0] / (atlas[0] + totals[0]),
-            2 * both[1] / (atlas[1] + totals[1]),
+            float(2 * either / (sum(atlas) + totals.sum())),
+            float(2 * both[0] / (atlas[0] + totals[0])),
+            float(2 * both[1] / (atlas[1] + totals[1])),
         )
 
 

@@ -126,15 +126,15 @@ class Taps:
         low_N = np.floor(positions_N).astype(np.int64)
         f = positions_N - low_N
         if kind == "linear":
-            offsets, weights = (0, 1), (1 - f, f)
+            offsets, weights = [0, 1], [1 - f, f]
         else:
-            offsets = (-1, 0, 1, 2)
-            weights = (
+            offsets = [-1, 0, 1, 2]
+            weights = [
                 ((-0.5 * f + 1) * f - 0.5) * f,
                 (1.5 * f - 2.5) * f * f + 1,
                 ((-1.5 * f + 2) * f + 0.5) * f,
                 (0.5 * f - 0.5) * f * f,
-            )
+            ]
         index_KN = np.stack([np.clip(low_N + offset, 0, count - 1) for offset in offsets])
         outside_N = (positions_N < -0.5) | (positions_N > count - 0.5)
         return cls(index_KN, np.stack(weights).astype(np.float32), outside_N)

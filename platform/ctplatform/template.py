@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctplatform.config import RegistrationConfig
 from ctplatform.errors import StageError
-from ctplatform.registration import LEFT, RIGHT, Template, distance_maps, register, to_transform
+from ctplatform.registration import DEFAULTS, LEFT, RIGHT, Template, distance_maps, register, to_transform
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def mean_template(
             "Add scans, or give an atlas with atlas.source",
             code="atlas",
         )
-    config = config or RegistrationConfig()
+    config = config or DEFAULTS
     fields = [_distance_image(mask) for mask in masks]
     labels = _centred(masks[_most_typical(masks)])
     mean_field = None
