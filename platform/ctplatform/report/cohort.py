@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from ctplatform.report.document import Box, Figure, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
 
 TITLE = "Cohort flow"
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")  # not the 2 of cm2, nor part of a code
 LISTED = 200  # scans in the table of reasons; a page with thousands is no longer read
 
 
@@ -26,18 +27,19 @@ def section(inputs: Inputs) -> Section | Omitted:
     counts = {state: int((ledger["state"] == state).sum()) for state in STATES}
     total, subjects = len(ledger), ledger["subject_id"].nunique()
     used = inputs.usable
+    out = ["failed", "rejected"] + ([] if inputs.recipe.prepare.quality.use_flagged else ["flagged"])
     flow = [
         Box(
             "Scans found",
             total,
             (words.count(subjects, "subject"),),
-            aside=[_aside(ledger, state) for state in ("failed", "rejected") if counts[state]],
+            aside=[_aside(ledger, state) for state in out if counts[state]],
         ),
         Box(
             "Scans used",
             len(used),
             (words.count(used["subject_id"].nunique(), "subject"), *_used(counts, inputs)),
-            aside=[_aside(ledger, "flagged")] if counts["flagged"] else [],
+            aside=[_aside(ledger, "flagged")] if counts["flagged"] and "flagged" not in out else [],
             state="accepted",
         ),
         *_split(inputs),
@@ -90,17 +92,31 @@ def _used(counts: dict[str, int], inputs: Inputs) -> list[str]:
 
 def _aside(ledger: pd.DataFrame, state: str) -> Box:
     rows = ledger[ledger["state"] == state]
-    kinds = Counter(kind for reason in rows["reason"] for kind in _kinds(reason))
-    lines = [f"{n:,} × {kind}" for kind, n in kinds.most_common(6)]
+    kinds = reason_counts(rows["reason"])
+    lines = [f"{n:,} × {kind}" for kind, n in kinds[:6]]
     if len(kinds) > 6:
         lines.append(f"and {words.count(len(kinds) - 6, 'further reason')} (table below)")
     return Box(words.sentence(state), len(rows), lines, state=state)
 
 
-def _kinds(reason: object) -> list[str]:
-    """Reasons without their numbers, so that equal ones can be counted."""
-    parts = [part.strip() for part in words.without_paths(reason).split(";") if part.strip()]
-    return [re.sub(r"[-+]?\d+(?:[.,]\d+)*", "…", part) for part in parts] or ["no reason given"]
+def reason_counts(reasons: Iterable[object]) -> list[tuple[str, int]]:
+    """Reasons that differ in their numbers only, as one with the range of each number; most frequent first."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        parts = [part.strip() for part in words.without_paths(reason).split(";") if part.strip()]
+        for part in parts or ["no reason given"]:
+            kinds.setdefault(_NUMBER.sub("#", part), []).append(part)
+    merged = [(_merged(texts), len(texts)) for texts in kinds.values()]
+    return sorted(merged, key=lambda item: (-item[1], item[0]))
+
+
+def _merged(texts: list[str]) -> str:
+    spans = []
+    for values in zip(*map(_NUMBER.findall, texts)):
+        low, high = min(values, key=float), max(values, key=float)
+        spans.append(low if low == high else f"{low} to {high}")
+    ranges = iter(spans)
+    return _NUMBER.sub(lambda _: next(ranges), texts[0])
 
 
 def _split(inputs: Inputs) -> list[Box]:

@@ -19,7 +19,7 @@ def command(stage: str, recipe: Recipe) -> str:
     `COHORT.csv` and `WORKSPACE` stand for the reader's own.
     """
     words = ["drasclr", stage]
-    if stage in ("prepare", "atlas"):
+    if stage in ("prepare", "atlas", "run"):
         words += ["--cohort", "COHORT.csv"]
     words += ["--workspace", "WORKSPACE", *recipe_arguments(recipe)]
     return shlex.join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ctplatform.report import style, words
 from ctplatform.report.commands import command
@@ -47,8 +48,8 @@ def section(inputs: Inputs) -> Section | Omitted:
         tables=[_table(table)],
     )
     text = (
-        f"{clear} of {words.count(len(table), 'comparison')} have an interval that excludes zero. The intervals are not "
-        f"corrected for their number: about one in twenty would do so by chance alone."
+        f"{clear} of {words.count(len(table), 'comparison')} have an interval that excludes zero. The intervals are "
+        "not corrected for their number: about one in twenty would do so by chance alone."
     )
     return Section("comparisons", TITLE, [text], figures=[figure])
 
@@ -70,7 +71,7 @@ def _n(table: pd.DataFrame) -> str:
 
 def _label(row: object) -> str:
     first, second = row.initialisation, row.reference  # type: ignore[attr-defined]
-    return f"{words.initialisation(first)}\n− {words.initialisation(second)}"
+    return f"{words.initialisation(first)}\nminus {words.initialisation(second)}"
 
 
 def _panel(task: str, rows: pd.DataFrame) -> Panel:
@@ -101,6 +102,7 @@ def _panel(task: str, rows: pd.DataFrame) -> Panel:
         axes.grid(visible=False)
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(f"difference in {words.metric(metric)}")
 
     told = "; ".join(
@@ -111,7 +113,7 @@ def _panel(task: str, rows: pd.DataFrame) -> Panel:
     return Panel(
         f"comparisons-{slug(task)}",
         f"{words.sentence(words.task(task))}, {words.metric(metric)}",
-        style.chart(f"comparisons-{slug(task)}", draw, height=0.9 + 0.42 * len(items)),
+        style.chart(f"comparisons-{slug(task)}", draw, width=style.NARROW, height=0.8 + 0.45 * len(items)),
         f"Paired differences, {words.task(task)}: {told}.",
     )
 

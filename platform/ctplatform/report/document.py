@@ -36,12 +36,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a figure: an SVG document and the words that stand for it where it cannot be seen."""
+    """One chart of a figure: an SVG document, and the words that stand for it where it cannot be seen."""
 
     name: str
     title: str
     svg: str
     alt: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,25 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading of the page. `facts` are (figure, words) pairs shown large; `notices` stand out."""
+    """A heading of the page.
+
+    Args:
+        paragraphs: plain words, or (what it is about, words).
+        facts: (figure, words) pairs, shown large.
+        notices: paragraphs that stand out.
+        folded: tables that are closed at first.
+        command: a command line of the whole section.
+    """
 
     name: str
     title: str
-    paragraphs: Sequence[str] = ()
+    paragraphs: Sequence[str | tuple[str, str]] = ()
     facts: Sequence[tuple[str, str]] = ()
     notices: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -117,18 +117,17 @@ def _panel(
         if floor is not None and axes.get_ylim()[0] < floor:
             axes.set_ylim(bottom=floor)
         direction = "lower is better" if words.lower_is_better(metric) else "higher is better"
-        style.ylabel(axes, f"{words.metric(metric)}, {direction}")
+        style.ylabel(axes, direction)
 
     svg = style.chart(f"efficiency-{slug(task)}-{slug(metric)}", draw)
     best = _at_full(rows, names)
-    clipped = (
-        f" Below the axis and drawn at its edge: {words.listing(dict.fromkeys(below))}." if below else ""
-    )
+    clipped = f"Below the axis, drawn at its edge: {words.listing(dict.fromkeys(below))}." if below else ""
     return Panel(
         f"efficiency-{slug(task)}-{slug(metric)}",
-        words.sentence(words.metric(metric)) + (f". {clipped.strip()}" if clipped else ""),
+        words.sentence(words.metric(metric)),
         svg,
-        f"{words.metric(metric)} against the share of labels. With all labels: {best}.{clipped}",
+        f"{words.metric(metric)} against the share of labels. With all labels: {best}. {clipped}".strip(),
+        clipped,
     )
 
 

@@ -120,10 +120,10 @@ def _table(part: pd.DataFrame) -> Table:
             (
                 str(row.scan_id),
                 str(row.state),
-                words.number(row.dice, 3),  # type: ignore[arg-type]
-                words.number(row.dice_right, 3),  # type: ignore[arg-type]
-                words.number(row.dice_left, 3),  # type: ignore[arg-type]
-                words.number(row.volume_l),  # type: ignore[arg-type]
+                words.number(row.dice, 3),
+                words.number(row.dice_right, 3),
+                words.number(row.dice_left, 3),
+                words.number(row.volume_l),
                 words.without_paths(row.reason),
             )
             for row in part.itertuples()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ctplatform.report import style, words
 from ctplatform.report.commands import command
@@ -134,6 +135,7 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
     steps = metrics["step"].to_numpy(float)
 
     def draw(axes: Axes) -> None:
+        ends = []
         for column, label, colour in lines:
             values = pd.to_numeric(metrics[column], errors="coerce")
             window = max(1, len(values) // 25)
@@ -141,21 +143,14 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
             if window > 1:
                 axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
             axes.plot(steps, smooth, color=colour, linewidth=1.8)
-            if label:
-                axes.annotate(
-                    label,
-                    (steps[-1], float(smooth.dropna().iloc[-1])),
-                    xytext=(5, 0),
-                    textcoords="offset points",
-                    color=colour,
-                    fontsize=9,
-                    va="center",
-                )
+            ends.append((float(smooth.dropna().iloc[-1]), label, colour))
         if curve.from_zero:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
+        _label_ends(axes, float(steps[-1]), ends)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("step")
         axes.ticklabel_format(axis="y", style="plain", useOffset=False)
-        style.ylabel(axes, curve.meaning)
 
     last = ", ".join(
         f"{label or curve.title.lower()} {words.significant(_last(metrics, column))}"
@@ -164,9 +159,22 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
     return Panel(
         f"pretraining-{curve.name}",
         curve.title,
-        style.chart(f"pretraining-{curve.name}", draw, height=2.6),
+        style.chart(f"pretraining-{curve.name}", draw, width=style.NARROW, height=2.4),
         f"{curve.title} over {len(steps)} logged steps; at the end {last}.",
+        words.sentence(curve.meaning),
     )
+
+
+def _label_ends(axes: Axes, x: float, ends: list[tuple[float, str, str]]) -> None:
+    """Write each line's name behind its end, kept apart where lines end close together."""
+    low, high = axes.get_ylim()
+    room, at = 0.085 * (high - low), -float("inf")
+    for y, label, colour in sorted(ends):
+        at = max(y, at + room)
+        if label:
+            axes.annotate(
+                label, (x, at), xytext=(5, 0), textcoords="offset points", color=colour, va="center"
+            )
 
 
 def _last(metrics: pd.DataFrame, column: str) -> float:

@@ -40,10 +40,12 @@ def section(inputs: Inputs) -> Section:
     if inputs.card:
         folded.append(_card(inputs.card))
     text = (
-        "The commands below each figure use COHORT.csv and WORKSPACE for your own files. The whole chain again: "
-        f"{command('run', inputs.recipe).replace('run ', 'run --cohort COHORT.csv ', 1)}"
+        "In the commands, COHORT.csv and WORKSPACE stand for your own files. With the same scans, recipe and version "
+        "the whole chain runs again by:"
     )
-    return Section("provenance", TITLE, [text], tables=tables, folded=folded)
+    return Section(
+        "provenance", TITLE, [text], tables=tables, folded=folded, command=command("run", inputs.recipe)
+    )
 
 
 def _cost(inputs: Inputs) -> Table:

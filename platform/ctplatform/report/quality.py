@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ctplatform.config import QualityConfig
 from ctplatform.report import style, words
@@ -114,21 +116,27 @@ def _panel(measure: Measure, rows: pd.DataFrame, states: list[str]) -> Panel:
                 if low - margin <= x <= high + margin:  # a far threshold would squeeze the bars together
                     axes.axvline(x, color=style.INK, linewidth=1, linestyle=dash)
         axes.set_xlabel(measure.unit)
-        axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         style.ylabel(axes, "scans")
 
     low, high = median_interval(values)
-    digits = words.digits_for(float(np.median(values)), low, high)
-    summary = (
-        f"n = {len(values):,}, median {words.number(float(np.median(values)), digits)} "
-        f"({words.interval(low, high, digits)})"
-    )
+    middle, low_text, high_text = _alike(float(np.median(values)), low, high)
+    summary = f"n = {len(values):,}, median {middle} ({low_text} to {high_text})"
     return Panel(
         f"quality-{measure.column.replace('_', '-')}",
-        f"{measure.title}: {summary}",
-        style.chart(f"quality-{measure.column}", draw, height=2.3),
+        measure.title,
+        style.chart(f"quality-{measure.column}", draw, width=style.NARROW, height=style.NARROW_HEIGHT),
         f"Histogram of {measure.title} ({measure.unit}) over scans by state: {summary}.",
+        summary,
     )
+
+
+def _alike(*values: float) -> list[str]:
+    """Values with the decimals that the largest of them needs for three significant digits."""
+    top = max(abs(value) for value in values)
+    digits = max(0, 2 - math.floor(math.log10(top))) if top > 0 else 2
+    return [words.number(value, min(digits, 4)) for value in values]
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -144,7 +152,7 @@ def _table(present: list[Measure], rows: pd.DataFrame) -> Table:
         values = rows[measure.column].dropna().to_numpy(float)
         q = np.percentile(values, [0, 25, 50, 75, 100])
         low, high = median_interval(values)
-        show = [words.significant(float(x)) for x in (*q, low, high)]
+        show = _alike(*map(float, (*q, low, high)))
         cells.append(
             (
                 f"{measure.title} ({measure.unit})",

@@ -95,12 +95,13 @@ def _panel(
         style.ylabel(axes, "predicted")
 
     score = _score(inputs, task, name)
-    title = words.initialisation(name) + (f": {score}" if score else "")
+    title = words.initialisation(name)
     return Panel(
         f"scatter-{slug(task)}-{slug(name)}",
         title,
         style.chart(f"scatter-{slug(task)}-{slug(name)}", draw, height=3.7),
-        f"Predicted against true {words.task(task)} of {len(rows)} held-out subjects. {title}.",
+        f"Predicted against true {words.task(task)} of {len(rows)} held-out subjects. {title}: {score}.",
+        score,
     )
 
 

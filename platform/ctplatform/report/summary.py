@@ -17,7 +17,7 @@ LEADING_TASK = "emphysema_extent"
 
 def section(inputs: Inputs) -> Section:
     """Facts, sentences, and one row a task. All of it computed from the tables."""
-    paragraphs = [_what(inputs)]
+    paragraphs: list[str | tuple[str, str]] = [_what(inputs)]
     notices = []
     if inputs.recipe.phantom is not None:
         notices.append(
@@ -34,28 +34,29 @@ def section(inputs: Inputs) -> Section:
     return Section("summary", TITLE, paragraphs, facts=_facts(inputs), notices=notices, tables=tables)
 
 
-def findings(inputs: Inputs, task: str) -> list[str]:
+def findings(inputs: Inputs, task: str) -> list[tuple[str, str]]:
     """The sentences on one task: our value, chance, and every initialisation with a better value."""
     rows, metric = _full(inputs, task)
+    title = words.sentence(words.task(task))
     if OURS not in rows.index:
-        return [f"{words.sentence(words.task(task))}: DrasCLR was not evaluated."]
+        return [(title, "DrasCLR was not evaluated.")]
     ours = rows.loc[OURS]
     n_train = ours.get("n_train")
     train = "" if words.missing(n_train) else f" ({words.count(int(n_train), 'training subject')})"
     text = (
-        f"{words.sentence(words.task(task))}: on {words.count(int(ours['n_test']), 'held-out subject')}, DrasCLR with "
+        f"On {words.count(int(ours['n_test']), 'held-out subject')}, DrasCLR with "
         f"{words.percent(float(ours['fraction']))} of the labels{train} reaches {words.metric(metric)} "
         f"{_estimate(ours)}, {_against_chance(ours, metric)}."
     )
     better = [name for name in rows.index if name != OURS and _ahead(rows.loc[name], ours, metric)]
     if not better:
         others = words.listing(_inside(n) for n in rows.index if n != OURS)
-        return [text + (f" Nothing that was tried has a better value ({others})." if others else "")]
+        return [(title, text + (f" Nothing that was tried has a better value ({others})." if others else ""))]
     parts = [
         f"the {_inside(name)} has {_estimate(rows.loc[name])}{_paired(inputs, task, metric, name)}"
         for name in better
     ]
-    return [text + f" Better values: {words.listing(parts)}."]
+    return [(title, text + f" Better values: {words.listing(parts)}.")]
 
 
 def _what(inputs: Inputs) -> str:
@@ -63,8 +64,8 @@ def _what(inputs: Inputs) -> str:
     if not inputs.ledger.empty:
         used = inputs.usable
         parts.append(
-            f"{len(used):,} of {words.count(len(inputs.ledger), 'scan')} ({words.count(used['subject_id'].nunique(), 'subject')}) "
-            "passed quality control"
+            f"{len(used):,} of {words.count(len(inputs.ledger), 'scan')} "
+            f"({words.count(used['subject_id'].nunique(), 'subject')}) passed quality control"
         )
     if inputs.metrics is not None:
         encoder = inputs.recipe.pretrain.encoder
@@ -191,7 +192,7 @@ def _glance(inputs: Inputs) -> Table:
             (
                 words.sentence(words.task(task)),
                 words.metric(metric),
-                *(f"{v} ★" if name == best else v for name, v in zip(names, values)),
+                *(f"★ {v}" if name == best else v for name, v in zip(names, values)),
                 words.number(float(chance)),
                 f"{int(rows['n_test'].max()):,}",
             )

@@ -19,6 +19,8 @@ TITLE = "Survival"
 TASK = "survival"
 SMALL = 30  # subjects below which thirds would hold fewer than ten each: two halves instead
 COLOURS = {2: (style.BLUE, style.VERMILION), 3: (style.BLUE, style.ORANGE, style.VERMILION)}
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
+SHORT = {2: ("low", "high"), 3: ("low", "mid", "high")}
 NAMES = {
     2: ("lower half of risk", "upper half of risk"),
     3: ("lowest third", "middle third", "highest third"),
@@ -115,45 +117,44 @@ def _panel(name: str, grouped: Grouped) -> Panel:
                 alpha=0.13,
                 linewidth=0,
             )
-            axes.step(curve.index, curve.iloc[:, 0], where="post", color=colour, linewidth=1.8)
+            axes.step(
+                curve.index, curve.iloc[:, 0], where="post", color=colour, linewidth=1.8, linestyle=DASHES[i]
+            )
             censored = part.loc[~part["event"], "time"].to_numpy(float) / 365.25
-            axes.plot(censored, fit.predict(censored), "|", color=colour, markersize=5) if len(
-                censored
-            ) else None
+            if len(censored):
+                axes.plot(censored, fit.predict(censored), "|", color=colour, markersize=5)
             at_risk = [int((part["time"] / 365.25 >= mark).sum()) for mark in marks]
+            _below(axes, (-24, -44 - 13 * i), SHORT[grouped.groups][i], (0, 0), colour)
             for mark, n in zip(marks, at_risk):
-                axes.annotate(
-                    f"{n}",
-                    (mark, 0),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(0, -42 - 12 * i),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8.5,
-                    color=colour,
-                )
-        axes.annotate(
-            "at risk",
-            (0, 0),
-            xycoords="axes fraction",
-            xytext=(-28, -42),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=style.MUTED,
-        )
+                _below(axes, (0, -44 - 13 * i), f"{n}", (mark, 0), colour)
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, float(rows["time"].max()) / 365.25 * 1.02)
         axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
-        axes.set_xlabel("years")
+        axes.set_xlabel("years; below: number at risk")
         style.ylabel(axes, "share alive")
 
-    title = f"{words.initialisation(name)}: log-rank {words.p_value(grouped.p)}"
+    title, detail = words.initialisation(name), f"log-rank {words.p_value(grouped.p)}"
     return Panel(
         f"survival-{slug(name)}",
         title,
         style.chart(f"survival-{slug(name)}", draw, height=3.4),
-        f"Kaplan-Meier curves of {len(rows)} held-out subjects in {grouped.groups} groups of predicted risk. {title}.",
+        f"Kaplan-Meier curves of {len(rows)} held-out subjects in {grouped.groups} groups of predicted risk. "
+        f"{title}: {detail}.",
+        detail,
+    )
+
+
+def _below(axes: Axes, offset: tuple[float, float], text: str, at: tuple[float, float], colour: str) -> None:
+    """Write below the axis: at a time, so many points under it."""
+    axes.annotate(
+        text,
+        at,
+        xycoords=("data", "axes fraction"),
+        xytext=offset,
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=colour,
     )
 
 
