@@ -38,7 +38,7 @@ def read_atlas(workspace: Workspace) -> Atlas:
     """
     from drasclr.atlas import Atlas
 
-    return Atlas.from_json(workspace.read_bytes(FOLDER, ATLAS_FILE).decode())
+    return Atlas.from_json(workspace.read_json(FOLDER, ATLAS_FILE))
 
 
 def read_template(workspace: Workspace) -> sitk.Image:
@@ -81,7 +81,7 @@ def atlas(
         used = 0
     made = locate(template, config, corners_N3=corners)
     workspace.write_bytes(_image_to_bytes(template), FOLDER, TEMPLATE_FILE)
-    workspace.write_bytes(made.to_json().encode(), FOLDER, ATLAS_FILE)
+    workspace.write_json(made.to_json(), FOLDER, ATLAS_FILE)
     stage = {"config_hash": wanted, "hash": made.hash, "locations": made.num_locations, "scans": used}
     workspace.write_json(stage, FOLDER, STAGE_FILE)
     return {**stage, "made": True}
@@ -201,7 +201,7 @@ def _given(source: str) -> tuple[sitk.Image, np.ndarray | None]:
         if place.exists(ATLAS_FILE):
             from drasclr.atlas import Atlas
 
-            corners = Atlas.from_json(place.read_bytes(ATLAS_FILE).decode()).corners_N3
+            corners = Atlas.from_json(place.read_json(ATLAS_FILE)).corners_N3
         elif place.exists(PUBLISHED_CORNERS):
             corners = np.load(io.BytesIO(place.read_bytes(PUBLISHED_CORNERS)), allow_pickle=False)
     for name in names:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
@@ -55,8 +54,7 @@ def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) ->
     from ctplatform.phantom import generate_subject
 
     with tempfile.TemporaryDirectory() as folder:
-        row: dict[str, Any] = dict(generate_subject(Path(folder), index, config=config))
-        row["path"] = str(Path(row["path"]).resolve().relative_to(Path(folder).resolve()))
+        row = generate_subject(folder, index, config)
         target = workspace.path(FOLDER)
         workspace.fs.create_dir(target, recursive=True)
         pafs.copy_files(

@@ -144,6 +144,14 @@ class Feed:
             for anchors in read.steps[first:]:
                 yield self._assemble(read, blocks, anchors)
 
+    def sample(self, epoch: int, count: int) -> Iterator[Batch]:
+        """`count` single steps spread evenly over the epoch's reads, so that all blocks are seen."""
+        plan = self.plan(epoch)
+        for index in np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int):
+            read = plan[index]
+            blocks = [self._read(scan, read.block) for scan in self._mine(read)]
+            yield self._assemble(read, blocks, read.steps[0])
+
     def _read_ahead(
         self, work: list[tuple[Read, int]]
     ) -> Iterator[tuple[tuple[Read, int], list[shards.Block]]]:

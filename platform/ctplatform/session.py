@@ -28,6 +28,8 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     """Connect for the duration of the block; what is already connected is used and left alone."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # Told at every start, and of no concern to who runs the chain: authentication is on, as it should be.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     import ray
 
     if ray.is_initialized():

@@ -99,11 +99,11 @@ class Workspace:
         if self.is_local:
             self.fs.create_dir(self.path(*folders), recursive=True)
             temporary = self.path(*folders, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
-            with self.fs.open_output_stream(temporary) as stream:
+            with self.fs.open_output_stream(temporary, compression=None) as stream:
                 stream.write(data)
             self.fs.move(temporary, target)
         else:
-            with self.fs.open_output_stream(target) as stream:
+            with self.fs.open_output_stream(target, compression=None) as stream:
                 stream.write(data)
 
     def read_json(self, *parts: str) -> Any:
