@@ -23,6 +23,10 @@ _KEYWORDS = (
     "Manufacturer", "GantryDetectorTilt",
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
+_MODALITIES = {
+    "CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "SEG", "RTSTRUCT", "RTDOSE", "RTPLAN",
+    "RTIMAGE", "SR", "PR", "KO", "REG", "DOC",
+}  # fmt: skip
 _VENDORS = (
     "Siemens",
     "GE",
@@ -87,11 +91,13 @@ class Series:
 def index_files(files: Iterable[Path]) -> list[Series]:
     """Group DICOM files by SeriesInstanceUID; files that are no DICOM image are left out. Sorted by UID."""
     headers: dict[str, list[tuple[Path, pydicom.Dataset]]] = {}
-    for file in files:
-        data = _header(file)
-        if data is not None:
-            headers.setdefault(str(data.SeriesInstanceUID), []).append((file, data))
-    return [_series(uid, found) for uid, found in sorted(headers.items())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote header values
+        for file in files:
+            data = _header(file)
+            if data is not None:
+                headers.setdefault(str(data.SeriesInstanceUID), []).append((file, data))
+        return [_series(uid, found) for uid, found in sorted(headers.items())]
 
 
 def index_folder(folder: Path) -> list[Series]:
@@ -105,9 +111,7 @@ def _header(file: Path) -> pydicom.Dataset | None:
             start = stream.read(132)
         if start[128:] != b"DICM" and file.suffix.lower() not in (".dcm", ".ima"):
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote header values
-            data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         return data if "SeriesInstanceUID" in data and "Rows" in data else None
     except Exception:  # whatever a broken file does to the parser, it is no DICOM image
         return None
@@ -122,12 +126,13 @@ def _series(uid: str, found: list[tuple[Path, pydicom.Dataset]]) -> Series:
     kernel = first.get("ConvolutionKernel") or ""
     kernel = str(kernel if isinstance(kernel, str) else kernel[0]).strip()
     known_kernel = kernel.upper() in _KERNEL_NAMES or _KERNEL_PATTERN.fullmatch(kernel)
+    modality = str(first.get("Modality") or "").strip().upper()
     maker = str(first.get("Manufacturer") or "").upper()
     return Series(
         uid=uid,
         study_uid=str(first.get("StudyInstanceUID") or ""),
         patient_id=f"{issuer}\n{patient}" if patient and issuer else patient,
-        modality=str(first.get("Modality") or "").strip().upper(),
+        modality=modality if modality in _MODALITIES else "unknown",
         sop_class=str(first.get("SOPClassUID") or ""),
         slices=tuple(_slice(file, data) for file, data in found),
         thickness=thickness[0] if thickness else None,

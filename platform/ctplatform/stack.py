@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,10 @@ def stack(series: Series) -> Stack:
             too-few-slices, several-acquisitions, duplicate-slices, gantry-tilt, missing-slice, uneven-spacing.
     """
     if series.modality != "CT":
-        modality = series.modality if re.fullmatch(r"[A-Z]{2,12}", series.modality) else "unknown"
         raise ScanError(
-            f"the modality is {modality}, not CT", "Give a CT series in place of it", code="wrong-modality"
+            f"the modality is {series.modality}, not CT",
+            "Give a CT series in place of it",
+            code="wrong-modality",
         )
     if any(s.frames > 1 for s in series.slices):
         raise ScanError(
@@ -165,7 +167,9 @@ def _pixels(files: Sequence[str], slices: Sequence[Slice]) -> sitk.Image:
     arrays = []
     for file, header in zip(files, slices):  # GDCM refuses some compressed series that pydicom decodes
         try:
-            data = pydicom.dcmread(file)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they quote header values
+                data = pydicom.dcmread(file)
             slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
             arrays.append(np.rint(data.pixel_array * slope + intercept).astype(np.int32))
         except Exception:  # pydicom and its decoders raise many kinds
