@@ -28,6 +28,8 @@ LUNG_HU = -450
 """About half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
 AIR_HU = -950
 GAS_HU = -970
+LOWER_GAS_HU = -955
+EVEN_HU = -930
 """Means over a coarse voxel: gas in airways and bowel lies below, even emphysema mostly above."""
 TISSUE_HU = -200
 MIN_COMPONENT_ML = 25.0
@@ -82,8 +84,8 @@ class ClassicalSegmenter:
         dark = (scan.hu_ZYX < LUNG_HU) & ~outside
         tree = airway.find(scan, dark)
         dark &= ~tree.mask_ZYX
-        dark &= ~foreign_gas(scan, dark)
         parts = lung_parts(scan, dark)
+        parts = lung_parts(scan, parts & ~foreign_gas(scan, parts))
         if not parts.any():
             raise ScanError(
                 "no lung was found in the scan",
@@ -146,10 +148,6 @@ class Grid:
         image.SetSpacing(self.spacing)
         return image
 
-    def slice_image(self, mask_YX: Mask) -> sitk.Image:
-        """One axial slice of a mask as a 2D image."""
-        return sitk.GetImageFromArray(mask_YX.astype(np.uint8))
-
     def dilate(self, mask: Mask, mm: float, *, least: int = 1) -> Mask:
         """Dilation by a ball of `mm`, at least `least` voxels along each axis."""
         out = mask.copy()
@@ -208,47 +206,50 @@ def outside_air(scan: Grid) -> Mask:
     return scan.dilate(reached, 1.0) & (scan.hu_ZYX < TISSUE_HU)
 
 
-def foreign_gas(scan: Grid, dark: Mask) -> Mask:
-    """Gas that is not in the lungs: stomach, bowel, oesophagus, leftover airways.
+def foreign_gas(scan: Grid, lung: Mask) -> Mask:
+    """Gas that blurring has fused to the lungs: stomach, bowel, leftover main airways.
 
-    Gas is darker than lung. A bulla in the lung has lung around it; stomach and bowel gas have a wall around
-    them, even where blurring has opened it towards the lung. So what counts is how much of the gas' surface
-    borders on lung.
+    Gas is darker than lung. A bulla has lung around it; stomach and bowel gas have a wall. So what counts is
+    how much of the gas' surroundings is lung. In the lower half, where stomach and bowel are, half may be:
+    the lung lies over them. In the upper half only airways are gas but not lung, and bullae are common.
     """
-    gas = dark & (scan.hu_ZYX < GAS_HU)
-    labels_ZYX, sizes = scan.components(gas)
-    result = np.zeros_like(dark)
-    total = dark.sum()
-    for label in np.flatnonzero(sizes * scan.voxel_ml > 2.0):
-        if sizes[label] > 0.25 * total:
-            continue
-        box = _box(labels_ZYX == label, [4, 4, 4])
-        hu, body = scan.hu_ZYX[box], labels_ZYX[box] == label
-        rim = scan.dilate(body, 1.0)
-        shell = scan.dilate(rim, 1.0)
-        beyond = hu[scan.dilate(shell, 1.0) & ~shell]
-        if ((beyond > -960) & (beyond < -600)).mean() < 0.4:
-            result[box] |= rim | (shell & dark[box])
+    result = np.zeros_like(lung)
+    slices = np.flatnonzero(lung.any(axis=(1, 2)))
+    if not len(slices):
+        return result
+    half = (slices[0] + slices[-1]) / 2
+    for level, (darkest, share) in enumerate(((LOWER_GAS_HU, 0.5), (GAS_HU, 0.15))):
+        labels_ZYX, sizes = scan.components(lung & (scan.hu_ZYX < darkest))
+        for label in np.flatnonzero((sizes * scan.voxel_ml > 2.0) & (sizes < 0.2 * lung.sum())):
+            box = _box(labels_ZYX == label, [4, 4, 4])
+            body = labels_ZYX[box] == label
+            upper = np.nonzero(body)[0].mean() + box[0].start > half
+            if upper != bool(level):
+                continue
+            rim = scan.dilate(body, 1.0)
+            shell = scan.dilate(rim, 1.0)
+            beyond = scan.hu_ZYX[box][scan.dilate(shell, 1.0) & ~shell]
+            if np.mean((beyond > -960) & (beyond < -600)) < share:
+                result[box] |= shell & lung[box]
     return result
 
 
 def lung_parts(scan: Grid, dark: Mask) -> Mask:
-    """The components of dark tissue that are lung."""
+    """The components of dark tissue that are lung: big enough, textured, and in the body."""
     labels_ZYX, sizes = scan.components(dark)
     kept: list[int] = []
-    for label in np.argsort(-sizes, kind="stable")[:10]:
-        if sizes[label] * scan.voxel_ml < MIN_COMPONENT_ML:
+    for label in np.argsort(-sizes, kind="stable")[:12]:
+        if sizes[label] * scan.voxel_ml < MIN_COMPONENT_ML or (kept and sizes[label] < 0.05 * sizes[kept[0]]):
             break
-        part = labels_ZYX == label
-        hu = scan.hu_ZYX[part]
-        # Bowel gas and air under blankets are nearly all gas; fat and artefacts are nearly all bright.
-        if np.mean(hu < GAS_HU) > 0.6 or np.mean(hu) > -500:
+        box = _box(labels_ZYX == label, [2, 2, 2])
+        part = labels_ZYX[box] == label
+        core = scan.erode(part, scan.spacing[0])
+        low, middle, high = np.percentile(scan.hu_ZYX[box][core if core.any() else part], (25, 50, 75))
+        # Gas is dark and even, foam of the table too; lung varies, and fat and artefacts are bright.
+        if (middle < EVEN_HU and high - low < 30) or middle > -500:
             continue
-        if not enclosed(scan, part):
-            continue
-        if kept and sizes[label] < 0.05 * sizes[kept[0]]:
-            continue
-        kept.append(int(label))
+        if enclosed(scan, labels_ZYX == label):
+            kept.append(int(label))
     return np.isin(labels_ZYX, kept) if kept else np.zeros_like(dark)
 
 
