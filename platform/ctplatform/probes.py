@@ -1,0 +1,163 @@
+"""Heads on frozen representations. Hyper-parameters come from inner cross-validation on the training subjects only.
+
+Shape legend: N subjects, P features, K components. Features are standardised with the training subjects' mean and SD.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from ctplatform.statistics import Targets
+
+FOLDS = 4
+
+
+class Probe(Protocol):
+    """What a task fits on representations."""
+
+    def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Probe:
+        """Fit on the training subjects; `seed` fixes the inner folds."""
+
+    def predict(self, x_NP: np.ndarray) -> np.ndarray:
+        """One prediction a subject."""
+
+
+class Standardiser:
+    """Features to zero mean and unit SD; features that do not vary are left at zero."""
+
+    def __init__(self, x_NP: np.ndarray) -> None:
+        self.mean_P = x_NP.mean(0)
+        spread_P = x_NP.std(0)
+        self.scale_P = np.where(
+            spread_P > 1e-9 * (1 + np.abs(self.mean_P)), 1 / np.maximum(spread_P, 1e-300), 0
+        )
+
+    def __call__(self, x_NP: np.ndarray) -> np.ndarray:
+        return (x_NP - self.mean_P) * self.scale_P
+
+
+class Ridge:
+    """Ridge regression; the penalty has the least leave-one-out error, in closed form (Golub, Heath, Wahba 1979).
+
+    Fitted attributes: `penalty_`, `coefficients_P_`, `intercept_`.
+    """
+
+    penalties = np.logspace(-2, 6, 25)
+
+    def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Ridge:
+        """Fit; nothing is random here, `seed` is for the interface."""
+        y_N = targets.value_N.astype(float)
+        self._standardise = Standardiser(x_NP)
+        self.intercept_ = float(y_N.mean())
+        left_NK, singular_K, right_KP = np.linalg.svd(self._standardise(x_NP), full_matrices=False)
+        projected_K = left_NK.T @ (y_N - self.intercept_)
+        shrink_AK = singular_K**2 / (singular_K**2 + self.penalties[:, None])
+        fitted_AN = (shrink_AK * projected_K) @ left_NK.T
+        leverage_AN = shrink_AK @ np.square(left_NK).T + 1 / len(y_N)
+        error_A = np.square((y_N - self.intercept_ - fitted_AN) / np.maximum(1 - leverage_AN, 1e-9)).mean(1)
+        # The strongest penalty among equals: it claims least.
+        best = len(error_A) - 1 - int(np.argmin(error_A[::-1]))
+        self.penalty_ = float(self.penalties[best])
+        self.coefficients_P_ = right_KP.T @ (singular_K / (singular_K**2 + self.penalty_) * projected_K)
+        return self
+
+    def predict(self, x_NP: np.ndarray) -> np.ndarray:
+        """Predicted label, in the label's unit."""
+        return self._standardise(x_NP) @ self.coefficients_P_ + self.intercept_
+
+
+class Cumulative:
+    """Ordered classes by one score and a threshold between each two of them (all-threshold logistic loss, L2).
+
+    Rennie & Srebro, "Loss functions for preference levels", 2005. With two classes it is logistic regression.
+    The penalty has the least held-out loss in stratified folds. Only classes among the training labels are predicted.
+
+    Args:
+        probability: predict the probability of the upper one of two classes instead of the class.
+
+    Fitted attributes: `penalty_`, `classes_`, `weights_K_`, `thresholds_`.
+    """
+
+    penalties = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
+
+    def __init__(self, *, probability: bool = False) -> None:
+        self.probability = probability
+
+    def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Cumulative:
+        """Fit; `seed` fixes the inner folds."""
+        self._standardise = Standardiser(x_NP)
+        scaled_NP = self._standardise(x_NP)
+        # All that the rows span and no more: exact, and cheap where P > N.
+        _, singular_K, right_KP = np.linalg.svd(scaled_NP, full_matrices=False)
+        self._basis_PK = right_KP[singular_K > 1e-9 * max(singular_K.max(), 1e-30)].T / np.sqrt(x_NP.shape[1])
+        x_NK = scaled_NP @ self._basis_PK
+        self.classes_, level_N = np.unique(targets.value_N, return_inverse=True)
+        self.penalty_ = self.penalties[-1]
+        fold_N = folds(level_N, seed=seed)
+        if len(np.unique(fold_N)) > 1:
+            losses = [self._held_out(x_NK, level_N, fold_N, penalty) for penalty in self.penalties]
+            self.penalty_ = self.penalties[len(losses) - 1 - int(np.argmin(losses[::-1]))]
+        self.weights_K_, self.thresholds_ = _fit_cumulative(x_NK, level_N, len(self.classes_), self.penalty_)
+        return self
+
+    def predict(self, x_NP: np.ndarray) -> np.ndarray:
+        """The median class, or the probability of the upper class."""
+        score_N = self._standardise(x_NP) @ self._basis_PK @ self.weights_K_
+        if self.probability:
+            if len(self.classes_) == 1:
+                return np.full(len(x_NP), float(self.classes_[0]))
+            return 1 / (1 + np.exp(self.thresholds_[0] - score_N))
+        return self.classes_[(score_N[:, None] > self.thresholds_).sum(1)].astype(float)
+
+    def _held_out(self, x_NK: np.ndarray, level_N: np.ndarray, fold_N: np.ndarray, penalty: float) -> float:
+        total = 0.0
+        for fold in np.unique(fold_N):
+            inside, outside = fold_N != fold, fold_N == fold
+            weights, thresholds = _fit_cumulative(x_NK[inside], level_N[inside], len(self.classes_), penalty)
+            score = x_NK[outside] @ weights
+            total += _threshold_loss(score, level_N[outside], thresholds).sum()
+        return total
+
+
+def folds(strata_N: np.ndarray, *, seed: int, count: int = FOLDS) -> np.ndarray:
+    """Fold number of each subject; strata are spread evenly over the folds, leave-one-out where there are few."""
+    shuffled = np.random.default_rng(seed).permutation(len(strata_N))
+    dealt = shuffled[np.argsort(strata_N[shuffled], kind="stable")]
+    fold_N = np.empty(len(strata_N), int)
+    fold_N[dealt] = np.arange(len(strata_N)) % min(count, len(strata_N))
+    return fold_N
+
+
+def _threshold_loss(score_N: np.ndarray, level_N: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    above_NT = level_N[:, None] > np.arange(len(thresholds))
+    return np.logaddexp(0, np.where(above_NT, -1, 1) * (score_N[:, None] - thresholds)).sum(1)
+
+
+def _fit_cumulative(
+    x_NK: np.ndarray, level_N: np.ndarray, classes: int, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.optimize import minimize
+
+    count, width = x_NK.shape
+    above_NT = level_N[:, None] > np.arange(classes - 1)
+    share_T = (above_NT.sum(0) + 0.5) / (count + 1)
+    if classes == 1:
+        return np.zeros(width), np.zeros(0)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, thresholds = parameters[:width], parameters[width:]
+        margin_NT = (x_NK @ weights)[:, None] - thresholds
+        value = np.logaddexp(0, np.where(above_NT, -1, 1) * margin_NT).sum() / count
+        slope_NT = (1 / (1 + np.exp(-np.clip(margin_NT, -500, 500))) - above_NT) / count
+        # The thresholds are held gently too: a class seen once or not at all in a fold must not send one to infinity.
+        anchor = thresholds - start[width:]
+        gradient = np.concatenate(
+            [x_NK.T @ slope_NT.sum(1) + penalty * weights, -slope_NT.sum(0) + 1e-3 * anchor]
+        )
+        return value + penalty / 2 * weights @ weights + 5e-4 * anchor @ anchor, gradient
+
+    start = np.concatenate([np.zeros(width), -np.log(share_T / (1 - share_T))])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    return found[:width], np.sort(found[width:])

@@ -1,0 +1,205 @@
+"""The split of subjects into training and test: by subject, stratified, stored, and checked for leaks.
+
+It is made before pretraining, which never sees a test subject.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from ctplatform.config import SplitConfig
+from ctplatform.errors import StageError
+from ctplatform.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+FILE = "splits.json"
+DEFAULT_COLUMN = "laa950"
+STRATA = 5  # quantile bins of a numeric column, where there are subjects enough
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is trained on and who is tested on; sorted subject ids."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    seed: int = 0
+    stratify: str | None = None
+    test_fraction: float = 0.0
+
+    def check(self, table: pd.DataFrame) -> None:
+        """Prove that nothing of a test subject is on the training side.
+
+        Args:
+            table: scans with `subject_id` and, where known, `content_hash`.
+
+        Raises:
+            StageError: a subject on both sides or on none, or the same image on both sides.
+        """
+        both = set(self.train) & set(self.test)
+        if both:
+            raise _leak(f"{_some(both)} stand in both train and test")
+        subjects = table["subject_id"].astype(str)
+        missing = set(subjects) - set(self.train) - set(self.test)
+        if missing:
+            raise StageError(
+                f"{_some(missing)} stand in neither train nor test of {FILE}",
+                "Run `drasclr prepare` again, which adds new subjects to the split",
+                code="split",
+            )
+        if "content_hash" in table:
+            known = table["content_hash"].notna() & (table["content_hash"] != "")
+            hashes, test = table.loc[known, "content_hash"], subjects[known].isin(self.test)
+            shared = set(hashes[test]) & set(hashes[~test])
+            if shared:
+                raise _leak(
+                    f"{_some(subjects[known][hashes.isin(shared)])} have the same image on both sides"
+                )
+
+
+def make_split(table: pd.DataFrame, config: SplitConfig, *, previous: Split | None = None) -> Split:
+    """Draw the test subjects; the same table in any order gives the same split.
+
+    Subjects that share a scan with identical content are one person for this purpose. Within quantile bins of
+    `config.stratify` (numbers) or within its classes (texts), the same share goes to the test side.
+
+    Args:
+        table: one row a scan: `subject_id`, and where there are any `content_hash` and the column to stratify on.
+        config: fraction, seed and column; with column None, `laa950` where the table has it.
+        previous: an older split of a smaller table; its subjects stay where they are.
+
+    Raises:
+        StageError: no such column, or too few subjects for two sides.
+    """
+    column = config.stratify if config.stratify is not None else DEFAULT_COLUMN
+    if column not in table:
+        if config.stratify is not None:
+            raise StageError(
+                f"split.stratify names {column!r}, which is no column: {', '.join(map(str, table.columns))}",
+                "Name one of these columns",
+                code="split",
+            )
+        logger.warning("the split is not stratified: there is no column %r", column)
+        column = ""
+    subjects = table["subject_id"].astype(str).to_numpy()
+    group_of = _people(subjects, table.get("content_hash"))
+    groups = sorted(set(group_of.values()))
+    if len(groups) < 2:
+        raise StageError(
+            f"{len(set(subjects))} subject(s) with different scans cannot be split in two",
+            "Give a cohort with more subjects",
+            code="split",
+        )
+    fixed = dict.fromkeys(previous.train, False) | dict.fromkeys(previous.test, True) if previous else {}
+    sides: dict[str, bool] = {}
+    for subject in sorted(fixed):
+        sides.setdefault(group_of.get(subject, subject), fixed[subject])
+    open_groups = [group for group in groups if group not in sides]
+    strata = _strata(table[column] if column else None, [group_of[s] for s in subjects], open_groups)
+    drawn = stratified_order(strata, seed=config.seed)
+    count = round(config.test_fraction * len(open_groups))
+    if not fixed:
+        count = min(max(count, 1), len(groups) - 1)
+    for place, index in enumerate(drawn):
+        sides[open_groups[index]] = place < count
+    side_of = {subject: fixed.get(subject, sides[group]) for subject, group in group_of.items()} | fixed
+    split = Split(
+        train=tuple(sorted(s for s, test in side_of.items() if not test)),
+        test=tuple(sorted(s for s, test in side_of.items() if test)),
+        seed=config.seed,
+        stratify=column or None,
+        test_fraction=config.test_fraction,
+    )
+    split.check(table)
+    return split
+
+
+def stratified_order(strata: Sequence[int] | np.ndarray, *, seed: int) -> np.ndarray:
+    """An order of which every beginning holds each stratum in nearly its share of the whole.
+
+    Beginnings of different length are so nested, stratified subsets. Random by `seed`.
+    """
+    strata = np.asarray(strata)
+    rng = np.random.default_rng(seed)
+    keys = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        # The k-th of n stands at about (k + 1/2) / n; a shift shared within the stratum breaks ties at random.
+        keys[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.lexsort((rng.random(len(keys)), keys))
+
+
+def quantile_strata(values: np.ndarray, *, bins: int = STRATA) -> np.ndarray:
+    """Bin numbers of a numeric label, by rank; fewer bins for few values."""
+    bins = max(1, min(bins, len(values) // 4))
+    ranks = pd.Series(values).rank(method="average", pct=True).to_numpy()
+    return np.ceil(ranks * bins).astype(int) - 1
+
+
+def write_split(workspace: Workspace, split: Split) -> None:
+    """Commit the split."""
+    workspace.write_json(asdict(split), FILE)
+
+
+def read_split(workspace: Workspace) -> Split:
+    """The stored split.
+
+    Raises:
+        StageError: there is none.
+    """
+    values = workspace.read_json(FILE)
+    return Split(**values | {"train": tuple(values["train"]), "test": tuple(values["test"])})
+
+
+def _people(subjects: np.ndarray, hashes: pd.Series | None) -> dict[str, str]:
+    """Subject -> the first subject (by id) that it shares a scan's content with, in any number of steps."""
+    parent = {subject: subject for subject in sorted(set(subjects))}
+
+    def root(subject: str) -> str:
+        while parent[subject] != subject:
+            subject = parent[subject]
+        return subject
+
+    if hashes is not None:
+        first: dict[str, str] = {}
+        for subject, content in sorted(zip(subjects, hashes.fillna("").astype(str))):
+            if not content:
+                continue
+            a, b = root(first.setdefault(content, subject)), root(subject)
+            if a != b:
+                logger.warning("subjects %s and %s have the same image; they stay on one side", a, b)
+                parent[max(a, b)] = min(a, b)
+    return {subject: root(subject) for subject in parent}
+
+
+def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]) -> np.ndarray:
+    if column is None or not groups:
+        return np.zeros(len(groups), int)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().sum() == 0 and column.notna().any():  # texts: classes
+        first = column.astype("string").fillna("").groupby(group_of_row).first()
+        return pd.factorize(first.loc[groups], sort=True)[0]
+    values = numbers.groupby(group_of_row).mean().loc[groups].to_numpy()
+    strata = np.full(len(groups), -1)  # those without a value are a stratum of their own
+    known = np.isfinite(values)
+    strata[known] = quantile_strata(values[known])
+    return strata
+
+
+def _some(names: object) -> str:
+    names = sorted({str(name) for name in names})  # type: ignore[attr-defined]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"subject(s) {', '.join(names[:5])}{more}"
+
+
+def _leak(problem: str) -> StageError:
+    return StageError(
+        f"the split leaks: {problem}",
+        f"Delete {FILE} and run from `prepare` on; weights pretrained with this split cannot be evaluated",
+        code="leak",
+    )

@@ -1,0 +1,142 @@
+"""From trials to tables: one value a trial, means over seeds with bootstrap intervals, paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ctplatform.statistics import Metric, Targets, interval, paired_p, resamples
+from ctplatform.tasks import get_task
+from ctplatform.trial import Problem, Trial
+
+REFERENCE = "drasclr"
+RESULT_COLUMNS = (
+    "task",
+    "initialisation",
+    "fraction",
+    "seed",
+    "metric",
+    "value",
+    "n_train",
+    "n_test",
+    "seconds",
+)
+SUMMARY_COLUMNS = (
+    *("task", "initialisation", "fraction", "metric", "value", "low", "high", "sd_seeds"),
+    *("n_test", "n_train", "n_seeds", "chance", "higher_is_better"),
+)
+COMPARISON_COLUMNS = (
+    "task",
+    "fraction",
+    "metric",
+    "a",
+    "b",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "n_test",
+    "n_seeds",
+)
+
+
+def tables(
+    trials: Sequence[Trial], problems: Mapping[str, Problem], *, bootstrap: int, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """results, predictions, summary and comparisons of some trials.
+
+    The interval is over test subjects: each resample is scored for every seed and averaged over the seeds. All
+    initialisations and fractions of a task see the same resamples, so that differences are paired. A difference is
+    a - b of the metric itself, over the seeds that both have.
+    """
+    results: list[tuple] = []
+    summary: list[tuple] = []
+    comparisons: list[tuple] = []
+    for name, problem in problems.items():
+        mine = [trial for trial in trials if trial.cell.task == name]
+        rows_BN = resamples(len(problem.test), count=bootstrap, seed=seed)
+        for metric in get_task(name).scores:
+            values = _score(mine, problem.test, metric, rows_BN)
+            results += [
+                (
+                    *_cell(t),
+                    metric.name,
+                    values[t.cell.initialisation, t.cell.fraction][t.cell.seed][0],
+                    *_size(t),
+                )
+                for t in mine
+            ]
+            chance = metric.chance(problem.train, problem.test)
+            n_train = {t.cell.fraction: t.n_train for t in mine}
+            for (initialisation, fraction), by_seed in values.items():
+                points, draws_SB = _stack(by_seed.values())
+                low, high = interval(_mean(draws_SB))
+                summary.append(
+                    (name, initialisation, fraction, metric.name, np.mean(points), low, high)
+                    + (np.std(points, ddof=1) if len(points) > 1 else np.nan, len(problem.test))
+                    + (n_train[fraction], len(points), chance, metric.higher_is_better)
+                )
+            comparisons += _compare(name, metric, values, n_test=len(problem.test))
+    predictions = [trial.predictions for trial in trials]
+    return {
+        "results": pd.DataFrame(results, columns=RESULT_COLUMNS),
+        "predictions": pd.concat(predictions, ignore_index=True),
+        "summary": pd.DataFrame(summary, columns=SUMMARY_COLUMNS),
+        "comparisons": pd.DataFrame(comparisons, columns=COMPARISON_COLUMNS),
+    }
+
+
+# (initialisation, fraction) -> seed -> (value, value of each resample)
+Scores = dict[tuple[str, float], dict[int, tuple[float, np.ndarray]]]
+
+
+def _score(trials: Sequence[Trial], test: Targets, metric: Metric, rows_BN: np.ndarray) -> Scores:
+    values: Scores = {}
+    for trial in trials:
+        prediction_N = trial.predictions["prediction"].to_numpy()
+        scored = metric.value(test, prediction_N), metric.score(test, prediction_N, rows_BN)
+        values.setdefault((trial.cell.initialisation, trial.cell.fraction), {})[trial.cell.seed] = scored
+    return values
+
+
+def _compare(task: str, metric: Metric, values: Scores, *, n_test: int) -> list[tuple]:
+    names = list(dict.fromkeys(initialisation for initialisation, _ in values))
+    if not names:
+        return []
+    reference = REFERENCE if REFERENCE in names else names[0]
+    rows = []
+    for other, fraction in values:
+        if other == reference or (reference, fraction) not in values:
+            continue
+        mine, theirs = values[reference, fraction], values[other, fraction]
+        seeds = sorted(set(mine) & set(theirs))
+        if not seeds:
+            continue
+        point_a, draws_a = _stack(mine[seed] for seed in seeds)
+        point_b, draws_b = _stack(theirs[seed] for seed in seeds)
+        differences_B = _mean(draws_a) - _mean(draws_b)
+        low, high = interval(differences_B)
+        row = (task, fraction, metric.name, reference, other, np.mean(point_a) - np.mean(point_b), low, high)
+        rows.append((*row, paired_p(differences_B), n_test, len(seeds)))
+    return rows
+
+
+def _stack(scored) -> tuple[np.ndarray, np.ndarray]:
+    points, draws = zip(*scored)
+    return np.array(points), np.stack(draws)
+
+
+def _mean(draws_SB: np.ndarray) -> np.ndarray:
+    """Mean over seeds; a resample without one event or one class is undefined for every seed alike."""
+    return draws_SB.mean(0)
+
+
+def _cell(trial: Trial) -> tuple:
+    cell = trial.cell
+    return cell.task, cell.initialisation, cell.fraction, cell.seed
+
+
+def _size(trial: Trial) -> tuple:
+    return trial.n_train, trial.n_test, trial.seconds

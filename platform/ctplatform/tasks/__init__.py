@@ -1,0 +1,32 @@
+"""Downstream tasks, one a file. A new task is a file with a `TASK`, and its name in `NAMES`."""
+
+from __future__ import annotations
+
+import importlib
+
+from ctplatform.errors import ConfigError
+from ctplatform.tasks.task import Labels, Task
+
+NAMES = (
+    "emphysema_extent",
+    "gold_stage",
+    "survival",
+    "fev1pp",
+    "fev1_fvc",
+    "visual_emphysema",
+    "mmrc",
+    "exacerbations",
+)
+
+__all__ = ["NAMES", "Labels", "Task", "get_task"]
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"there is no task {name!r}", f"Use some of {', '.join(NAMES)}", code="config")
+    return importlib.import_module(f"ctplatform.tasks.{name}").TASK

@@ -1,0 +1,12 @@
+"""Emphysema extent: the fraction of the lung that is emphysema, by a reader, a density mask or a phantom's truth."""
+
+from ctplatform.tasks.task import Task
+
+TASK = Task(
+    name="emphysema_extent",
+    title="Emphysema extent, fraction of the lung",
+    kind="continuous",
+    columns=("emphysema_extent",),
+    metrics=("r2", "spearman", "mae"),
+    valid=(0.0, 1.0),
+)

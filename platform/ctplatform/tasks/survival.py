@@ -1,0 +1,124 @@
+"""Survival: a penalised Cox model on principal components of the representation (lifelines), scored by Harrell's C."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctplatform.errors import StageError
+from ctplatform.probes import Standardiser, folds
+from ctplatform.statistics import Targets
+from ctplatform.tasks.task import Task
+
+if TYPE_CHECKING:
+    from lifelines import CoxPHFitter
+
+logger = logging.getLogger(__name__)
+
+
+class Cox:
+    """Cox's proportional hazards on K principal components, L2-penalised on their standardised scale.
+
+    K and penalty have the highest cross-validated partial likelihood on the training subjects (Verweij &
+    van Houwelingen 1993, doi:10.1002/sim.4780122407). No more components than one for two events are tried.
+
+    Fitted attributes: `components_`, `penalty_`, `model_` (lifelines CoxPHFitter).
+    """
+
+    candidates = ((1, 0.1), (2, 0.1), (4, 0.3), (8, 1.0))
+    folds = 3
+
+    def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Cox:
+        """Fit; `seed` fixes the inner folds.
+
+        Raises:
+            StageError: no candidate converges.
+        """
+        assert targets.event_N is not None
+        self._standardise = Standardiser(x_NP)
+        scaled_NP = self._standardise(x_NP)
+        _, singular_K, right_KP = np.linalg.svd(scaled_NP, full_matrices=False)
+        rank = int((singular_K > 1e-6 * max(singular_K.max(), 1e-30)).sum())
+        most = max(1, min(rank, int(targets.event_N.sum()) // 2, len(targets) - 2))
+        self._basis_PK = right_KP[:most].T
+        x_NK = scaled_NP @ self._basis_PK
+        fold_N = folds(targets.event_N.astype(int), seed=seed, count=self.folds)
+        tried = sorted({(min(k, most), penalty) for k, penalty in self.candidates})
+        scored = [(self._held_out(x_NK, targets, fold_N, k, penalty), k, penalty) for k, penalty in tried]
+        # Ties and failures fall to the smallest model that converges.
+        for _, k, penalty in sorted(scored, key=lambda item: (-item[0], item[1], -item[2])):
+            model = _fit(x_NK[:, :k], targets, penalty)
+            if model is not None:
+                self.components_, self.penalty_, self.model_ = k, penalty, model
+                return self
+        raise StageError(
+            f"Cox's model does not converge on {len(targets)} subjects with {int(targets.event_N.sum())} events",
+            "Label more subjects, or leave `survival` out of sweep.tasks",
+            code="no-convergence",
+        )
+
+    def predict(self, x_NP: np.ndarray) -> np.ndarray:
+        """Log partial hazard: higher means an earlier death."""
+        x_NK = self._standardise(x_NP) @ self._basis_PK[:, : self.components_]
+        return np.asarray(self.model_.predict_log_partial_hazard(x_NK), float).ravel()
+
+    def _held_out(
+        self, x_NK: np.ndarray, targets: Targets, fold_N: np.ndarray, k: int, penalty: float
+    ) -> float:
+        total = 0.0
+        for fold in np.unique(fold_N):
+            inside = np.flatnonzero(fold_N != fold)
+            model = _fit(x_NK[inside, :k], targets.take(inside), penalty)
+            if model is None:
+                return -np.inf
+            score_N = x_NK[:, :k] @ model.params_.to_numpy()
+            total += partial_likelihood(score_N, targets)
+            total -= partial_likelihood(score_N[inside], targets.take(inside))
+        return total
+
+
+def partial_likelihood(score_N: np.ndarray, targets: Targets) -> float:
+    """Cox's log partial likelihood, ties as Breslow."""
+    assert targets.event_N is not None
+    order = np.argsort(-targets.value_N, kind="stable")
+    time, event, score = targets.value_N[order], targets.event_N[order], score_N[order]
+    at_risk = np.logaddexp.accumulate(score)
+    last = np.searchsorted(-time, -time, side="right") - 1  # all who share a time are at risk at it
+    return float((score - at_risk[last])[event].sum())
+
+
+def _fit(x_NK: np.ndarray, targets: Targets, penalty: float) -> CoxPHFitter | None:
+    import pandas as pd
+    from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
+
+    assert targets.event_N is not None
+    if not targets.event_N.any() or (x_NK.std(0) < 1e-9).any():
+        return None
+    table = pd.DataFrame(x_NK)
+    table.columns = [f"component_{i}" for i in range(x_NK.shape[1])]
+    table["time"], table["event"] = targets.value_N, targets.event_N
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # small subsets: low variance and separation are what the penalty is for
+        try:
+            return CoxPHFitter(penalizer=penalty).fit(table, "time", "event")
+        except (ConvergenceError, np.linalg.LinAlgError, ZeroDivisionError) as error:
+            logger.debug("Cox with %d components did not converge: %s", x_NK.shape[1], error)
+            return None
+
+
+TASK = Task(
+    name="survival",
+    title="Survival, days",
+    kind="survival",
+    columns=("survival_days", "death"),
+    metrics=("c_index",),
+    valid=(1e-9, np.inf),
+    minimum=6,
+    head=Cox,
+)

@@ -1,0 +1,222 @@
+"""One trial of the sweep: fit on a part of the labels, predict the test subjects, commit the predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctplatform.config import EncoderConfig, ScratchConfig, config_hash
+from ctplatform.errors import StageError
+from ctplatform.splits import stratified_order
+from ctplatform.statistics import Targets
+from ctplatform.tasks import Task, get_task
+from ctplatform.workspace import Workspace
+
+FOLDER, TRIALS = "evaluation", "trials"
+FORMAT_VERSION = 1  # raise it when a change makes older trials incomparable
+METADATA_KEY = b"drasclr.trial"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid."""
+
+    task: str
+    initialisation: str
+    fraction: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"{self.task}-{self.initialisation}-{self.fraction:g}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task's labelled subjects on both sides, and the frozen vectors of each initialisation, rows alike."""
+
+    task: str
+    train_subjects: tuple[str, ...]
+    train: Targets
+    test_subjects: tuple[str, ...]
+    test: Targets
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]]  # initialisation -> (train, test), [N, P]
+
+    def digest(self, initialisation: str) -> str:
+        """Changes when a trial of this initialisation would come out differently."""
+        text = hashlib.sha256(repr((self.task, self.train_subjects, self.test_subjects)).encode())
+        arrays = [self.train.value_N, self.train.event_N, self.test.value_N, self.test.event_N]
+        for array in (*arrays, *self.features.get(initialisation, ())):
+            text.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        return text.hexdigest()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials have in common; sent to each worker once."""
+
+    workspace: Workspace
+    run: str
+    problems: Mapping[str, Problem]
+    scans: Mapping[str, tuple[str, ...]]  # subject -> its usable scans
+    scratch: ScratchConfig
+    encoder: EncoderConfig
+    hu_window: tuple[int, int]
+    images: str  # digest of the usable scans' contents and the atlas
+    device: str = "cpu"
+    threads: int = 1
+
+    def fingerprint(self, cell: Cell) -> str:
+        """Names everything that a cell's result depends on: a committed trial with another one is stale."""
+        own: list[Any] = [FORMAT_VERSION, asdict(cell), self.problems[cell.task].digest(cell.initialisation)]
+        if cell.initialisation == "scratch":
+            own += [self.scratch.model_dump(), self.encoder.model_dump(), list(self.hu_window), self.images]
+        return config_hash({"cell": own})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A committed trial."""
+
+    cell: Cell
+    n_train: int
+    n_test: int
+    seconds: float
+    notes: tuple[str, ...]
+    predictions: pd.DataFrame
+
+
+def label_subset(task: Task, train: Targets, *, fraction: float, seed: int) -> np.ndarray:
+    """Rows of the training subjects whose labels are used, sorted.
+
+    Subsets of one seed are nested and stratified. Where the fraction is too little to fit anything, it is raised to
+    the least that a head can be fitted on.
+
+    Raises:
+        StageError: even all labels are too few.
+    """
+    task.check(train)
+    order = stratified_order(task.strata(train), seed=seed)
+    count = max(task.minimum, round(fraction * len(train)))
+    while True:
+        rows = np.sort(order[:count])
+        try:
+            task.check(train.take(rows))
+        except StageError:
+            count += 1
+        else:
+            return rows
+
+
+def run_trial(shared: Shared, cell: Cell) -> Trial:
+    """Fit, predict, commit.
+
+    Raises:
+        StageError: the labels do not allow a fit.
+    """
+    start = time.perf_counter()
+    task, problem = get_task(cell.task), shared.problems[cell.task]
+    rows = label_subset(task, problem.train, fraction=cell.fraction, seed=cell.seed)
+    targets, notes = problem.train.take(rows), []
+    if len(rows) > round(cell.fraction * len(problem.train)):
+        notes.append(
+            f"{cell.task}: {cell.fraction:.0%} of {len(problem.train)} labelled training subjects is too few to fit; "
+            f"{len(rows)} were used"
+        )
+    if cell.initialisation == "scratch":
+        prediction = _from_scratch(shared, cell, task, problem, rows)
+    else:
+        train_NP, test_NP = problem.features[cell.initialisation]
+        head = task.probe().fit(train_NP[rows], targets, seed=cell.seed)
+        prediction = task.clip(head.predict(test_NP))
+    seconds = time.perf_counter() - start
+    table = _predictions(cell, problem, shared.scans, prediction)
+    trial = Trial(cell, len(rows), len(problem.test), seconds, tuple(notes), table)
+    write_trial(shared, trial)
+    return trial
+
+
+def write_trial(shared: Shared, trial: Trial) -> None:
+    """Commit a trial's predictions; its file is what says that it is done."""
+    record = {
+        "fingerprint": shared.fingerprint(trial.cell),
+        "n_train": trial.n_train,
+        "n_test": trial.n_test,
+        "seconds": trial.seconds,
+        "notes": list(trial.notes),
+    }
+    table = pa.Table.from_pandas(trial.predictions, preserve_index=False)
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(record)})
+    shared.workspace.write_table(table, FOLDER, shared.run, TRIALS, f"{trial.cell.name}.parquet")
+
+
+def read_trial(shared: Shared, cell: Cell) -> Trial | None:
+    """The committed trial of a cell; None if there is none, or one of other data or settings."""
+    path = (FOLDER, shared.run, TRIALS, f"{cell.name}.parquet")
+    if not shared.workspace.exists(*path):
+        return None
+    table = pq.read_table(pa.BufferReader(shared.workspace.read_bytes(*path)))
+    record = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    if record.get("fingerprint") != shared.fingerprint(cell):
+        return None
+    return Trial(
+        cell,
+        record["n_train"],
+        record["n_test"],
+        record["seconds"],
+        tuple(record["notes"]),
+        table.to_pandas(),
+    )
+
+
+def _from_scratch(shared: Shared, cell: Cell, task: Task, problem: Problem, rows: np.ndarray) -> np.ndarray:
+    import torch
+
+    from ctplatform.atlas import read_atlas
+    from ctplatform.scratch import PatchPool, Scratch
+
+    torch.set_num_threads(shared.threads)
+    config = shared.scratch
+    pool = PatchPool(
+        shared.workspace,
+        read_atlas(shared.workspace).coordinates_N3,
+        scans=shared.scans,
+        size=max(config.pool, config.locations),
+        hu_window=shared.hu_window,
+        device=shared.device,
+    )
+    steps = config.epochs * -(-len(problem.train) // config.subjects_per_batch)
+    if config.max_steps is not None:
+        steps = min(steps, config.max_steps)
+    model = Scratch(task, encoder=shared.encoder, config=config, steps=steps, seed=cell.seed)
+    model.fit(pool, [problem.train_subjects[row] for row in rows], problem.train.take(rows))
+    return model.predict(pool, problem.test_subjects)
+
+
+def _predictions(
+    cell: Cell, problem: Problem, scans: Mapping[str, tuple[str, ...]], prediction: np.ndarray
+) -> pd.DataFrame:
+    test = problem.test
+    survival = test.event_N is not None
+    nothing = np.full(len(test), np.nan)
+    return pd.DataFrame(
+        {
+            **asdict(cell),
+            "subject_id": problem.test_subjects,
+            "scan_id": [scans[subject][0] for subject in problem.test_subjects],
+            "target": test.value_N.astype(float),
+            "prediction": prediction.astype(float),
+            "time": test.value_N.astype(float) if survival else nothing,
+            "event": test.event_N.astype(float) if test.event_N is not None else nothing,
+        }
+    )

@@ -1,0 +1,92 @@
+"""A tiny prepared workspace of known truth: one hidden severity a subject, seen in labels, vectors and patches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ctplatform import ledger, shards
+from ctplatform.config import SplitConfig
+from ctplatform.splits import make_split, write_split
+from ctplatform.workspace import Workspace
+from drasclr.atlas import Atlas
+
+RUN = "run"
+
+
+def tiny_atlas() -> Atlas:
+    """Three locations of 32 voxels."""
+    lungs_ZYX = np.full((34, 34, 96), 50, np.uint8)
+    lungs_ZYX[..., 48:] = 100
+    return Atlas.from_template(
+        lungs_ZYX,
+        spacing=(1.0, 1.0, 1.0),
+        origin=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        step=32,
+        neighbours=1,
+        block_size=2,
+        corners_N3=np.array([[0, 0, 0], [32, 1, 2], [64, 2, 1]]),
+    )
+
+
+def build(
+    folder, *, subjects: int = 40, seed: int = 0, with_shards: bool = True
+) -> tuple[Workspace, pd.DataFrame]:
+    """Workspace and cohort. The first subject has two scans; `random` vectors are noise, `drasclr` ones are not."""
+    rng = np.random.default_rng(seed)
+    workspace, atlas = Workspace(folder), tiny_atlas()
+    workspace.write_json(atlas.to_json(), "atlas", "atlas.json")
+    severity = rng.uniform(0, 1, subjects)
+    owners = [0, *range(subjects)]
+    rows, vectors = [], {"drasclr": [], "random": []}
+    loading = rng.normal(size=32)
+    for number, owner in enumerate(owners):
+        scan_id, subject_id = f"scan{number:03d}", f"sub{owner:03d}"
+        hu_NDHW = rng.normal(-600 - 350 * severity[owner], 60, (3, 32, 32, 32)).astype(np.int16)
+        if with_shards:
+            data, _ = shards.encode(
+                scan_id=scan_id,
+                subject_id=subject_id,
+                hu_NDHW=hu_NDHW,
+                inside_N=np.ones(3, np.float32),
+                atlas=atlas,
+                metadata={},
+            )
+            workspace.write_bytes(data, shards.FOLDER, f"{scan_id}.parquet")
+        row = {
+            "scan_id": scan_id,
+            "subject_id": subject_id,
+            "state": "accepted",
+            "content_hash": f"content-{number}",
+            "atlas_hash": atlas.hash,
+            "laa950": severity[owner] + 0.3 * rng.normal(),
+            "perc15": -900 - 40 * severity[owner] + 20 * rng.normal(),
+            "volume_l": 5 + rng.normal(),
+        }
+        ledger.write_row(workspace, row)
+        rows.append(row)
+        vectors["drasclr"].append(loading * severity[owner] + 0.15 * rng.normal(size=32))
+        vectors["random"].append(rng.normal(size=32))
+    table = pd.DataFrame(rows)
+    for name, values in vectors.items():
+        embedding = pa.table(
+            {
+                "scan_id": table["scan_id"],
+                "subject_id": table["subject_id"],
+                "vector": pa.array([list(v) for v in values]),
+            }
+        )
+        workspace.write_table(embedding, "embeddings", RUN, f"patients-{name}.parquet")
+    write_split(workspace, make_split(table, SplitConfig(test_fraction=0.4)))
+    place = np.array(owners)
+    death = rng.exponential(2000 * np.exp(-2.5 * severity))
+    cohort = table[["scan_id", "subject_id"]].assign(
+        path="",
+        emphysema_extent=0.5 * severity[place],
+        gold_stage=np.digitize(severity, [0.3, 0.5, 0.7, 0.85])[place],
+        survival_days=np.minimum(death, 1500)[place],
+        death=(death <= 1500).astype(int)[place],
+    )
+    return workspace, cohort

@@ -1,0 +1,184 @@
+"""The sweep on a workspace with a known truth, with a real local Ray."""
+
+import numpy as np
+import pytest
+
+from ctplatform.config import validate
+from ctplatform.errors import StageError
+from ctplatform.statistics import Targets
+from ctplatform.sweep import assemble, sweep
+from ctplatform.tasks import get_task
+from ctplatform.trial import Cell, label_subset, run_trial
+from tests.ctplatform.evaluation_world import RUN, build
+
+
+def recipe(**sweep_keys):
+    values = {
+        "fractions": [0.3, 1.0],
+        "seeds": 2,
+        "bootstrap": 200,
+        "scratch": {"max_steps": 2, "locations": 1, "pool": 1, "subjects_per_batch": 4},
+        **sweep_keys,
+    }
+    return validate({"sweep": values, "pretrain": {"encoder": {"experts": 1}}})
+
+
+def times(workspace):
+    names = workspace.list("evaluation", RUN, "trials")
+    return {
+        n: workspace.fs.get_file_info(workspace.path("evaluation", RUN, "trials", n)).mtime_ns for n in names
+    }
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, ray_local):
+    """A finished sweep: three tasks, four initialisations, two fractions, two seeds."""
+    workspace, cohort = build(tmp_path_factory.mktemp("swept"))
+    seen = []
+    summary = sweep(workspace, cohort, recipe(), run=RUN, on_progress=lambda *step: seen.append(step))
+    return workspace, cohort, summary, seen
+
+
+def table(workspace, name):
+    return workspace.read_table("evaluation", RUN, f"{name}.parquet").to_pandas()
+
+
+def test_every_cell_has_a_result(swept):
+    workspace, _, summary, seen = swept
+    assert (summary.trials, summary.executed) == (48, 48)
+    assert seen[0] == (0, 48)
+    assert seen[-1] == (48, 48)
+    results = table(workspace, "results")
+    assert len(results) == 4 * 2 * 2 * (3 + 3 + 1)
+    assert results["value"].notna().all()
+    assert set(results["n_test"]) == {16}
+    assert set(results.loc[results["fraction"] == 1.0, "n_train"]) == {24}
+    predictions = table(workspace, "predictions")
+    assert len(predictions) == 48 * 16
+    assert predictions.loc[predictions["task"] == "survival", "event"].isin([0, 1]).all()
+    assert predictions.loc[predictions["task"] != "survival", "event"].isna().all()
+
+
+def test_signal_is_found_and_noise_is_not(swept):
+    summary = table(swept[0], "summary").set_index(["task", "initialisation", "fraction", "metric"])
+    signal, noise = (summary.loc["emphysema_extent", name, 1.0, "r2"] for name in ("drasclr", "random"))
+    assert signal["value"] > 0.9
+    assert signal["low"] > 0.7
+    assert noise["value"] < 0.2
+    assert noise["low"] < 0 <= noise["chance"]
+    assert summary.loc["survival", "drasclr", 1.0, "c_index"]["value"] > 0.6
+    assert summary.loc["gold_stage", "drasclr", 1.0, "within_one"]["value"] > 0.9
+    assert summary["n_seeds"].eq(2).all()
+    assert (summary["low"] <= summary["value"]).all()
+    assert (summary["value"] <= summary["high"]).all()
+
+
+def test_comparisons_are_against_drasclr(swept):
+    comparisons = table(swept[0], "comparisons").set_index(["task", "b", "fraction", "metric"])
+    assert set(comparisons["a"]) == {"drasclr"}
+    row = comparisons.loc["emphysema_extent", "random", 1.0, "r2"]
+    summary = table(swept[0], "summary").set_index(["task", "initialisation", "fraction", "metric"])["value"]
+    signal, noise = (summary.loc["emphysema_extent", name, 1.0, "r2"] for name in ("drasclr", "random"))
+    assert row["difference"] == pytest.approx(signal - noise)
+    assert row["low"] > 0
+    assert row["p"] < 0.02
+
+
+def test_a_second_run_repeats_nothing(swept):
+    workspace, cohort, *_ = swept
+    before, tables = times(workspace), {n: table(workspace, n) for n in ("results", "summary", "comparisons")}
+    again = sweep(workspace, cohort, recipe(), run=RUN)
+    assert (again.trials, again.executed) == (48, 0)
+    assert times(workspace) == before
+    for name, old in tables.items():
+        assert table(workspace, name).equals(old)
+
+
+def test_only_what_is_missing_or_stale_runs(tmp_path, ray_local):
+    workspace, cohort = build(tmp_path, with_shards=False)
+    small = recipe(initialisations=["drasclr", "density"], tasks=["emphysema_extent", "gold_stage"])
+    sweep(workspace, cohort, small, run=RUN)
+    before = times(workspace)
+    assert len(before) == 16
+    # One trial lost, as if the machine had stopped before it was committed; labels of one task corrected.
+    workspace.delete("evaluation", RUN, "trials", "emphysema_extent-density-0.3-1.parquet")
+    cohort["gold_stage"] = (cohort["gold_stage"] + 1) % 5
+    again = sweep(workspace, cohort, small, run=RUN)
+    after = times(workspace)
+    assert again.executed == 9
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"emphysema_extent-density-0.3-1.parquet"} | {
+        n for n in after if n.startswith("gold_stage")
+    }
+
+
+def test_a_task_without_columns_does_not_end_the_others(tmp_path, ray_local):
+    workspace, cohort = build(tmp_path, with_shards=False)
+    cohort = cohort.drop(columns="death").assign(gold_stage=2)
+    cohort.loc[cohort["subject_id"] == "sub005", "emphysema_extent"] = np.nan
+    summary = sweep(workspace, cohort, recipe(initialisations=["drasclr"], seeds=1, fractions=[1.0]), run=RUN)
+    assert summary.trials == 1
+    messages = " ".join(summary.messages)
+    assert "task survival is skipped: the cohort has no column 'death'" in messages
+    assert "task gold_stage: all 24 training subjects have the label 2" in messages
+    assert "emphysema_extent: 1 of 40 subjects have no label" in messages
+
+
+def test_no_task_at_all_is_an_error(tmp_path):
+    workspace, cohort = build(tmp_path, subjects=12, with_shards=False)
+    with pytest.raises(StageError, match="no task can be evaluated"):
+        sweep(workspace, cohort[["scan_id", "subject_id"]], recipe(), run=RUN)
+
+
+def test_scans_of_a_subject_are_averaged_and_rejected_ones_left_out(tmp_path):
+    workspace, cohort = build(tmp_path, with_shards=False)
+    shared, messages = assemble(workspace, cohort, recipe(), run=RUN)
+    problem = shared.problems["emphysema_extent"]
+    vectors = workspace.read_table("embeddings", RUN, "patients-drasclr.parquet").to_pandas()
+    side = 0 if "sub000" in problem.train_subjects else 1
+    row = (problem.train_subjects, problem.test_subjects)[side].index("sub000")
+    both = np.mean([vectors["vector"][0], vectors["vector"][1]], axis=0)
+    assert problem.features["drasclr"][side][row] == pytest.approx(both)
+    assert shared.scans["sub000"] == ("scan000", "scan001")
+    assert not set(problem.train_subjects) & set(problem.test_subjects)
+    assert messages == []
+
+
+def test_label_subsets_are_nested_and_stratified():
+    task = get_task("survival")
+    rng = np.random.default_rng(0)
+    train = Targets(rng.exponential(size=60), rng.random(60) < 0.4)
+    for seed in range(5):
+        sets = [set(label_subset(task, train, fraction=f, seed=seed)) for f in (0.2, 0.5, 1.0)]
+        assert sets[0] < sets[1] < sets[2]
+        assert [len(s) for s in sets] == [12, 30, 60]
+        rates = [train.event_N[sorted(s)].mean() for s in sets]
+        assert np.ptp(rates) < 0.15
+    assert set(label_subset(task, train, fraction=0.3, seed=1)) != set(
+        label_subset(task, train, fraction=0.3, seed=2)
+    )
+
+
+def test_a_fraction_too_small_to_fit_is_raised_and_said(tmp_path):
+    workspace, cohort = build(tmp_path, with_shards=False)
+    shared, _ = assemble(workspace, cohort, recipe(), run=RUN)
+    trial = run_trial(shared, Cell("survival", "density", 0.05, 0))
+    assert trial.n_train >= get_task("survival").minimum
+    assert "5% of 24 labelled training subjects is too few to fit" in trial.notes[0]
+
+
+def test_test_labels_do_not_reach_the_fit(tmp_path):
+    """Other labels of the test subjects change no prediction."""
+    workspace, cohort = build(tmp_path, with_shards=False)
+    shared, _ = assemble(workspace, cohort, recipe(), run=RUN)
+    test = set(shared.problems["survival"].test_subjects)
+    swapped = cohort.copy()
+    mine = swapped["subject_id"].isin(test)
+    for column in ("emphysema_extent", "gold_stage", "survival_days", "death"):
+        swapped.loc[mine, column] = swapped.loc[mine, column].to_numpy()[::-1]
+    other, _ = assemble(workspace, swapped, recipe(), run=RUN)
+    for name in shared.problems:
+        cell = Cell(name, "drasclr", 0.3, 1)
+        a, b = (run_trial(s, cell).predictions for s in (shared, other))
+        assert a["prediction"].tolist() == b["prediction"].tolist()
+        assert a["target"].tolist() != b["target"].tolist()
