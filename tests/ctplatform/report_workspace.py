@@ -19,7 +19,7 @@ SEEDS = 3
 SKILL = {"drasclr": (0.85, 0.1), "scratch": (0.6, 0.5), "density": (0.95, 0.05), "random": (0.35, 0.2)}
 METRICS = {
     "emphysema_extent": ("r2", "mae"),
-    "gold_stage": ("quadratic_kappa", "accuracy"),
+    "gold_stage": ("kappa", "exact"),
     "survival": ("c_index",),
 }
 
@@ -249,12 +249,12 @@ def score(metric: str, rows: pd.DataFrame) -> float:
     if metric == "c_index":
         return float(concordance_index(rows["time"], -rows["prediction"], rows["event"]))
     target, value = rows["target"].to_numpy(), rows["prediction"].to_numpy()
-    if metric == "quadratic_kappa":
+    if metric == "kappa":
         return float(metrics.cohen_kappa_score(target.astype(int), value.astype(int), weights="quadratic"))
     functions = {
         "r2": metrics.r2_score,
         "mae": metrics.mean_absolute_error,
-        "accuracy": metrics.accuracy_score,
+        "exact": metrics.accuracy_score,
     }
     return float(functions[metric](target, value))
 
@@ -263,7 +263,7 @@ def _summaries(
     results: pd.DataFrame, predictions: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means with intervals of a plausible width, not a bootstrap: the report only shows them."""
-    chance = {"r2": 0.0, "mae": 0.09, "quadratic_kappa": 0.0, "accuracy": 0.4, "c_index": 0.5}
+    chance = {"r2": 0.0, "mae": 0.09, "kappa": 0.0, "exact": 0.4, "c_index": 0.5}
     rows = []
     for key, part in results.groupby(["task", "initialisation", "fraction", "metric"], sort=False):
         task, name, fraction, metric = key
@@ -296,8 +296,8 @@ def _summaries(
                     "task": task,
                     "metric": metric,
                     "fraction": fraction,
-                    "initialisation": "drasclr",
-                    "reference": other,
+                    "a": "drasclr",
+                    "b": other,
                     "difference": difference,
                     "low": difference - half,
                     "high": difference + half,

@@ -18,8 +18,10 @@ def command(stage: str, recipe: Recipe) -> str:
 
     `COHORT.csv` and `WORKSPACE` stand for the reader's own.
     """
+    if stage == "run" and recipe.phantom is not None:
+        return shlex.join(["drasclr", "demo", "--workspace", "WORKSPACE", *recipe_arguments(recipe)])
     words = ["drasclr", stage]
-    if stage in ("prepare", "atlas", "run"):
+    if stage in ("run", "atlas", "prepare", "sweep"):
         words += ["--cohort", "COHORT.csv"]
     words += ["--workspace", "WORKSPACE", *recipe_arguments(recipe)]
     return shlex.join(words)

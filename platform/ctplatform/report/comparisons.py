@@ -70,8 +70,8 @@ def _n(table: pd.DataFrame) -> str:
 
 
 def _label(row: object) -> str:
-    first, second = row.initialisation, row.reference  # type: ignore[attr-defined]
-    return f"{words.initialisation(first)}\nminus {words.initialisation(second)}"
+    first, second = row.a, row.b  # type: ignore[attr-defined]
+    return f"{words.short(words.initialisation(first))}\nminus {words.short(words.initialisation(second))}"
 
 
 def _panel(task: str, rows: pd.DataFrame) -> Panel:
@@ -103,10 +103,10 @@ def _panel(task: str, rows: pd.DataFrame) -> Panel:
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel(f"difference in {words.metric(metric)}")
+        axes.set_xlabel("difference")
 
     told = "; ".join(
-        f"{words.initialisation(r.initialisation)} minus {words.initialisation(r.reference)} "
+        f"{words.initialisation(r.a)} minus {words.initialisation(r.b)} "
         f"{words.estimate(r.difference, r.low, r.high)}"
         for r in items
     )
@@ -127,7 +127,7 @@ def _table(table: pd.DataFrame) -> Table:
                 words.sentence(words.task(row.task)),
                 words.metric(row.metric),
                 words.percent(row.fraction),
-                f"{words.initialisation(row.initialisation)} − {words.initialisation(row.reference)}",
+                f"{words.initialisation(row.a)} − {words.initialisation(row.b)}",
                 words.number(row.difference, digits),
                 words.interval(row.low, row.high, digits),
                 {"better": "first better", "worse": "first worse", "open": "open"}[verdict(row)],

@@ -34,7 +34,16 @@ def section(inputs: Inputs) -> Section | Omitted:
             "the same held-out subjects."
         ],
         figures=figures,
+        folded=[_remarks(inputs)] if inputs.remarks else [],
         tables=[table] if (table := _savings(summary)) else [],
+    )
+
+
+def _remarks(inputs: Inputs) -> Table:
+    return Table(
+        "What the sweep left out, and why",
+        ("No.", "Remark"),
+        [(str(i), words.without_paths(text)) for i, text in enumerate(inputs.remarks, 1)],
     )
 
 

@@ -21,7 +21,7 @@ REQUIRED = {
     "results": ("task", "initialisation", "fraction", "seed", "metric", "value"),
     "predictions": ("task", "initialisation", "fraction", "seed", "subject_id", "prediction"),
     "summary": ("task", "initialisation", "fraction", "metric", "value", "low", "high", "n_test"),
-    "comparisons": ("task", "metric", "fraction", "initialisation", "reference", "difference", "low", "high"),
+    "comparisons": ("task", "metric", "fraction", "a", "b", "difference", "low", "high"),
 }
 
 
@@ -33,6 +33,7 @@ class Inputs:
         ledger: one row a scan (scans/*.parquet).
         overlays: scan ids that have a quality-control picture.
         metrics: one row a logged pretraining step, steps ascending.
+        remarks: what the sweep left out, and why.
     """
 
     workspace: Workspace
@@ -48,6 +49,7 @@ class Inputs:
     predictions: pd.DataFrame | None
     summary: pd.DataFrame | None
     comparisons: pd.DataFrame | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -84,6 +86,7 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
         predictions=_table(workspace, "predictions", *evaluation),
         summary=_table(workspace, "summary", *evaluation),
         comparisons=_table(workspace, "comparisons", *evaluation),
+        remarks=tuple(map(str, _json(workspace, *evaluation, "notes.json") or ())),
     )
 
 

@@ -55,7 +55,7 @@ CURVES = (
         "rank",
         "Effective rank",
         (("effective_rank", "", style.BLUE),),
-        "directions in use; near 1 is collapse",
+        "directions in use within a batch; near 1 is collapse",
     ),
     Curve(
         "experts", "Expert entropy", (("expert_entropy", "", style.PURPLE),), "spread of the location routing"
@@ -143,7 +143,7 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
             if window > 1:
                 axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
             axes.plot(steps, smooth, color=colour, linewidth=1.8)
-            ends.append((float(smooth.dropna().iloc[-1]), label, colour))
+            ends.append((float(smooth.dropna().iloc[-1]), label))
         if curve.from_zero:
             axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
         _label_ends(axes, float(steps[-1]), ends)
@@ -165,16 +165,14 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
     )
 
 
-def _label_ends(axes: Axes, x: float, ends: list[tuple[float, str, str]]) -> None:
-    """Write each line's name behind its end, kept apart where lines end close together."""
+def _label_ends(axes: Axes, x: float, ends: list[tuple[float, str]]) -> None:
+    """Write each line's name behind its end in the colour of words, kept apart where lines end close together."""
     low, high = axes.get_ylim()
     room, at = 0.085 * (high - low), -float("inf")
-    for y, label, colour in sorted(ends):
+    for y, label in sorted(ends):
         at = max(y, at + room)
         if label:
-            axes.annotate(
-                label, (x, at), xytext=(5, 0), textcoords="offset points", color=colour, va="center"
-            )
+            axes.annotate(label, (x, at), xytext=(5, 0), textcoords="offset points", va="center")
 
 
 def _last(metrics: pd.DataFrame, column: str) -> float:

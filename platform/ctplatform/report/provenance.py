@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -62,7 +63,7 @@ def _cost(inputs: Inputs) -> Table:
         )
     if metrics is not None and "seconds" in metrics:
         config = inputs.recipe.pretrain
-        wall = float(pd.to_numeric(metrics["seconds"]).max())
+        wall = _elapsed(metrics["seconds"])
         workers = max(1, config.num_workers)
         unit = words.duration(wall * workers * config.cpus_per_worker)
         gpu = f"; GPU {words.duration(wall * workers)}" if config.use_gpu else ""
@@ -98,6 +99,13 @@ def _cost(inputs: Inputs) -> Table:
         numeric=frozenset({1, 2, 3}),
         note="Prepare: CPU time as used. Others: cores reserved, times wall time.",
     )
+
+
+def _elapsed(seconds: pd.Series) -> float:
+    """Sum over runs: the clock of the log starts at zero again when a run resumes."""
+    values = pd.to_numeric(seconds).to_numpy(float)
+    ends = [a for a, b in itertools.pairwise(values) if b < a] + [values[-1]]
+    return float(sum(ends))
 
 
 def _identity(inputs: Inputs) -> Table:

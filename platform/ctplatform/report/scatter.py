@@ -91,7 +91,7 @@ def _panel(
         axes.set_xlim(edge)
         axes.set_ylim(edge)
         axes.set_aspect("equal")
-        axes.set_xlabel(f"true {words.task(task)}")
+        axes.set_xlabel(f"true {words.short(words.task(task), 30)}")
         style.ylabel(axes, "predicted")
 
     score = _score(inputs, task, name)

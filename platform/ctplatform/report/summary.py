@@ -140,7 +140,7 @@ def _paired(inputs: Inputs, task: str, metric: str, name: str) -> str:
     rows = table[(table["task"] == task) & (table["metric"] == metric)]
     rows = rows[rows["fraction"] == rows["fraction"].max()]
     for row in rows.itertuples():
-        pair, sign = (row.initialisation, row.reference), 0
+        pair, sign = (row.a, row.b), 0
         if pair == (OURS, name):
             sign = 1
         elif pair == (name, OURS):

@@ -66,7 +66,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         interval="95% intervals of Kaplan and Meier's estimate",
         command=command("sweep", inputs.recipe),
         panels=[_panel(name, item) for name, item in grouped.items()],
-        keys=[Key(words.sentence(n), c) for n, c in zip(names, colours)],
+        keys=[Key(f"{words.sentence(n)} ({s})", c) for n, s, c in zip(names, SHORT[first.groups], colours)],
         tables=[_tests(grouped), *(_at_risk(name, item) for name, item in grouped.items())],
     )
     notices = []
@@ -124,9 +124,9 @@ def _panel(name: str, grouped: Grouped) -> Panel:
             if len(censored):
                 axes.plot(censored, fit.predict(censored), "|", color=colour, markersize=5)
             at_risk = [int((part["time"] / 365.25 >= mark).sum()) for mark in marks]
-            _below(axes, (-24, -44 - 13 * i), SHORT[grouped.groups][i], (0, 0), colour)
+            _below(axes, (-24, -44 - 13 * i), SHORT[grouped.groups][i], (0, 0))
             for mark, n in zip(marks, at_risk):
-                _below(axes, (0, -44 - 13 * i), f"{n}", (mark, 0), colour)
+                _below(axes, (0, -44 - 13 * i), f"{n}", (mark, 0))
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, float(rows["time"].max()) / 365.25 * 1.02)
         axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
@@ -144,7 +144,7 @@ def _panel(name: str, grouped: Grouped) -> Panel:
     )
 
 
-def _below(axes: Axes, offset: tuple[float, float], text: str, at: tuple[float, float], colour: str) -> None:
+def _below(axes: Axes, offset: tuple[float, float], text: str, at: tuple[float, float]) -> None:
     """Write below the axis: at a time, so many points under it."""
     axes.annotate(
         text,
@@ -154,7 +154,6 @@ def _below(axes: Axes, offset: tuple[float, float], text: str, at: tuple[float, 
         textcoords="offset points",
         ha="center",
         fontsize=9,
-        color=colour,
     )
 
 

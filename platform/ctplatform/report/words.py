@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from ctplatform.statistics import METRICS
+
 INITIALISATIONS = {
     "drasclr": "DrasCLR",
     "scratch": "From scratch",
@@ -28,37 +30,8 @@ TASKS = {
     "mmrc": "mMRC dyspnoea",
     "exacerbations": "exacerbations",
 }
-METRICS = {
-    "r2": "R²",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "spearman": "Spearman's rho",
-    "pearson": "Pearson's r",
-    "accuracy": "exact accuracy",
-    "within_one": "within-one accuracy",
-    "kappa": "quadratic kappa",
-    "qwk": "quadratic kappa",
-    "quadratic_kappa": "quadratic kappa",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "brier": "Brier score",
-    "c_index": "concordance (Harrell's C)",
-    "concordance": "concordance (Harrell's C)",
-    "harrell_c": "concordance (Harrell's C)",
-}
-LOWER_IS_BETTER = frozenset({"mae", "rmse", "mse", "brier", "ece", "hd95", "log_loss", "calibration_error"})
-# The metric that stands for a task in words, in this order.
-LEADING_METRICS = (
-    "r2",
-    "quadratic_kappa",
-    "qwk",
-    "kappa",
-    "c_index",
-    "concordance",
-    "harrell_c",
-    "auroc",
-    "dice",
-)
+# Metrics that no task of this version has, but a table may.
+LOWER_IS_BETTER = frozenset({"rmse", "mse", "ece", "hd95", "log_loss"})
 MINUS, DASH = "\u2212", "\u2013"
 
 _PATH = re.compile(
@@ -96,23 +69,29 @@ def task(name: str) -> str:
 
 def metric(name: str) -> str:
     """Display name of a metric."""
-    return METRICS.get(name, _plain(name))
+    return METRICS[name].title.replace("R2", "R²") if name in METRICS else _plain(name)
 
 
 def lower_is_better(metric_name: str) -> bool:
     """Whether a smaller value of the metric is the better one."""
+    if metric_name in METRICS:
+        return not METRICS[metric_name].higher_is_better
     return metric_name in LOWER_IS_BETTER
 
 
 def leading_metric(names: Iterable[str]) -> str:
-    """The metric that stands for a task: the first known one, else the first given."""
-    given = list(names)
-    return next((name for name in LEADING_METRICS if name in given), given[0])
+    """The metric that stands for a task: the tables name its main one first."""
+    return next(iter(names))
 
 
 def sentence(text: str) -> str:
     """First letter in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+def short(text: str, most: int = 20) -> str:
+    """The text, cut where it would crowd out a chart."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def number(value: float | None, digits: int = 2) -> str:
