@@ -13,7 +13,7 @@ from ctplatform.phantom.person import Disease, Person
 CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE = 1, 2, 4, 8
 """Bits of the truth image."""
 
-HOLE_HU, PANLOBULAR_HU, BULLA_HU = -978.0, -972.0, -985.0
+HOLE_HU, PANLOBULAR_HU, BULLA_HU, THINNING_HU = -988.0, -974.0, -985.0, np.float32(42.0)
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Lesions:
     """Coverage of each disease on a box of the scan, 0 to 1, z, y, x."""
 
     centrilobular: np.ndarray
+    thinning: np.ndarray
+    """HU that the tissue between centrilobular holes loses."""
     panlobular: np.ndarray
     paraseptal: np.ndarray
     septa: np.ndarray
@@ -47,8 +49,10 @@ def place(
     level = np.clip(frame.height_on(frame.coarse) / person.height, 0, 1)
     paraseptal, septa = _paraseptal(box, disease, frame, lungs, level, rng)
     nodules, nodule_hu = _nodules(box, disease, frame, lungs, rng)
+    centrilobular, thinning = _centrilobular(box, disease, frame, inside & (lungs > 2), level, rng)
     return Lesions(
-        centrilobular=_centrilobular(box, disease, frame, inside & (lungs > 2), level, rng),
+        centrilobular=centrilobular,
+        thinning=thinning,
         panlobular=_panlobular(box, disease, frame, inside, level, rng),
         paraseptal=paraseptal,
         septa=septa,
@@ -57,19 +61,22 @@ def place(
     )
 
 
-def apply(hu: np.ndarray, vessels: np.ndarray, lesions: Lesions) -> None:
-    """Change parenchyma (HU) and vessel coverage as the disease does, in place.
+def apply(hu: np.ndarray, fine: np.ndarray, vessels: np.ndarray, lesions: Lesions) -> None:
+    """Change smooth tissue (HU) and vessel coverage as the disease does, in place, and add what fine structure is left.
 
-    Holes have lost their walls: their density is that of air with a little tissue. Panlobular regions keep some of
-    their fine structure and lose vessels.
+    Holes have lost their walls: their density is that of air with a little tissue. Between them tissue is thinned by
+    lesions too small to be seen. Panlobular regions lose vessels.
     """
+    hu -= lesions.thinning
     for alpha, value, kept in (
-        (lesions.panlobular, PANLOBULAR_HU, 0.20),
-        (lesions.centrilobular, HOLE_HU, 0.08),
-        (lesions.paraseptal, BULLA_HU, 0.0),
+        (lesions.panlobular, PANLOBULAR_HU, 0.55),
+        (lesions.centrilobular, HOLE_HU, 0.45),
+        (lesions.paraseptal, BULLA_HU, 0.30),
     ):
         if alpha.any():
-            hu += alpha * np.float32(1 - kept) * (np.float32(value) - hu)
+            hu += alpha * (np.float32(value) - hu)
+            fine *= 1 - np.float32(1 - kept) * alpha
+    hu += fine
     if lesions.septa.any():
         hu += lesions.septa * np.float32(110)
     holes = np.maximum(lesions.centrilobular, lesions.paraseptal)
@@ -91,11 +98,11 @@ def truth(lesions: Lesions, lungs: np.ndarray) -> np.ndarray:
 
 def _centrilobular(
     box: Box, disease: Disease, frame: Frame, inside: np.ndarray, level: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Small round holes, denser in the upper zones and in clusters: a Boolean model of known coverage."""
     alpha = np.zeros(box.shape, np.float32)
     if disease.centrilobular <= 0:
-        return alpha
+        return alpha, np.zeros(box.shape, np.float32)
     clusters = np.exp(0.8 * smooth_field(frame.coarse, length_mm=28.0, rng=rng))
     weight = np.exp(disease.zone * (level - 0.5)) * clusters * inside
     mean_coverage = min(disease.centrilobular, 0.6)
@@ -105,7 +112,7 @@ def _centrilobular(
         middle = (low + high) / 2
         covered = float(np.mean(1 - np.exp(-np.minimum(middle * values, 1.6))))
         low, high = (middle, high) if covered < mean_coverage else (low, middle)
-    spread = 0.28
+    spread = 0.32
     # Volume of a hole whose radii are log-normal: E[abc] = r^3 exp(9/2 s^2) for a common factor s.
     hole = 4 / 3 * np.pi * (disease.hole_mm / 2) ** 3 * np.exp(4.5 * spread**2)
     expected = np.minimum(low * weight, 1.6) * float(np.prod(frame.coarse.spacing)) / hole
@@ -114,8 +121,10 @@ def _centrilobular(
     centres = frame.coarse.start + (cells + rng.uniform(-0.5, 0.5, cells.shape)) * frame.coarse.spacing
     size = np.minimum(disease.hole_mm / 2 * np.exp(rng.normal(0, spread, len(cells))), 8.0)
     radii = size[:, None] * rng.uniform(0.8, 1.25, (len(cells), 3))
-    stamp_ellipsoids(alpha, box, centres, radii)
-    return alpha
+    stamp_ellipsoids(alpha, box, centres, radii, depth_N=rng.uniform(0.7, 1.0, len(cells)))
+    expected_coverage = 1 - np.exp(-np.minimum(low * weight, 1.6))
+    thinning = THINNING_HU * resample(expected_coverage.astype(np.float32), frame.coarse, box)
+    return alpha, thinning
 
 
 def _panlobular(
@@ -128,7 +137,7 @@ def _panlobular(
     field += 0.5 * smooth_field(frame.coarse, length_mm=14.0, rng=rng)
     threshold = np.quantile(field[inside], 1 - min(disease.panlobular, 0.9))
     score = resample((field - threshold).astype(np.float32), frame.coarse, box)
-    return np.clip(np.float32(0.5) + score * np.float32(1 / 0.5), 0, 1)
+    return np.clip(np.float32(0.5) + score * np.float32(1 / 0.35), 0, 1)
 
 
 def _paraseptal(
@@ -144,10 +153,10 @@ def _paraseptal(
     weight = (np.exp(2.0 * (level - 0.5)) * patchy)[shell]
     cells = np.argwhere(shell)[:, ::-1]
     wanted = disease.paraseptal * float((lungs > 0).sum()) * float(np.prod(coarse.spacing))
-    typical = 3.8 + 16 * disease.paraseptal
+    typical = 3.0 + 14 * disease.paraseptal
     pick = rng.choice(len(cells), size=min(len(cells), 12_000), replace=False, p=weight / weight.sum())
     points = coarse.start + (cells[pick] + rng.uniform(-0.5, 0.5, (len(pick), 3))) * coarse.spacing
-    radius = np.clip(typical * np.exp(rng.normal(0, 0.3, len(pick))), 2.5, 11)
+    radius = np.clip(typical * np.exp(rng.normal(0, 0.3, len(pick))), 2.0, 11)
     gradient = np.gradient(lungs, float(coarse.spacing[0]))
     slope = np.stack([coarse.sample(g.astype(np.float32), points) for g in gradient[::-1]], axis=1)
     slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.3)

@@ -52,26 +52,37 @@ def paint(volume: np.ndarray, where: tuple[slice, slice, slice], alpha: np.ndarr
 
 
 def stamp_ellipsoids(
-    alpha: np.ndarray, box: Box, centres_N3: np.ndarray, radii_N3: np.ndarray, *, shell_mm: float = 0.0
+    alpha: np.ndarray,
+    box: Box,
+    centres_N3: np.ndarray,
+    radii_N3: np.ndarray,
+    *,
+    depth_N: np.ndarray | None = None,
+    shell_mm: float = 0.0,
 ) -> None:
     """Draw many small ellipsoids with axes along the grid into `alpha`, in place, by maximum.
 
     Args:
         alpha: array on `box`, C-contiguous.
+        depth_N: coverage in the middle of each; 1 if None.
         shell_mm: if positive, draw only a shell of this thickness around each.
     """
     flat = alpha.reshape(-1)
+    reach = radii_N3 + shell_mm + float(box.spacing.max())
+    limit = box.start + (box.size - 1) * box.spacing
+    near = np.all((centres_N3 + reach > box.start) & (centres_N3 - reach < limit), axis=1)
+    centres_N3, radii_N3 = centres_N3[near], radii_N3[near]
+    depth_N = np.ones(len(centres_N3), np.float32) if depth_N is None else depth_N[near].astype(np.float32)
     edge = np.float32(box.spacing.mean())
     for group, steps in _stencils(box, radii_N3 + shell_mm + 0.5 * float(edge)):
         for part in np.array_split(group, max(1, len(group) * len(steps) // CHUNK)):
-            voxel, inside, index = _neighbours(box, centres_N3[part], steps)
-            delta = (voxel - box.voxels(centres_N3[part])[:, None]) * box.spacing
-            radii = radii_N3[part][:, None]
-            rho = np.sqrt(((delta / radii) ** 2).sum(-1))
-            gap = ((1 - rho) * radii.mean(-1)).astype(np.float32)
+            index, inside, rho = _around(box, centres_N3[part], radii_N3[part], steps)
+            mean_radius = radii_N3[part].mean(axis=1, keepdims=True).astype(np.float32)
+            gap = (1 - rho) * mean_radius
             value = coverage(gap, float(edge))
             if shell_mm > 0:
                 value = coverage(gap + np.float32(shell_mm), float(edge)) - value
+            value *= depth_N[part][:, None]
             keep = inside & (value > 0.02)
             np.maximum.at(flat, index[keep], value[keep])
 
@@ -85,14 +96,26 @@ def _stencils(box: Box, radii_N3: np.ndarray) -> Iterator[tuple[np.ndarray, np.n
         yield group, steps
 
 
-def _neighbours(
-    box: Box, points_N3: np.ndarray, steps: np.ndarray
+def _around(
+    box: Box, centres_N3: np.ndarray, radii_N3: np.ndarray, steps_K3: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    voxel = np.rint(box.voxels(points_N3)).astype(np.int32)[:, None] + steps
-    inside = np.all((voxel >= 0) & (voxel < box.size), axis=-1)
-    nx, ny = int(box.size[0]), int(box.size[1])
-    index = (voxel[..., 2] * ny + voxel[..., 1]) * nx + voxel[..., 0]
-    return voxel, inside, index
+    """Flat index, whether inside the grid, and distance in radii of the voxels around each centre, [N, K] each."""
+    exact = box.voxels(centres_N3)
+    nearest = np.rint(exact).astype(np.int32)
+    shape = (len(centres_N3), len(steps_K3))
+    index, inside = np.zeros(shape, np.int32), np.ones(shape, bool)
+    square = np.zeros(shape, np.float32)
+    stride = 1
+    for a in range(3):
+        n = int(box.size[a])
+        voxel = nearest[:, a, None] + steps_K3[:, a].astype(np.int32)
+        inside &= (voxel >= 0) & (voxel < n)
+        index += voxel * np.int32(stride)
+        scale = (box.spacing[a] / radii_N3[:, a, None]).astype(np.float32)
+        offset = ((nearest[:, a] - exact[:, a])[:, None] * scale).astype(np.float32)
+        square += (steps_K3[:, a].astype(np.float32) * scale + offset) ** 2
+        stride *= n
+    return index, inside, np.sqrt(square, out=square)
 
 
 def splat(box: Box, points_N3: np.ndarray, volume_N: np.ndarray) -> np.ndarray:

@@ -133,7 +133,7 @@ def _disease(rng: np.random.Generator, *, quantile: float) -> Disease:
         centrilobular=float(rest * mixture[0]),
         panlobular=float(rest * mixture[1]),
         paraseptal=float(paraseptal),
-        hole_mm=float(rng.uniform(4.0, 6.5) + 6.0 * extent),
+        hole_mm=float(rng.uniform(2.8, 4.8) + 3.0 * extent),
         zone=float(rng.uniform(1.5, 3.5)),
         nodules=int(min(rng.poisson(0.8), 4)),
         airway=float(rng.normal()),
@@ -145,7 +145,7 @@ def _person(rng: np.random.Generator, disease: Disease) -> Person:
     female = rng.random() < 0.47
     size = (0.94 if female else 1.03) * float(np.clip(rng.normal(1.0, 0.035), 0.92, 1.08))
     breath = float(rng.beta(2.0, 2.0))  # 0: full inspiration, 1: well short of it
-    tissue = -893.0 + 52.0 * breath
+    tissue = -906.0 + 56.0 * breath
     # Gas is added or missing at constant tissue mass; about half of the change shows in the height of the lungs.
     squeeze = (1 - 0.16 * breath) * (1 + 0.10 * extent / 0.4)
     flat = 1 - 0.55 * min(extent / 0.4, 1.0)

@@ -83,7 +83,7 @@ class Scene:
         mask = np.zeros(box.shape, np.uint8)
         mask[where] = np.where(inside, np.where(side < 0, np.uint8(RIGHT), np.uint8(LEFT)), np.uint8(0))
 
-        lung_hu = texture.parenchyma(
+        lung_hu, fine = texture.parenchyma(
             within,
             person=person,
             depth_mm=frame.depth_on(within),
@@ -91,7 +91,7 @@ class Scene:
             rng=stream(drawn.seed, drawn.index, "texture"),
         )
         fissures = resample(self.shapes.fissures, frame.coarse, within)
-        lung_hu += np.float32(85) * np.clip(1 - np.abs(fissures) / np.float32(0.9 * edge), 0, 1)
+        fine += np.float32(85) * np.clip(1 - np.abs(fissures) / np.float32(0.9 * edge), 0, 1)
         airways, hila = anatomy.central_airways(person, frame)
         vessels, bronchi = self._trees(within, hila)
         lesions = disease.place(
@@ -102,7 +102,7 @@ class Scene:
             lungs=self.shapes.lungs,
             rng=stream(drawn.seed, drawn.index, "lesions"),
         )
-        disease.apply(lung_hu, vessels, lesions)
+        disease.apply(lung_hu, fine, vessels, lesions)
         lung_hu += vessels * (np.float32(person.contrast_hu - 5) - lung_hu)
         lung_hu += lesions.nodules * (np.float32(lesions.nodule_hu) - lung_hu)
         view = hu[where]

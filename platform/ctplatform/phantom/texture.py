@@ -22,8 +22,8 @@ REFERENCE_SLICE_MM = 1.0
 
 def parenchyma(
     box: Box, *, person: Person, depth_mm: np.ndarray, kernel_sigma_mm: float, rng: np.random.Generator
-) -> np.ndarray:
-    """HU of healthy lung tissue without resolved vessels or noise.
+) -> tuple[np.ndarray, np.ndarray]:
+    """HU of healthy lung tissue without resolved vessels or noise, as its smooth and its fine part.
 
     Smooth regions and lobules, denser towards the back (gravity), and a skewed fine structure of unresolved vessels,
     airways and septa.
@@ -37,8 +37,7 @@ def parenchyma(
     hu = resample(slow.astype(np.float32), coarse, box)
     hu += depth_mm * np.float32(person.gravity_hu / (2 * person.half_depth))
     hu += np.float32(person.tissue_hu)
-    hu += fine_structure(box, sigma_mm=float(np.hypot(FINE_MM, kernel_sigma_mm)), rng=rng)
-    return hu
+    return hu, fine_structure(box, sigma_mm=float(np.hypot(FINE_MM, kernel_sigma_mm)), rng=rng)
 
 
 def fine_structure(box: Box, *, sigma_mm: float, rng: np.random.Generator) -> np.ndarray:
