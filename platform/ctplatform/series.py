@@ -5,9 +5,11 @@ Free texts of a header may name a patient. Only words of fixed lists and numbers
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +93,7 @@ class Series:
 def index_files(files: Iterable[Path]) -> list[Series]:
     """Group DICOM files by SeriesInstanceUID; files that are no DICOM image are left out. Sorted by UID."""
     headers: dict[str, list[tuple[Path, pydicom.Dataset]]] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote header values
+    with quiet_pydicom():
         for file in files:
             data = _header(file)
             if data is not None:
@@ -103,6 +104,20 @@ def index_files(files: Iterable[Path]) -> list[Series]:
 def index_folder(folder: Path) -> list[Series]:
     """The series of the files directly in a folder."""
     return index_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
+
+
+@contextlib.contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Neither warnings nor log lines of pydicom, for they quote header values."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _header(file: Path) -> pydicom.Dataset | None:

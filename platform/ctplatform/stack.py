@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import SimpleITK as sitk
 from pydicom.uid import CTImageStorage
 
 from ctplatform.errors import ScanError
-from ctplatform.series import Series, Slice
+from ctplatform.series import Series, Slice, quiet_pydicom
 
 MIN_SLICES = 10
 AXIAL_COSINE = 0.8
@@ -167,11 +166,10 @@ def _pixels(files: Sequence[str], slices: Sequence[Slice]) -> sitk.Image:
     arrays = []
     for file, header in zip(files, slices):  # GDCM refuses some compressed series that pydicom decodes
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they quote header values
+            with quiet_pydicom():
                 data = pydicom.dcmread(file)
-            slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
-            arrays.append(np.rint(data.pixel_array * slope + intercept).astype(np.int32))
+                slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
+                arrays.append(np.rint(data.pixel_array * slope + intercept).astype(np.int32))
         except Exception:  # pydicom and its decoders raise many kinds
             raise _undecodable(Path(file), header) from None
     return sitk.GetImageFromArray(np.stack(arrays))

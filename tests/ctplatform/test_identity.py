@@ -22,6 +22,7 @@ from pydicom.sequence import Sequence
 from ctplatform.cohort import discover, read_cohort, write_cohort
 from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import ScanError
+from ctplatform.series import quiet_pydicom
 from ctplatform.volume import content_hash, read_volume
 from tests.ctplatform.scans import chest
 
@@ -73,8 +74,7 @@ def planted() -> dict[str, object]:
 @pytest.fixture(scope="module")
 def planted_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's own, about the planted values
+    with quiet_pydicom():
         write_dicom_series(chest(size_XYZ=(18, 16, 11), padding=-2000), folder, header=planted())
         for k, file in enumerate(sorted(folder.iterdir())):
             data = pydicom.dcmread(file)
@@ -104,7 +104,8 @@ def quiet(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture):
         warnings.simplefilter("always")
         yield
     streams = capfd.readouterr()
-    assert_clean(streams.out, streams.err, caplog.text, *(str(w.message) for w in caught))
+    logged = [record.getMessage() for record in caplog.get_records("call")]
+    assert_clean(streams.out, streams.err, *logged, *(str(w.message) for w in caught))
 
 
 def test_the_dictionary_is_planted_widely() -> None:
@@ -136,8 +137,7 @@ def test_a_series_with_identifiers_everywhere(planted_series: Path, tmp_path: Pa
 
 
 def set_all(folder: Path, **header: object) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         for file in folder.iterdir():
             data = pydicom.dcmread(file)
             for keyword, value in header.items():
