@@ -455,3 +455,13 @@ def test_notes_and_axes_do_not_depend_on_axis_order_of_the_file(tmp_path: Path) 
     for code in codes:
         sitk.WriteImage(sitk.DICOMOrient(image, code), str(tmp_path / f"{code}.nii"))
         assert np.array_equal(array(read_volume(tmp_path / f"{code}.nii").image), expected)
+
+
+def test_every_error_code_is_documented() -> None:
+    root = Path(__file__).parents[2]
+    names = ("volume", "series", "stack", "nifti", "hounsfield", "catalogue", "cohort", "pseudonym")
+    sources = [(root / "platform" / "ctplatform" / f"{name}.py").read_text() for name in names]
+    raised = {code for text in sources for code in re.findall(r'code="([a-z0-9-]+)"', text)}
+    documented = set(re.findall(r"`([a-z0-9-]+)`", (root / "docs" / "reference" / "inputs.md").read_text()))
+    assert "missing-slice" in raised
+    assert raised <= documented
