@@ -460,8 +460,12 @@ def test_notes_and_axes_do_not_depend_on_axis_order_of_the_file(tmp_path: Path) 
 def test_every_error_code_is_documented() -> None:
     root = Path(__file__).parents[2]
     names = ("volume", "series", "stack", "nifti", "hounsfield", "catalogue", "cohort", "pseudonym")
-    sources = [(root / "platform" / "ctplatform" / f"{name}.py").read_text() for name in names]
+    sources = [
+        (root / "platform" / "ctplatform" / f"{name}.py").read_text(encoding="utf-8") for name in names
+    ]
     raised = {code for text in sources for code in re.findall(r'code="([a-z0-9-]+)"', text)}
-    documented = set(re.findall(r"`([a-z0-9-]+)`", (root / "docs" / "reference" / "inputs.md").read_text()))
+    documented = set(
+        re.findall(r"`([a-z0-9-]+)`", (root / "docs" / "reference" / "inputs.md").read_text(encoding="utf-8"))
+    )
     assert "missing-slice" in raised
     assert raised <= documented
