@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Workers that Ray starts import what pytest's `pythonpath` gives this process.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "platform"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT / "platform"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+)
 for folder in (str(ROOT), str(ROOT / "platform")):
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -61,3 +63,49 @@ def ray_local():
 
     with ray_session(RayConfig(num_cpus=2)):
         yield
+
+
+SMALL = (
+    "phantom.subjects=8",
+    "phantom.spacing_mm=3.0",
+    "phantom.dicom_every=4",
+    "atlas.step=60",
+    "atlas.max_scans=4",
+    "atlas.block_size=12",
+    "split.test_fraction=0.4",
+    "pretrain.scans_per_batch=4",
+    "pretrain.locations_per_batch=2",
+    "pretrain.queue_size=16",
+    "pretrain.max_steps=6",
+    "pretrain.checkpoint_every=2",
+    "pretrain.log_every=1",
+    "sweep.seeds=2",
+    "sweep.bootstrap=200",
+    "sweep.scratch.epochs=1",
+    "sweep.scratch.locations=2",
+)
+
+
+@pytest.fixture(scope="session")
+def small_recipe():
+    """The demo's recipe, cut down to seconds."""
+    from ctplatform.config import load_recipe
+
+    return load_recipe("demo", SMALL)
+
+
+@pytest.fixture(scope="session")
+def prepared(ray_local, small_recipe, tmp_path_factory):
+    """(workspace, cohort): a phantom cohort with atlas, shards, ledger and split. Read only."""
+    from ctplatform.atlas import atlas
+    from ctplatform.demo import phantom_cohort
+    from ctplatform.pipeline import ensure_split
+    from ctplatform.prepare import prepare
+    from ctplatform.workspace import Workspace
+
+    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
+    cohort = phantom_cohort(workspace, small_recipe.phantom)
+    atlas(workspace, cohort, small_recipe)
+    prepare(workspace, cohort, small_recipe)
+    ensure_split(workspace, cohort, small_recipe)
+    return workspace, cohort

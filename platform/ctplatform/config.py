@@ -108,6 +108,7 @@ class EncoderConfig(Section):
 
     experts: int = Field(8, ge=1)
     conditioning: Literal["experts", "concat", "none"] = "experts"
+    norm: Literal["batch", "group"] = "batch"
 
 
 class PretrainConfig(Section):

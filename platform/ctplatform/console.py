@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LINE_EVERY_S = 5.0
+FEW = 10  # test subjects; below, a bootstrap interval says little
 HEADLINE = {"emphysema_extent": "spearman", "gold_stage": "quadratic_kappa", "survival": "c_index"}
 NAMES = {
     "drasclr": "DrasCLR, frozen",
@@ -116,6 +117,8 @@ def result_lines(summary: pd.DataFrame) -> list[str]:
         return []
     ours = rows.loc["drasclr"]
     verdict = "better than chance" if ours["low"] > ours["chance"] else "not shown to be better than chance"
+    if ours["n_test"] < FEW:
+        verdict = "too few subjects to say whether better than chance"
     lines = [
         f"\nEmphysema extent of held-out subjects (n={int(ours['n_test'])}) from the frozen DrasCLR encoder: "
         f"Spearman {_interval(ours)}, {verdict} ({ours['chance']:.2f})."

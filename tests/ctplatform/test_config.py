@@ -1,0 +1,70 @@
+"""Recipes derive from one another; what is wrong with one is said in one line a key."""
+
+from __future__ import annotations
+
+import pytest
+
+from ctplatform.config import Recipe, config_hash, load_recipe, recipe_names
+from ctplatform.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_survives_a_round_trip(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_published_is_as_published():
+    pretrain = load_recipe("published").pretrain
+    assert (pretrain.queue_size, pretrain.temperature, pretrain.momentum) == (4096, 0.2, 0.999)
+    assert (pretrain.lr, pretrain.sgd_momentum, pretrain.weight_decay) == (0.01, 0.9, 1e-4)
+    assert (pretrain.epochs, pretrain.scans_per_batch, pretrain.locations_per_batch) == (20, 128, 1)
+    assert pretrain.neighbour_aggregation == "sum"
+    assert load_recipe("published").atlas.step == 26
+
+
+def test_unknown_keys_are_named_with_the_nearest_known_one():
+    with pytest.raises(ConfigError) as error:
+        load_recipe("demo", ["pretrain.epoch=3", "sweep.seeds=many"])
+    assert "pretrain.epoch: unknown key; did you mean 'epochs'?" in str(error.value)
+    assert "sweep.seeds" in str(error.value)
+    assert "2 problem(s)" in str(error.value)
+
+
+def test_overrides_win_over_files_and_files_over_parents(tmp_path):
+    child = tmp_path / "mine.yaml"
+    child.write_text("extends: published\npretrain:\n  lr: 0.5\n")
+    recipe = load_recipe(str(child), ["pretrain.epochs=7"])
+    assert (recipe.name, recipe.pretrain.lr, recipe.pretrain.epochs) == ("mine", 0.5, 7)
+    assert recipe.pretrain.neighbour_aggregation == "sum"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("nope", [], "there is no recipe 'nope'"),
+        ("missing.yaml", [], "no recipe file"),
+        ("fast", ["pretrain.lr"], "has no `=`"),
+        ("fast", ["name.x=1"], "no section"),
+        ("fast", ["atlas.neighbours=0"], "pretrain.beta > 0 needs"),
+        ("fast", ["pretrain.lr=-1"], "pretrain.lr"),
+    ],
+)
+def test_what_is_wrong_is_said(name, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(name, overrides)
+
+
+def test_a_circle_of_recipes_is_found(tmp_path):
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    a.write_text(f"extends: {b}\n")
+    b.write_text(f"extends: {a}\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load_recipe(str(a))
+
+
+def test_hashes_name_values_not_objects():
+    one, same, other = load_recipe("fast"), load_recipe("fast"), load_recipe("fast", ["pretrain.lr=0.2"])
+    assert config_hash(one) == config_hash(same) != config_hash(other)

@@ -1,0 +1,154 @@
+"""Every scan ends in one ledger row; finished ones are not redone; bad ones cost a row and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import SimpleITK as sitk
+
+from ctplatform import ledger, shards
+from ctplatform.atlas import ATLAS_FILE, read_atlas
+from ctplatform.atlas import FOLDER as ATLAS_FOLDER
+from ctplatform.config import load_recipe
+from ctplatform.errors import StageError
+from ctplatform.prepare import prepare
+from ctplatform.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(prepared, tmp_path):
+    """An own workspace with the shared atlas."""
+    source, _ = prepared
+    shutil.copytree(source.path(ATLAS_FOLDER), tmp_path / "ws" / ATLAS_FOLDER)
+    return Workspace(tmp_path / "ws")
+
+
+def files(workspace, folder):
+    return {name: workspace.read_bytes(folder, name) for name in workspace.list(folder)}
+
+
+def test_every_phantom_scan_is_usable_and_complete(prepared):
+    workspace, cohort = prepared
+    rows = ledger.read_ledger(workspace)
+    assert set(rows["scan_id"]) == set(cohort["scan_id"])
+    assert set(rows["state"]) <= {"accepted", "flagged"}, rows[["scan_id", "state", "reason"]].to_string()
+    atlas = read_atlas(workspace)
+    assert (rows["patches"] == atlas.num_locations).all()
+    assert (rows["dice"] > 0.8).all()
+    assert rows["content_hash"].is_unique
+    for scan in rows["scan_id"]:
+        locations, hu = shards.read_patches(workspace, scan)
+        assert len(locations) == atlas.num_locations
+        assert hu.min() >= -1024
+        assert hu.max() <= 240
+
+
+def test_patches_hold_lung_of_the_measured_density(prepared):
+    """What was sampled is what was scanned: mean HU of the patches' lung voxels follows the mask's own measurement."""
+    workspace, _ = prepared
+    rows = ledger.read_ledger(workspace)
+    means = []
+    for scan in rows["scan_id"]:
+        _, hu = shards.read_patches(workspace, scan)
+        means.append(hu[hu < -500].mean())
+    assert np.corrcoef(means, rows["mean_hu"])[0, 1] > 0.9
+
+
+def test_a_second_run_does_nothing_and_a_changed_recipe_does_all_again(workspace, prepared, small_recipe):
+    _, cohort = prepared
+    few = cohort.head(2)
+    first = prepare(workspace, few, small_recipe)
+    assert (first.done, first.skipped) == (2, 0)
+    before = files(workspace, shards.FOLDER)
+    again = prepare(workspace, few, small_recipe)
+    assert (again.done, again.skipped) == (0, 2)
+    assert files(workspace, shards.FOLDER) == before
+    linear = load_recipe("demo", ["prepare.sampling.interpolation=linear"])
+    assert prepare(workspace, few, linear).done == 2
+    assert files(workspace, shards.FOLDER) != before
+
+
+def test_the_same_scan_prepared_twice_gives_the_same_bytes(workspace, prepared, small_recipe):
+    source, cohort = prepared
+    prepare(workspace, cohort.head(1), small_recipe)
+    name = f"{cohort['scan_id'][0]}.parquet"
+    assert workspace.read_bytes(shards.FOLDER, name) == source.read_bytes(shards.FOLDER, name)
+
+
+def test_bad_scans_fail_alone_each_with_its_reason(workspace, prepared, small_recipe, tmp_path):
+    _, cohort = prepared
+    good = cohort[cohort["path"].str.endswith(".nii.gz")].iloc[0]
+    data = Path(good["path"]).read_bytes()
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "truncated.nii.gz").write_bytes(data[: len(data) // 2])
+    (bad / "text.nii.gz").write_text("this is no image")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((64, 64), np.int16), np.eye(4)), bad / "flat.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((32, 32, 32, 3), np.int16), np.eye(4)), bad / "four.nii.gz")
+    nan = np.full((64, 64, 64), np.nan, np.float32)
+    nibabel.save(nibabel.Nifti1Image(nan, np.diag([4.0, 4.0, 4.0, 1.0])), bad / "nan.nii.gz")
+    soft = sitk.GetImageFromArray(np.full((60, 60, 60), 40, np.int16))
+    soft.SetSpacing([5.0] * 3)
+    sitk.WriteImage(soft, str(bad / "nolung.nii.gz"))
+    names = {
+        "truncated": "truncated.nii.gz",
+        "text": "text.nii.gz",
+        "flat": "flat.nii.gz",
+        "four": "four.nii.gz",
+        "nan": "nan.nii.gz",
+        "nolung": "nolung.nii.gz",
+        "missing": "not-there.nii.gz",
+    }
+    rows = [{"scan_id": k, "subject_id": k, "path": str(bad / v), "series_uid": ""} for k, v in names.items()]
+    table = pd.concat(
+        [pd.DataFrame(rows), cohort.loc[[good.name], ["scan_id", "subject_id", "path", "series_uid"]]]
+    )
+    summary = prepare(workspace, table.reset_index(drop=True), small_recipe)
+    assert summary.counts["accepted"] + summary.counts["flagged"] == 1
+    result = ledger.read_ledger(workspace).set_index("scan_id")
+    assert set(result.index) == {*names, good["scan_id"]}
+    for name in names:
+        row = result.loc[name]
+        assert row["state"] in ("failed", "rejected"), name
+        assert row["code"] not in ("", "unexpected"), (name, row["reason"])
+        assert row["reason"], name
+        assert row["remedy"], name
+        assert str(bad) not in row["reason"] + row["remedy"], "paths may hold names"
+    codes = result["code"]
+    assert codes[list(names)].nunique() >= 5
+    assert workspace.list(shards.FOLDER) == [f"{good['scan_id']}.parquet"]
+
+
+def test_only_bad_scans_stop_the_chain_with_a_reason(workspace, small_recipe):
+    table = pd.DataFrame([{"scan_id": "a", "subject_id": "a", "path": "/nowhere/x.nii.gz", "series_uid": ""}])
+    with pytest.raises(StageError, match="no scan can be used: 1 failed"):
+        prepare(workspace, table, small_recipe)
+
+
+def test_without_an_atlas(tmp_path, ray_local, small_recipe, prepared):
+    with pytest.raises(StageError, match=ATLAS_FILE):
+        prepare(Workspace(tmp_path), prepared[1].head(1), small_recipe)
+
+
+def test_a_ledger_row_survives_a_round_trip(tmp_path):
+    workspace = Workspace(tmp_path)
+    row = {
+        "scan_id": "x",
+        "subject_id": "y",
+        "state": "flagged",
+        "dice": 0.5,
+        "affine": [1.0] * 16,
+        "footer": b"123",
+    }
+    ledger.write_row(workspace, row)
+    back = ledger.read_ledger(workspace, columns=["scan_id", "state", "dice", "affine", "footer", "reason"])
+    assert back.loc[0, "footer"] == b"123"
+    assert back.loc[0, "dice"] == 0.5
+    assert back.loc[0, "reason"] is None
+    assert pa.table(back[["scan_id"]]).num_rows == 1
