@@ -18,6 +18,7 @@ HEADER = 40
 GAP = 6
 WINDOW_HU = (-1000.0, 200.0)
 GREYS = 40
+MARGIN_MM = 35.0
 NEAR_MM = 8.0
 """Locations closer than this to a slice are drawn on it."""
 
@@ -63,10 +64,12 @@ def overlay_png(
         centres_mm_N3: atlas locations in the scan, LPS mm; those near a slice are drawn on it.
     """
     low_3, high_3 = _extent(image)
+    if labels is not None:
+        low_3, high_3 = _around_lungs(labels, low_3, high_3)
     through = _middle(labels, low_3, high_3)
     widths = [high_3[view.across] - low_3[view.across] for view in VIEWS]
     heights = [high_3[view.down] - low_3[view.down] for view in VIEWS]
-    mm = max(sum(widths) / (WIDTH - GAP * (len(VIEWS) - 1)), max(heights) / 420)
+    mm = max(sum(widths) / (WIDTH - GAP * (len(VIEWS) - 1)), max(heights) / 400)
     height = math.ceil(max(heights) / mm)
     canvas = Image.new("RGB", (WIDTH, HEADER + height), (0, 0, 0))
     left = max(0, (WIDTH - round(sum(widths) / mm) - GAP * (len(VIEWS) - 1)) // 2)
@@ -94,6 +97,19 @@ def _extent(image: sitk.Image) -> tuple[NDArray, NDArray]:
         image.TransformIndexToPhysicalPoint([last[a] * ((k >> a) & 1) for a in range(3)]) for k in range(8)
     ]
     return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def _around_lungs(labels: sitk.Image, low_3: NDArray, high_3: NDArray) -> tuple[NDArray, NDArray]:
+    """The part of the scan that shows the lungs with some of the body around them."""
+    lung = sitk.GetArrayViewFromImage(labels) > 0
+    if not lung.any():
+        return low_3, high_3
+    ends = [np.flatnonzero(lung.any(axis=axes))[[0, -1]] for axes in ((0, 1), (0, 2), (1, 2))]
+    corners = [
+        labels.TransformIndexToPhysicalPoint([int(ends[a][(k >> a) & 1]) for a in range(3)]) for k in range(8)
+    ]
+    low, high = np.min(corners, axis=0) - MARGIN_MM, np.max(corners, axis=0) + MARGIN_MM
+    return np.maximum(low_3, low), np.minimum(high_3, high)
 
 
 def _middle(labels: sitk.Image | None, low_3: NDArray, high_3: NDArray) -> list[NDArray]:
@@ -168,10 +184,11 @@ def _panel(
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask that border on something else."""
+    """Pixels on either side of a mask's edge: two wide, so that it is seen in a small picture."""
     padded = np.pad(mask, 1)
+    outer = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inner
+    return outer & ~inner
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:

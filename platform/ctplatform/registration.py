@@ -226,16 +226,21 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
     reference.SetSpacing([spacing] * 3)
     reference.SetOrigin(origin_3.tolist())
     reference.SetDirection(direction_33.ravel().tolist())
-    nearest = sitk.sitkNearestNeighbor
-    small = sitk.Resample(labels, reference, sitk.Transform(), nearest, 0.0, sitk.sitkUInt8, True)
+    labels_ZYX = np.zeros(grid_3[::-1].tolist(), np.uint8)
     sdf = []
     for label in (RIGHT, LEFT):
-        distance = sitk.SignedMaurerDistanceMap(small == label, False, False, True)
+        # Linear, then halved: a nearest neighbour would shift the surface by up to half a voxel of either grid.
+        share = sitk.Resample(
+            labels == label, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
+        )
+        inside = share >= 0.5
+        distance = sitk.SignedMaurerDistanceMap(inside, False, False, True)
         # Maurer measures to the centres of boundary voxels; the surface is half a voxel further out.
-        sdf.append(sitk.GetArrayFromImage(distance).astype(np.float32) - np.float32(0.5 * spacing))
+        sdf.append(sitk.GetArrayFromImage(distance) - np.float32(0.5 * spacing))
+        labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
     return DistanceMaps(
         sdf_ZYXC=np.stack(sdf, axis=-1),
-        labels_ZYX=sitk.GetArrayFromImage(small),
+        labels_ZYX=labels_ZYX,
         spacing=spacing,
         origin_3=origin_3,
         direction_33=direction_33,
