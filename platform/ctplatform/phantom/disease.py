@@ -13,7 +13,7 @@ from ctplatform.phantom.person import Disease, Person
 CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE = 1, 2, 4, 8
 """Bits of the truth image."""
 
-HOLE_HU, PANLOBULAR_HU, BULLA_HU, THINNING_HU = -988.0, -974.0, -985.0, np.float32(42.0)
+HOLE_HU, PANLOBULAR_HU, BULLA_HU, THINNING_HU = -988.0, -974.0, -985.0, np.float32(55.0)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def apply(hu: np.ndarray, fine: np.ndarray, vessels: np.ndarray, lesions: Lesion
     """
     hu -= lesions.thinning
     for alpha, value, kept in (
-        (lesions.panlobular, PANLOBULAR_HU, 0.55),
-        (lesions.centrilobular, HOLE_HU, 0.45),
-        (lesions.paraseptal, BULLA_HU, 0.30),
+        (lesions.panlobular, PANLOBULAR_HU, 0.25),
+        (lesions.centrilobular, HOLE_HU, 0.60),
+        (lesions.paraseptal, BULLA_HU, 0.40),
     ):
         if alpha.any():
             hu += alpha * (np.float32(value) - hu)

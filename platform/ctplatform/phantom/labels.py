@@ -54,9 +54,9 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
         One value a column: the true extents (fractions of the lung) and what a clinic would have measured.
     """
     burden = truth.centrilobular + 0.9 * truth.panlobular + 0.6 * truth.paraseptal
-    fev1pp = 101 - 145 * burden - 7 * truth.airway + rng.normal(0, 7)
+    fev1pp = 99 - 210 * burden - 8 * truth.airway + rng.normal(0, 7)
     fev1pp = float(np.clip(fev1pp, 14, 140))
-    ratio = 0.775 - 0.0016 * (truth.age - 63) - 0.85 * burden - 0.025 * truth.airway + rng.normal(0, 0.03)
+    ratio = 0.775 - 0.0016 * (truth.age - 63) - 1.15 * burden - 0.025 * truth.airway + rng.normal(0, 0.03)
     ratio = float(np.clip(ratio, 0.24, 0.92))
     fev1pp, ratio = round(fev1pp, 1), round(ratio, 3)
     # A reader sees the extent with an error of about a third, and sorts it into grades.
@@ -66,7 +66,7 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
     visual_paraseptal = int(np.searchsorted(np.log([0.006, 0.03]), seen_edge))
     breathless = (88 - fev1pp) / 16 + 4 * truth.emphysema + rng.normal(0, 0.7)
     mmrc = int(np.clip(np.floor(breathless + 0.5), 0, 4))
-    rate = 0.25 * np.exp(0.028 * (80 - fev1pp) + 0.25 * truth.airway)
+    rate = 0.40 * np.exp(0.028 * (80 - fev1pp) + 0.25 * truth.airway)
     exacerbations = int(min(rng.poisson(min(rate, 6.0) * rng.gamma(2.0, 0.5)), 12))
     hazard = hazard_per_year(age=truth.age, extent=truth.emphysema, fev1pp=fev1pp)
     death_years = rng.exponential(1 / hazard)

@@ -133,7 +133,7 @@ def _disease(rng: np.random.Generator, *, quantile: float) -> Disease:
         centrilobular=float(rest * mixture[0]),
         panlobular=float(rest * mixture[1]),
         paraseptal=float(paraseptal),
-        hole_mm=float(rng.uniform(2.8, 4.8) + 3.0 * extent),
+        hole_mm=float(rng.uniform(2.7, 4.6) + 3.0 * extent),
         zone=float(rng.uniform(1.5, 3.5)),
         nodules=int(min(rng.poisson(0.8), 4)),
         airway=float(rng.normal()),
@@ -143,7 +143,7 @@ def _disease(rng: np.random.Generator, *, quantile: float) -> Disease:
 def _person(rng: np.random.Generator, disease: Disease) -> Person:
     extent = disease.centrilobular + disease.panlobular + disease.paraseptal
     female = rng.random() < 0.47
-    size = (0.94 if female else 1.03) * float(np.clip(rng.normal(1.0, 0.035), 0.92, 1.08))
+    size = (0.955 if female else 1.02) * float(np.clip(rng.normal(1.0, 0.03), 0.95, 1.05))
     breath = float(rng.beta(2.0, 2.0))  # 0: full inspiration, 1: well short of it
     tissue = -906.0 + 56.0 * breath
     # Gas is added or missing at constant tissue mass; about half of the change shows in the height of the lungs.
@@ -154,9 +154,9 @@ def _person(rng: np.random.Generator, disease: Disease) -> Person:
     return Person(
         age=float(np.clip(rng.normal(63, 8), 45, 85)),
         sex="F" if female else "M",
-        height=float(rng.uniform(268, 298)) * size * squeeze,
-        half_width=float(rng.uniform(128, 142)) * size,
-        half_depth=float(rng.uniform(90, 104)) * size * (1 + 0.08 * extent / 0.4),
+        height=float(rng.uniform(268, 292)) * size * squeeze,
+        half_width=float(rng.uniform(128, 139)) * size,
+        half_depth=float(rng.uniform(90, 101)) * size * (1 + 0.08 * extent / 0.4),
         roundness=float(rng.uniform(2.1, 2.5)),
         cap_power=float(rng.uniform(2.1, 2.8)),
         dome_right=dome,
@@ -196,7 +196,7 @@ def _scanner(rng: np.random.Generator, *, spacing_mm: float, dicom: bool) -> Sca
     return Scanner(
         spacing=(in_plane, in_plane, slices),
         kernel=kernel,
-        noise_hu=float(rng.uniform(11, 19)) * KERNEL_NOISE[kernel],
+        noise_hu=float(rng.uniform(11, 20)) * KERNEL_NOISE[kernel],
         offset_hu=float(rng.normal(0, 3)),
         padding_hu=int(rng.choice(PADDING_HU)),
         pose_deg=_triple(np.clip(rng.normal(0, (2.0, 2.0, 3.0)), -6, 6)),

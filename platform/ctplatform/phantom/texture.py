@@ -17,7 +17,6 @@ LOBULE_MM = 11.0
 LOBULE_HU = 7.0
 REGION_MM = 45.0
 REGION_HU = 9.0
-REFERENCE_SLICE_MM = 1.0
 
 
 def parenchyma(
@@ -61,9 +60,9 @@ def correlated(box: Box, *, sigma_mm: float, rng: np.random.Generator) -> np.nda
 def noise(box: Box, *, scanner: Scanner, sigma_mm: float, rng: np.random.Generator) -> np.ndarray:
     """Image noise in HU.
 
-    Quantum noise is filtered in the slice by the kernel; thicker slices average more of it (1/sqrt). A coarser pixel
-    only samples the same image more sparsely, so the SD does not depend on it. More at the shoulders, where the beam
-    is weaker.
+    Filtered in the slice by the kernel. The SD is that of the stored image whatever its spacing: a coarser pixel
+    samples the same image more sparsely, and tube current is set for the slice thickness. More at the shoulders, where
+    the beam is weaker.
     """
     field = rng.standard_normal(box.shape, dtype=np.float32)
     for axis, spacing in ((2, box.spacing[0]), (1, box.spacing[1])):
@@ -72,8 +71,7 @@ def noise(box: Box, *, scanner: Scanner, sigma_mm: float, rng: np.random.Generat
     profile = (
         0.92 + 0.30 * np.clip((level - 0.75) / 0.25, 0, 1) ** 2 + 0.12 * np.clip((0.3 - level) / 0.3, 0, 1)
     )
-    thickness = np.clip(np.sqrt(REFERENCE_SLICE_MM / float(box.spacing[2])), 0.55, 1.3)
-    field *= (np.float32(scanner.noise_hu * thickness) * profile)[:, None, None]
+    field *= (np.float32(scanner.noise_hu) * profile)[:, None, None]
     return field
 
 
