@@ -13,6 +13,9 @@ from ctplatform.report.efficiency import slug, tasks
 from ctplatform.report.inputs import Inputs
 
 TITLE = "Comparisons"
+EDGE = {
+    "r2": 1.5
+}  # a resample without spread has an R² of minus hundreds: such an interval is cut, with an arrow
 
 
 def section(inputs: Inputs) -> Section | Omitted:
@@ -21,20 +24,17 @@ def section(inputs: Inputs) -> Section | Omitted:
     if table is None:
         return Omitted(TITLE, "this run has no paired comparisons")
     full = table[table["fraction"] == table["fraction"].max()]
-    panels = []
-    for task in tasks(inputs) or list(dict.fromkeys(full["task"])):
-        rows = full[full["task"] == task]
-        if len(rows):
-            panels.append(
-                _panel(task, rows[rows["metric"] == words.leading_metric(dict.fromkeys(rows["metric"]))])
-            )
+    found = [task for task in tasks(inputs) or dict.fromkeys(full["task"]) if (full["task"] == task).any()]
+    parts = [full[full["task"] == task] for task in found]
+    parts = [rows[rows["metric"] == words.leading_metric(dict.fromkeys(rows["metric"]))] for rows in parts]
+    panels = [_panel(task, rows, style.panel_width(len(found))) for task, rows in zip(found, parts)]
     clear = sum(verdict(row) != "open" for row in table.itertuples())
     figure = Figure(
         name="comparisons",
         title="Paired differences on the same held-out subjects",
         caption=(
             f"With {words.percent(float(full['fraction'].max()))} of the labels. Right of zero, the first named is "
-            "better (errors are turned round). Filled: the interval excludes zero."
+            "better (errors are turned round). Filled: the interval excludes zero. Arrow: it goes on beyond the chart."
         ),
         n=f"n = {_n(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
         interval="95% paired bootstrap over held-out subjects",
@@ -74,10 +74,11 @@ def _label(row: object) -> str:
     return f"{words.short(words.initialisation(first))}\nminus {words.short(words.initialisation(second))}"
 
 
-def _panel(task: str, rows: pd.DataFrame) -> Panel:
+def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
     metric = str(rows["metric"].iloc[0])
     sign = -1.0 if words.lower_is_better(metric) else 1.0
     items = list(rows.itertuples())
+    edge = EDGE.get(metric, float("inf"))
     looks = {
         "better": (style.BLUE, "o", True),
         "worse": (style.VERMILION, "s", True),
@@ -88,9 +89,13 @@ def _panel(task: str, rows: pd.DataFrame) -> Panel:
         axes.axvline(0, color=style.MUTED, linewidth=1)
         for y, row in enumerate(reversed(items)):
             colour, marker, filled = looks[verdict(row)]
-            axes.hlines(y, *sorted((sign * row.low, sign * row.high)), color=colour, linewidth=1.5)
+            low, high = sorted((sign * row.low, sign * row.high))
+            axes.hlines(y, max(low, -edge), min(high, edge), color=colour, linewidth=1.5)
+            for beyond, x, arrow in ((low < -edge, -edge, "<"), (high > edge, edge, ">")):
+                if beyond:
+                    axes.plot(x, y, arrow, color=colour, markersize=6, clip_on=False)
             axes.plot(
-                sign * row.difference,
+                min(max(sign * row.difference, -edge), edge),
                 y,
                 marker,
                 color=colour,
@@ -113,7 +118,7 @@ def _panel(task: str, rows: pd.DataFrame) -> Panel:
     return Panel(
         f"comparisons-{slug(task)}",
         f"{words.sentence(words.task(task))}, {words.metric(metric)}",
-        style.chart(f"comparisons-{slug(task)}", draw, width=style.NARROW, height=0.8 + 0.45 * len(items)),
+        style.chart(f"comparisons-{slug(task)}", draw, width=width, height=0.8 + 0.45 * len(items)),
         f"Paired differences, {words.task(task)}: {told}.",
     )
 

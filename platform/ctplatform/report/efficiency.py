@@ -85,14 +85,22 @@ def _figure(
         n=f"n = {_range(rows, 'n_test')} held-out subjects" + (f"; {seeds} seeds a point" if seeds else ""),
         interval="95% bootstrap over held-out subjects",
         command=command("sweep", inputs.recipe),
-        panels=[_panel(task, m, rows[rows["metric"] == m], present, looks) for m in metrics],
+        panels=[
+            _panel(task, m, rows[rows["metric"] == m], present, looks, style.panel_width(len(metrics)))
+            for m in metrics
+        ],
         keys=[Key(words.initialisation(name), looks[name][0], looks[name][1]) for name in present],
         tables=[_table(task, rows, metrics, present)],
     )
 
 
 def _panel(
-    task: str, metric: str, rows: pd.DataFrame, names: list[str], looks: dict[str, tuple[str, str]]
+    task: str,
+    metric: str,
+    rows: pd.DataFrame,
+    names: list[str],
+    looks: dict[str, tuple[str, str]],
+    width: float,
 ) -> Panel:
     fractions = sorted(rows["fraction"].unique())
     chance = _chance(rows)
@@ -117,18 +125,18 @@ def _panel(
             inside = np.ones(len(x), bool) if floor is None else value >= floor
             axes.plot(x, shown, color=colour, linewidth=1.4)
             axes.plot(x[inside], shown[inside], marker, color=colour, markersize=5.5, linestyle="none")
-        if chance is not None:
-            style.reference(axes, chance, "chance")
         axes.set_xticks(range(len(fractions)), [_tick(f, rows) for f in fractions])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(-0.45, len(fractions) - 0.55)
+        axes.set_xlim(-0.6, len(fractions) - 0.55)
         axes.set_xlabel("share of the training labels")
         if floor is not None and axes.get_ylim()[0] < floor:
             axes.set_ylim(bottom=floor)
+        if chance is not None:
+            style.reference(axes, chance, "chance")
         direction = "lower is better" if words.lower_is_better(metric) else "higher is better"
         style.ylabel(axes, direction)
 
-    svg = style.chart(f"efficiency-{slug(task)}-{slug(metric)}", draw)
+    svg = style.chart(f"efficiency-{slug(task)}-{slug(metric)}", draw, width=width, height=0.74 * width)
     best = _at_full(rows, names)
     clipped = f"Below the axis, drawn at its edge: {words.listing(dict.fromkeys(below))}." if below else ""
     return Panel(

@@ -85,4 +85,4 @@ def _key(key: Key) -> Markup:
 
 def _columns(figure: Figure) -> str:
     """Class of the grid that holds the charts."""
-    return "two" if len(figure.panels) in (1, 2, 4) else "three"
+    return "two" if style.in_twos(len(figure.panels)) else "three"

@@ -36,7 +36,7 @@ CURVES = (
         "loss",
         "Contrastive loss",
         (("loss", "total", style.INK), ("local", "local", style.BLUE), ("global", "global", style.VERMILION)),
-        "lower: a patch is told from the same place in other people",
+        "lower is better",
     ),
     Curve(
         "top1",
@@ -77,14 +77,15 @@ def section(inputs: Inputs) -> Section | Omitted:
         name="pretraining",
         title="Loss and signs of collapse",
         caption=(
-            "Thin: every logged step. Thick: running median. Global loss: the patch is matched through its "
-            "anatomical neighbours."
+            "Thin: every logged step. Thick: running median. Local loss: a patch against the same place in other "
+            "people. Global loss: the same, with its anatomical neighbours in its stead. Guessing: what an encoder "
+            "that knows nothing gets with as many negatives."
         ),
         n=f"n = {words.count(len(metrics), 'logged step')} up to step {steps:,}"
         + (f"; {scans}" if scans else ""),
         interval="one run; it has no interval",
         command=command("pretrain", inputs.recipe),
-        panels=[_panel(curve, metrics) for curve in curves],
+        panels=[_panel(curve, metrics, style.panel_width(len(curves))) for curve in curves],
         tables=[_table(metrics)],
     )
     return Section("pretraining", TITLE, _verdict(metrics), figures=[figure])
@@ -102,35 +103,51 @@ def _scans(inputs: Inputs) -> str:
     return words.count(int(rows["subject_id"].astype(str).isin(train).sum()), "training scan")
 
 
+def guessing(curve: str, metrics: pd.DataFrame) -> pd.Series | None:
+    """What an encoder that knows nothing would get: it depends on the number of negatives, which grows at first."""
+    if not _has(metrics, "negatives"):
+        return None
+    negatives = pd.to_numeric(metrics["negatives"], errors="coerce")
+    return {"loss": np.log1p(negatives), "top1": 1 / (1 + negatives)}.get(curve)
+
+
 def _verdict(metrics: pd.DataFrame) -> list[str]:
-    def ends(column: str) -> tuple[float, float]:
-        values = pd.to_numeric(metrics[column], errors="coerce").dropna().to_numpy(float)
-        tenth = max(1, len(values) // 10)
-        return float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
+    """Last tenth of the log against guessing, or against the first tenth where the log has no count of negatives."""
+
+    def ends(values: pd.Series) -> tuple[float, float]:
+        numbers = pd.to_numeric(values, errors="coerce").dropna().to_numpy(float)
+        tenth = max(1, len(numbers) // 10)
+        return float(np.median(numbers[:tenth])), float(np.median(numbers[-tenth:]))
 
     parts = []
-    if _has(metrics, "loss"):
-        first, last = ends("loss")
+    guess = guessing("loss", metrics)
+    if guess is not None and _has(metrics, "local"):
+        last, chance = ends(metrics["local"])[1], ends(guess)[1]
+        negatives = ends(metrics["negatives"])
+        parts.append(
+            f"At the end the local loss is {words.number(last)}; guessing would give {words.number(chance)} among "
+            f"{words.number(negatives[1], 0)} negatives a patch"
+            + (
+                f" (at the start there were {words.number(negatives[0], 0)}, so the losses of the two ends cannot be "
+                "compared)."
+                if negatives[1] > 1.5 * negatives[0]
+                else "."
+            )
+        )
+    elif _has(metrics, "loss"):
+        first, last = ends(metrics["loss"])
         change = "fell" if last < first else "did not fall"
         parts.append(
             f"The loss {change}: {words.number(first)} in the first tenth of the log, {words.number(last)} in the last."
         )
     if _has(metrics, "effective_rank"):
-        first, last = ends("effective_rank")
-        state = (
-            "the representation has collapsed"
-            if last < COLLAPSED
-            else "no collapse"
-            if last >= 0.5 * first
-            else "less than half of what it was at the start"
-        )
-        parts.append(
-            f"Effective rank went from {words.number(first, 1)} to {words.number(last, 1)}: {state}."
-        )
+        first, last = ends(metrics["effective_rank"])
+        state = ": the representation has collapsed or is about to." if last < COLLAPSED else "."
+        parts.append(f"Effective rank went from {words.number(first, 1)} to {words.number(last, 1)}{state}")
     return [" ".join(parts)] if parts else []
 
 
-def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
+def _panel(curve: Curve, metrics: pd.DataFrame, width: float) -> Panel:
     lines = [line for line in curve.lines if _has(metrics, line[0])]
     steps = metrics["step"].to_numpy(float)
 
@@ -144,6 +161,10 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
                 axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
             axes.plot(steps, smooth, color=colour, linewidth=1.8)
             ends.append((float(smooth.dropna().iloc[-1]), label))
+        guess = guessing(curve.name, metrics)
+        if guess is not None:
+            axes.plot(steps, guess, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            ends.append((float(guess.dropna().iloc[-1]), "guessing"))
         if curve.from_zero:
             axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
         _label_ends(axes, float(steps[-1]), ends)
@@ -159,7 +180,7 @@ def _panel(curve: Curve, metrics: pd.DataFrame) -> Panel:
     return Panel(
         f"pretraining-{curve.name}",
         curve.title,
-        style.chart(f"pretraining-{curve.name}", draw, width=style.NARROW, height=2.4),
+        style.chart(f"pretraining-{curve.name}", draw, width=width, height=0.72 * width),
         f"{curve.title} over {len(steps)} logged steps; at the end {last}.",
         words.sentence(curve.meaning),
     )

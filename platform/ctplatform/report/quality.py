@@ -76,7 +76,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         n=f"n = {words.count(len(rows), 'measured scan')}",
         interval="medians with 95% bootstrap intervals over scans",
         command=command("prepare", inputs.recipe),
-        panels=[_panel(m, rows, states) for m in present],
+        panels=[_panel(m, rows, states, style.panel_width(len(present))) for m in present],
         keys=[
             *(Key(words.sentence(state), style.STATE_COLOURS[state]) for state in states),
             Key("Flag", style.INK, dashed=True),
@@ -95,7 +95,7 @@ def median_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0)
     return float(low), float(high)
 
 
-def _panel(measure: Measure, rows: pd.DataFrame, states: list[str]) -> Panel:
+def _panel(measure: Measure, rows: pd.DataFrame, states: list[str], width: float) -> Panel:
     groups = [rows.loc[rows["state"] == s, measure.column].dropna().to_numpy(float) for s in states]
     values = np.concatenate(groups)
     edges = _edges(values)
@@ -126,7 +126,7 @@ def _panel(measure: Measure, rows: pd.DataFrame, states: list[str]) -> Panel:
     return Panel(
         f"quality-{measure.column.replace('_', '-')}",
         measure.title,
-        style.chart(f"quality-{measure.column}", draw, width=style.NARROW, height=style.NARROW_HEIGHT),
+        style.chart(f"quality-{measure.column}", draw, width=width),
         f"Histogram of {measure.title} ({measure.unit}) over scans by state: {summary}.",
         summary,
     )
@@ -142,7 +142,8 @@ def _alike(*values: float) -> list[str]:
 def _edges(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low == high:
-        return np.linspace(low - 0.5, high + 0.5, 4)
+        half = 0.05 * abs(low) or 0.05
+        return np.linspace(low - half, high + half, 4)
     return np.linspace(low, high, int(np.clip(np.sqrt(len(values)) * 2, 8, 40)) + 1)
 
 

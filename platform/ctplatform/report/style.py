@@ -28,9 +28,9 @@ _STYLES = {
 }
 _SPARE = ((PURPLE, "v"), (ORANGE, "P"), (SKY, "X"), (INK, "*"))
 
-# Inches. Shown two or three side by side, or alone on a phone, the words come out at 10 to 13 px.
-WIDE, WIDE_HEIGHT = 4.3, 3.0
-NARROW, NARROW_HEIGHT = 3.3, 2.2
+# Inches. Shown two (wide) or three (narrow) side by side, or alone on a phone, words come out at 10 to 13 px.
+WIDE, NARROW = 4.3, 3.3
+HEIGHT = 0.7  # of the width, where nothing else is said
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # words stay words: selectable, and set in the page's own font
     "font.family": "sans-serif",
@@ -72,17 +72,17 @@ def styles(initialisations: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def chart(
-    name: str, draw: Callable[[Axes], object], *, width: float = WIDE, height: float = WIDE_HEIGHT
+    name: str, draw: Callable[[Axes], object], *, width: float = WIDE, height: float | None = None
 ) -> str:
     """Draw on one pair of axes and return the SVG document. Equal input gives equal text.
 
     Args:
         name: unique on the page; prefixes every id inside the SVG, so that charts cannot share one.
         draw: called with the axes.
-        width, height: inches.
+        width, height: inches; `panel_width` gives the width.
     """
     with mpl.rc_context({**_RC, "svg.hashsalt": name}):
-        figure = Chart(figsize=(width, height))
+        figure = Chart(figsize=(width, height or HEIGHT * width))
         draw(figure.subplots())
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -91,21 +91,33 @@ def chart(
     return _IDS.sub(rf"\g<1>{name}-", text).strip()
 
 
+def in_twos(panels: int) -> bool:
+    """Whether so many charts are set two side by side; else three."""
+    return panels in (1, 2, 4)
+
+
+def panel_width(panels: int) -> float:
+    """Width in inches of each of so many charts."""
+    return WIDE if in_twos(panels) else NARROW
+
+
 def ylabel(axes: Axes, text: str) -> None:
     """Name the vertical axis above it, where it can be read without turning the head."""
     axes.set_title(text, loc="left", fontsize=9, color=MUTED, pad=7)
 
 
 def reference(axes: Axes, y: float, label: str) -> None:
-    """A dashed line across the chart with its meaning written on it, at the left end."""
+    """A dashed line across the finished chart with its meaning written on it, at the left end."""
+    low, high = axes.get_ylim()
+    below = (y - low) > 0.9 * (high - low)
     axes.axhline(y, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
         label,
         (0.005, y),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 2),
+        xytext=(0, -2 if below else 2),
         textcoords="offset points",
         fontsize=8,
         color=MUTED,
-        va="bottom",
+        va="top" if below else "bottom",
     )

@@ -13,6 +13,7 @@ from ctplatform.report.inputs import Inputs
 TITLE = "Summary"
 OURS = "drasclr"
 LEADING_TASK = "emphysema_extent"
+FEW = 15  # held-out subjects below which no percentile interval deserves trust
 
 
 def section(inputs: Inputs) -> Section:
@@ -25,6 +26,11 @@ def section(inputs: Inputs) -> Section:
             "works; they say nothing about patients."
         )
     tables = []
+    if inputs.summary is not None and (fewest := int(inputs.summary["n_test"].min())) < FEW:
+        notices.append(
+            f"Only {words.count(fewest, 'held-out subject')}: bootstrap intervals from so few are too narrow and jump. "
+            "Take the figures as a check that the chain works."
+        )
     if inputs.summary is not None:
         for task in _leading_first(tasks(inputs)):
             paragraphs += findings(inputs, task)
@@ -169,7 +175,7 @@ def _facts(inputs: Inputs) -> list[tuple[str, str]]:
                     (
                         words.number(row["value"], digits),
                         f"{words.metric(metric)} for {words.task(task)}, DrasCLR "
-                        f"({words.interval(row['low'], row['high'], digits)}; n = {int(row['n_test'])})",
+                        f"({words.interval(row['low'], row['high'], digits)}; n\u00a0=\u00a0{int(row['n_test'])})",
                     )
                 )
     return facts
