@@ -19,36 +19,38 @@ _REMEDY = "Export it in HU (stored value x rescale slope + intercept, once); mas
 def to_hu(values_ZYX: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Round, clamp to at least -1024 and convert to int16, slice by slice.
 
+    Args:
+        values_ZYX: overwritten where it is int16 and writeable.
+
     Returns:
         int16 [z, y, x], and notes on padding and non-finite voxels.
 
     Raises:
         ScanError: not-finite, not-hu.
     """
-    hu_ZYX = np.empty(values_ZYX.shape, np.int16)
-    is_float = values_ZYX.dtype.kind == "f"
-    non_finite = low = 0
-    for z, slice_YX in enumerate(values_ZYX):
-        if is_float:
-            bad = ~np.isfinite(slice_YX)
-            if bad.any():
-                non_finite += int(bad.sum())
-                slice_YX = np.where(bad, PADDING_HU, slice_YX)
-            slice_YX = np.rint(slice_YX)
-        low += int((slice_YX < PADDING_HU).sum())
-        hu_ZYX[z] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
     notes = []
-    if non_finite > MAX_NON_FINITE * values_ZYX.size:
+    is_float = values_ZYX.dtype.kind == "f"
+    non_finite = sum(int((~np.isfinite(slice_YX)).sum()) for slice_YX in values_ZYX) if is_float else 0
+    share = non_finite / values_ZYX.size
+    if share > MAX_NON_FINITE:
         raise ScanError(
-            f"{non_finite / values_ZYX.size:.1%} of the voxels are not finite numbers (NaN or infinite)",
+            f"{share:.1%} of the voxels are not finite numbers (NaN or infinite)",
             f"Export the scan again; up to {MAX_NON_FINITE:.0%} are taken as padding",
             code="not-finite",
         )
     if non_finite:
-        notes.append(
-            f"{non_finite} voxels ({non_finite / values_ZYX.size:.2%}) were not finite; set to {PADDING_HU} HU"
-        )
+        notes.append(f"{non_finite} voxels ({share:.2%}) were not finite; set to {PADDING_HU} HU")
     check_hu(values_ZYX)
+    in_place = values_ZYX.dtype == np.int16 and values_ZYX.flags.writeable
+    hu_ZYX = values_ZYX if in_place else np.empty(values_ZYX.shape, np.int16)
+    low = 0
+    for z, slice_YX in enumerate(values_ZYX):
+        if is_float:
+            slice_YX = np.rint(
+                np.where(np.isfinite(slice_YX), slice_YX, PADDING_HU) if non_finite else slice_YX
+            )
+        low += int((slice_YX < PADDING_HU).sum())
+        hu_ZYX[z] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
     if low > 0.001 * values_ZYX.size:
         notes.append(
             f"padding: {low / values_ZYX.size:.1%} of the voxels lay below {PADDING_HU} HU; set to it"

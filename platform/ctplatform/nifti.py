@@ -76,7 +76,7 @@ def read_header(path: Path) -> NiftiHeader:
     )
 
 
-def read_pixels(path: Path, header: NiftiHeader) -> np.ndarray:
+def read_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
     """Scaled voxel values, [z, y, x] of the file's own axes; read-only where the file holds them as they are.
 
     Not ITK: its NIfTI reader turns NaN into 0, which is blood in HU, fills what a truncated file lacks, takes `a.nii`

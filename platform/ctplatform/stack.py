@@ -25,6 +25,8 @@ AXIAL_COSINE = 0.8
 GAP_TOLERANCE = 0.05  # of the slice distance; scanners round positions to 0.1 mm or less
 TILT_DEGREES = 0.5
 
+_CHUNK = 64  # slices decoded at a time: the decoder holds 4 bytes a voxel
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -135,32 +137,37 @@ def stack(series: Series) -> Stack:
     )
 
 
-def read_series(series: Series) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Pixels of a series in HU on the grid of `stack`, and notes.
+def read_pixels(grid: Stack) -> np.ndarray:
+    """Pixels of a stack in HU, [z, y, x]: int16, or int32 or float32 where int16 cannot hold them.
 
     Raises:
-        ScanError: as `stack`; truncated or unreadable pixels.
+        ScanError: truncated or unreadable pixels.
     """
-    grid = stack(series)
+    shape = (len(grid.slices), *grid.slices[0].shape)
+    hu_ZYX = np.empty(shape, np.int16)
     # Neutral names in a fixed order: whatever the reader writes to its log cannot name a person.
     with tempfile.TemporaryDirectory(prefix="series-") as folder:
-        files = []
-        for k, s in enumerate(grid.slices):
-            link = Path(folder) / f"{k:05d}.dcm"
-            link.symlink_to(s.file.absolute())
-            files.append(str(link))
-        image = _pixels(files, grid.slices)
-    image.SetOrigin(grid.origin)
-    image.SetSpacing(grid.spacing)
-    image.SetDirection(grid.direction)
-    return image, grid.notes
+        for start in range(0, shape[0], _CHUNK):
+            slices = grid.slices[start : start + _CHUNK]
+            files = []
+            for k, header in enumerate(slices, start):
+                link = Path(folder) / f"{k:05d}.dcm"
+                link.symlink_to(header.file.absolute())
+                files.append(str(link))
+            part_ZYX = _decode(files, slices).reshape(-1, *shape[1:])
+            if part_ZYX.dtype.kind == "f":
+                hu_ZYX = hu_ZYX.astype(np.float32, copy=False)
+            elif hu_ZYX.dtype == np.int16 and (part_ZYX.min() < -32768 or part_ZYX.max() > 32767):
+                hu_ZYX = hu_ZYX.astype(np.int32)
+            hu_ZYX[start : start + len(slices)] = part_ZYX
+    return hu_ZYX
 
 
-def _pixels(files: Sequence[str], slices: Sequence[Slice]) -> sitk.Image:
+def _decode(files: Sequence[str], slices: Sequence[Slice]) -> np.ndarray:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     try:
-        return reader.Execute()
+        return sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError:
         pass
     arrays = []
@@ -171,11 +178,11 @@ def _pixels(files: Sequence[str], slices: Sequence[Slice]) -> sitk.Image:
                 slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
                 arrays.append(np.rint(data.pixel_array * slope + intercept).astype(np.int32))
         except Exception:  # pydicom and its decoders raise many kinds
-            raise _undecodable(Path(file), header) from None
-    return sitk.GetImageFromArray(np.stack(arrays))
+            raise _undecodable(header) from None
+    return np.stack(arrays)
 
 
-def _undecodable(file: Path, header: Slice) -> ScanError:
+def _undecodable(header: Slice) -> ScanError:
     at = f"the slice at {header.position[2]:.1f} mm"
     if not header.compressed:  # then it can only be too short
         return ScanError(f"{at} is cut short", "Copy or export the series again", code="truncated")

@@ -19,9 +19,9 @@ import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.hounsfield import to_hu
-from ctplatform.nifti import check_shape, not_scalar, read_header, read_pixels, truncated
+from ctplatform.nifti import check_shape, not_scalar, read_header, read_voxels, truncated
 from ctplatform.series import index_folder
-from ctplatform.stack import MIN_SLICES, choose, read_series
+from ctplatform.stack import MIN_SLICES, choose, read_pixels, stack
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 OTHER_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -183,14 +183,21 @@ def _read_dicom(path: Path, series_uid: str | None) -> Raw:
                 code="no-usable-series",
             )
         notes.append(f"{len(passed)} other series in the folder passed over")
-    image, series_notes = read_series(series)
-    return _raw(image, notes=[*notes, *series_notes], source=series.source)
+    grid = stack(series)
+    return Raw(
+        values_ZYX=read_pixels(grid),
+        spacing=grid.spacing,
+        origin=grid.origin,
+        direction=grid.direction,
+        notes=(*notes, *grid.notes),
+        source=series.source,
+    )
 
 
 def _read_nifti(path: Path) -> Raw:
     header = read_header(path)
     return Raw(
-        values_ZYX=read_pixels(path, header),
+        values_ZYX=read_voxels(path, header),
         spacing=header.spacing,
         origin=header.origin,
         direction=header.direction,
@@ -274,4 +281,6 @@ def _finish(raw: Raw) -> Volume:
     image.SetSpacing(raw.spacing)
     image.SetOrigin(raw.origin)
     image.SetDirection(raw.direction)
-    return Volume(image=sitk.DICOMOrient(image, "LPS"), notes=(*raw.notes, *notes), source=raw.source)
+    if sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()) != "LPS":
+        image = sitk.DICOMOrient(image, "LPS")
+    return Volume(image=image, notes=(*raw.notes, *notes), source=raw.source)
