@@ -21,7 +21,7 @@ from pydicom.datadict import tag_for_keyword
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
     "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel",
+    "Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "SliceThickness", "ConvolutionKernel",
     "Manufacturer", "GantryDetectorTilt",
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
@@ -62,6 +62,7 @@ class Slice:
     shape: tuple[int, int]
     frames: int
     compressed: bool
+    whole_hu: bool  # slope and intercept are whole numbers
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,9 @@ def _slice(file: Path, data: pydicom.Dataset) -> Slice:
         pixel_spacing=_numbers(data, "PixelSpacing", 2),
         shape=(rows, columns),
         frames=int(data.get("NumberOfFrames") or 1),
+        whole_hu=all(
+            v.is_integer() for k in ("RescaleSlope", "RescaleIntercept") for v in _numbers(data, k, 1)
+        ),
         compressed=syntax is not None and (syntax.is_compressed or syntax.is_deflated),
     )
 

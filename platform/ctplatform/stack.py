@@ -138,7 +138,7 @@ def stack(series: Series) -> Stack:
 
 
 def read_pixels(grid: Stack) -> np.ndarray:
-    """Pixels of a stack in HU, [z, y, x]: int16, or int32 or float32 where int16 cannot hold them.
+    """Pixels of a stack in HU, [z, y, x]: int16, or int32 or float32 where int16 does not hold them.
 
     Raises:
         ScanError: truncated or unreadable pixels.
@@ -166,6 +166,8 @@ def read_pixels(grid: Stack) -> np.ndarray:
 def _decode(files: Sequence[str], slices: Sequence[Slice]) -> np.ndarray:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
+    if not all(s.whole_hu for s in slices):  # else the type of the first slice cuts the others' fractions off
+        reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
         return sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError:
@@ -176,7 +178,7 @@ def _decode(files: Sequence[str], slices: Sequence[Slice]) -> np.ndarray:
             with quiet_pydicom():
                 data = pydicom.dcmread(file)
                 slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
-                arrays.append(np.rint(data.pixel_array * slope + intercept).astype(np.int32))
+                arrays.append((data.pixel_array * slope + intercept).astype(np.float32))
         except Exception:  # pydicom and its decoders raise many kinds
             raise _undecodable(header) from None
     return np.stack(arrays)

@@ -184,6 +184,23 @@ class TestHounsfieldUnits:
         assert measured
         assert shown[0] <= int(measured.group(1)) <= shown[1]
 
+    def test_rescale_slope_that_is_no_whole_number(self, tmp_path: Path) -> None:
+        doubled = with_array(chest(), 2 * (array(chest()) + 1024) - 1024)
+        write_dicom_series(
+            doubled, tmp_path / "s", header={"RescaleSlope": "0.5", "RescaleIntercept": "-1024"}
+        )
+        assert np.array_equal(array(read_volume(tmp_path / "s").image), array(chest()))
+
+    @pytest.mark.parametrize("other", ["-924", "-923.6"])
+    def test_rescale_that_differs_between_slices(self, series: Path, tmp_path: Path, other: str) -> None:
+        shifted = with_array(chest(), array(chest()) - 100)
+        uid = str(pydicom.dcmread(series / "0001.dcm").SeriesInstanceUID)
+        header = {"RescaleIntercept": other, "SeriesInstanceUID": uid}
+        write_dicom_series(shifted, tmp_path / "shifted", header=header)
+        for k in (2, 9, 10, 20):
+            shutil.move(tmp_path / "shifted" / f"{k:04d}.dcm", series / f"{k:04d}.dcm")
+        assert np.array_equal(array(read_volume(series).image), array(chest()))
+
     def test_a_series_without_rescale_is_refused(self, series: Path) -> None:
         edit(series, RescaleIntercept=0)
         assert code_of(series) == "not-hu"
