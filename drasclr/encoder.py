@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from drasclr import trunk
 from drasclr.condconv import ConditionedConv3d, Groups
 from drasclr.norm import GroupNormELU, NormELU
 
@@ -144,9 +145,46 @@ class Encoder(nn.Module):
             planes = locations_G3[:, :, None, None, None].expand(-1, -1, *x_BCDHW.shape[2:])
             x_BCDHW = torch.cat([x_BCDHW, planes.to(x_BCDHW.dtype)], dim=1)
         x = x_BCDHW if groups.one_each else channels_last(x_BCDHW)
+        on_cpu = x.device.type == "cpu" and self.norm == "batch" and not groups.one_each and len(x) > 0
+        on_cpu = on_cpu and not torch.is_autocast_enabled("cpu")
+        if on_cpu and self.training and x.dtype == torch.float32:
+            return self._train_on_cpu(x, locations_G3, groups)
+        if on_cpu and not self.training and not torch.is_grad_enabled():
+            return trunk.infer(x, self._stack(groups), self._tensors(locations_G3, statistics=True)).flatten(
+                1
+            )
         for layer in self.layers:
             x = layer(x, locations_G3, groups)
         return x.flatten(1)
+
+    def _train_on_cpu(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+        y, statistics = trunk.train(
+            x_BCDHW, self._stack(groups), self._tensors(locations_G3, statistics=False)
+        )
+        for (stride, layer), (mean, variance) in zip(self.stages(), statistics, strict=True):
+            assert isinstance(layer.norm, NormELU)
+            layer.norm.track(mean, variance, count=x_BCDHW[:, 0].numel() // stride**3)
+        return y.flatten(1)
+
+    def _stack(self, groups: Groups) -> trunk.Stack:
+        layers = [layer for _, layer in self.stages()]
+        return trunk.Stack(tuple(layer.conv.stride for layer in layers), layers[0].norm.eps, groups.counts)
+
+    def _tensors(self, locations_G3: Tensor, *, statistics: bool) -> list[tuple[Tensor, ...]]:
+        tensors = []
+        for _, layer in self.stages():
+            norm = layer.norm
+            own: list[Tensor | None] = [
+                layer.conv.kernels(locations_G3),
+                layer.conv.bias,
+                norm.weight,
+                norm.bias,
+            ]
+            if statistics:
+                assert isinstance(norm, NormELU)
+                own += [norm.running_mean, norm.running_var]
+            tensors.append(tuple(tensor for tensor in own if tensor is not None))
+        return tensors
 
 
 def channels_last(x_BCDHW: Tensor) -> Tensor:

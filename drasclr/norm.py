@@ -1,9 +1,8 @@
-"""Batch normalisation followed by ELU, accurate and fast in the channels-last layout, and its recalibration."""
+"""Normalisation followed by ELU, and recalibration of running statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +13,20 @@ class NormELU(nn.BatchNorm3d):
     """BatchNorm3d, then ELU. Same parameters, buffers and results as the two modules one after the other.
 
     On the CPU, torch sums the statistics of a channels-last tensor naively in single precision, which is wrong by up
-    to 5e-3; here they are merged in double precision.
+    to 5e-3; here such a tensor is normalised in the other layout. (`trunk` keeps the layout and merges in double.)
     """
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """[B, C, D, H, W] -> the same shape and layout."""
+        """[B, C, D, H, W] -> the same shape."""
         if self.training and _needs_care(x_BCDHW):
-            y, mean, variance = _BatchNormELU.apply(x_BCDHW, self.weight, self.bias, self.eps)
-            self._track(mean, variance, count=x_BCDHW.numel() // x_BCDHW.shape[1])
-            return y
+            x_BCDHW = x_BCDHW.contiguous()
         return F.elu(super().forward(x_BCDHW), inplace=True)
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
+    def track(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
+        """Update the running statistics by mean and biased variance of a batch with `count` values a channel."""
+        if count < 2:
+            raise ValueError("batch normalisation needs more than one patch in training; add patches or call eval()")
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -81,37 +81,3 @@ def _needs_care(x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last_3d)
         and x[0, 0].numel() > 1
     )
-
-
-def _statistics(x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance a channel, float64: per image row in single, over the rows in double precision."""
-    batch, channels, depth, height, width = x_BCDHW.shape
-    rows = x_BCDHW.permute(0, 2, 3, 4, 1).reshape(batch * depth, height * width * channels)
-    mean, variance = torch.batch_norm_update_stats(rows, None, None, 0.0)
-    mean = mean.double().view(-1, channels)
-    variance = variance.double().view(-1, channels)
-    grand = mean.mean(0)
-    return grand, (variance + (mean - grand) ** 2).mean(0)
-
-
-class _BatchNormELU(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean64, variance64 = _statistics(x)
-        mean, variance = mean64.float(), variance64.float()
-        y = F.elu_(F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps))
-        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance64 + eps).float(), y)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse, y = ctx.saved_tensors
-        grad = torch.ops.aten.elu_backward(grads[0], 1.0, 1.0, 1.0, True, y)
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
-        )
-        return grad_x, grad_weight, grad_bias, None

@@ -1,0 +1,83 @@
+"""Parts of a batch: every division gives the same result, and single precision stays close to double."""
+
+import copy
+
+import pytest
+import torch
+
+from drasclr import trunk
+from drasclr.encoder import Encoder
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 9, 17, 31])
+def test_cuts_cover_the_samples_and_leave_no_single_one(count):
+    for exponent in range(1, 6):
+        sizes = trunk.cuts(count, 2**exponent)
+        assert sum(sizes) == count
+        assert count == 1 or min(sizes) > 1
+        assert max(sizes) <= 2**exponent + 1
+
+
+@pytest.mark.parametrize("samples", [1, 3, 5])
+def test_boundaries_of_coarse_parts_are_boundaries_of_fine_parts(samples):
+    fine = set(torch.tensor(trunk.cuts(4 * samples + 1, 2)).cumsum(0).tolist())
+    coarse = set(torch.tensor(trunk.cuts(4 * samples + 1, 8)).cumsum(0).tolist())
+    assert coarse <= fine
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.manual_seed(3)
+    return Encoder(experts=3).train()
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 2)])
+def test_gradients_and_running_statistics_in_single_precision(encoder, shape):
+    places, samples = shape
+    exact = copy.deepcopy(encoder).double()
+    fast = copy.deepcopy(encoder)
+    patches = torch.rand(places, samples, 1, 32, 32, 32) * 2 - 1
+    locations = torch.rand(places, 3) * 2 - 1
+    probe = torch.randn(places, samples, 128)
+    x, x64 = patches.clone().requires_grad_(), patches.double().requires_grad_()
+    (fast.grouped(x, locations) * probe).sum().backward()
+    (exact.grouped(x64, locations.double()) * probe.double()).sum().backward()
+    assert (x.grad.double() - x64.grad).norm() < 1e-4 * x64.grad.norm()
+    for (name, parameter), want in zip(fast.named_parameters(), exact.parameters(), strict=True):
+        if want.grad is None:
+            assert parameter.grad is None
+        elif name.endswith("conv.bias"):  # normalisation takes every bias away: its gradient is rounding only
+            assert parameter.grad.norm() < 1e-3
+        else:
+            assert (parameter.grad.double() - want.grad).norm() < 1e-4 * want.grad.norm(), name
+    for (name, buffer), want in zip(fast.named_buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(buffer.double(), want.double(), rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_small_parts_give_the_same_as_one_part(encoder, monkeypatch):
+    patches, locations = torch.rand(2, 5, 1, 32, 32, 32) * 2 - 1, torch.rand(2, 3) * 2 - 1
+    results = []
+    for values in (1 << 19, 1 << 26):
+        monkeypatch.setattr(trunk, "PART_VALUES", values)
+        model = copy.deepcopy(encoder)
+        features = model.grouped(patches, locations)
+        features.square().sum().backward()
+        results.append((features.detach(), model.layers[0].conv.weight.grad))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        results[0][1], results[1][1], rtol=1e-3, atol=1e-3 * results[1][1].abs().max().item()
+    )
+
+
+def test_folded_inference_equals_evaluation_with_gradients(encoder):
+    model = copy.deepcopy(encoder)
+    patches, locations = torch.rand(9, 1, 32, 32, 32) * 2 - 1, torch.rand(2, 3)[[0, 1, 1, 0, 0, 1, 0, 0, 0]]
+    model(patches, locations)  # running statistics other than the initial ones
+    model.eval()
+    expected = model(patches, locations).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(patches, locations), expected, rtol=0, atol=2e-6)
+        model.double()
+        patches, locations = patches.double(), locations.double()
+        folded = model(patches, locations)
+    torch.testing.assert_close(folded, model(patches, locations), rtol=0, atol=1e-10)
