@@ -12,6 +12,7 @@ import numpy as np
 from ctplatform.statistics import Targets
 
 FOLDS = 4
+NEWTON_STEPS = 50  # of which some five are taken
 
 
 class Probe(Protocol):
@@ -138,26 +139,34 @@ def _threshold_loss(score_N: np.ndarray, level_N: np.ndarray, thresholds: np.nda
 def _fit_cumulative(
     x_NK: np.ndarray, level_N: np.ndarray, classes: int, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.optimize import minimize
-
+    """Weights and thresholds by damped Newton steps; the loss is strictly convex."""
     count, width = x_NK.shape
     above_NT = level_N[:, None] > np.arange(classes - 1)
     share_T = (above_NT.sum(0) + 0.5) / (count + 1)
-    if classes == 1:
-        return np.zeros(width), np.zeros(0)
+    anchor = np.concatenate([np.zeros(width), -np.log(share_T / (1 - share_T))])
+    # The thresholds are held gently too: a class that a fold lacks must not send one to infinity.
+    hold = np.concatenate([np.full(width, penalty), np.full(classes - 1, 1e-3)])
+    sign_NT = np.where(above_NT, -1.0, 1.0)
 
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, thresholds = parameters[:width], parameters[width:]
-        margin_NT = (x_NK @ weights)[:, None] - thresholds
-        value = np.logaddexp(0, np.where(above_NT, -1, 1) * margin_NT).sum() / count
-        slope_NT = (1 / (1 + np.exp(-np.clip(margin_NT, -500, 500))) - above_NT) / count
-        # The thresholds are held gently too: a class seen once or not at all in a fold must not send one to infinity.
-        anchor = thresholds - start[width:]
-        gradient = np.concatenate(
-            [x_NK.T @ slope_NT.sum(1) + penalty * weights, -slope_NT.sum(0) + 1e-3 * anchor]
-        )
-        return value + penalty / 2 * weights @ weights + 5e-4 * anchor @ anchor, gradient
+    def value(parameters: np.ndarray) -> float:
+        margin_NT = (x_NK @ parameters[:width])[:, None] - parameters[width:]
+        return np.logaddexp(0, sign_NT * margin_NT).sum() / count + hold @ np.square(parameters - anchor) / 2
 
-    start = np.concatenate([np.zeros(width), -np.log(share_T / (1 - share_T))])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
-    return found[:width], np.sort(found[width:])
+    here, parameters = value(anchor), anchor
+    for _ in range(NEWTON_STEPS):
+        margin_NT = (x_NK @ parameters[:width])[:, None] - parameters[width:]
+        chance_NT = 1 / (1 + np.exp(-np.clip(margin_NT, -500, 500)))
+        slope_NT, bend_NT = (chance_NT - above_NT) / count, chance_NT * (1 - chance_NT) / count
+        gradient = np.concatenate([x_NK.T @ slope_NT.sum(1), -slope_NT.sum(0)]) + hold * (parameters - anchor)
+        hessian = np.diag(hold)
+        hessian[:width, :width] += x_NK.T @ (bend_NT.sum(1)[:, None] * x_NK)
+        hessian[:width, width:] -= x_NK.T @ bend_NT
+        hessian[width:, :width] = hessian[:width, width:].T
+        hessian[width:, width:] += np.diag(bend_NT.sum(0))
+        step, size = np.linalg.solve(hessian, gradient), 1.0
+        while (there := value(parameters - size * step)) > here and size > 1e-4:
+            size /= 2
+        if here - there < 1e-10:
+            break
+        here, parameters = there, parameters - size * step
+    return parameters[:width], np.sort(parameters[width:])

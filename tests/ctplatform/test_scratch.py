@@ -47,10 +47,10 @@ def test_learns_density_from_patches(world):
 def test_other_losses_go_down_too(world, task):
     workspace, cohort, pool = world
     subjects, targets = side(cohort, read_split(workspace).train, task)
-    model = fit(task, subjects, targets, pool, steps=12)
+    model = fit(task, subjects, targets, pool, steps=8)
     predicted = model.predict(pool, subjects[:6])
     assert np.isfinite(predicted).all()
-    assert np.mean(model.losses_[-4:]) < np.mean(model.losses_[:4])
+    assert np.mean(model.losses_[-3:]) < np.mean(model.losses_[:3])
 
 
 def test_the_seed_fixes_everything(world):
