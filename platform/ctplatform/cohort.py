@@ -114,13 +114,10 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
     problems += _check_paths(numbers, paths, series_uids)
     if problems:
         raise _problems(csv_path, problems)
-    base = "" if _URI.match(str(csv_path)) else str(Path(csv_path).expanduser().absolute().parent)
-    if not base:
-        base = str(csv_path).rsplit("/", 1)[0]
     table: dict[str, Any] = {
         "scan_id": scan_ids,
         "subject_id": subject_ids,
-        "path": [_resolve(path, base) for path in paths],
+        "path": [_resolve(path, str(csv_path)) for path in paths],
         "series_uid": series_uids,
     }
     for name, values in columns.items():
@@ -249,10 +246,16 @@ def _problems(csv_path: str | Path, problems: Sequence[str]) -> CohortError:
     )
 
 
-def _resolve(path: str, base: str) -> str:
+def _resolve(path: str, csv_path: str) -> str:
+    """A path of the table as seen from anywhere."""
     if _URI.match(path) or os.path.isabs(path) or path.startswith("~"):
         return os.path.expanduser(path)
-    return f"{base}/{path}" if _URI.match(base) else os.path.normpath(os.path.join(base, path))
+    if _URI.match(csv_path):  # options of the store, such as its endpoint, hold for the scans too
+        table, mark, options = csv_path.partition("?")
+        return f"{table.rsplit('/', 1)[0]}/{path}{mark}{options}"
+    return os.path.normpath(
+        os.path.join(os.path.dirname(os.path.abspath(os.path.expanduser(csv_path))), path)
+    )
 
 
 def _labels(values: Sequence[str]) -> Sequence[Any]:

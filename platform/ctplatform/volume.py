@@ -115,6 +115,12 @@ def _local_copy(path: str) -> Iterator[Path]:
         return
     import pyarrow.fs as pafs
 
+    if volume_suffix(Path(path.partition("?")[0])) in (".nhdr", ".mhd"):
+        raise ScanError(
+            "a header with a separate data file cannot be read from an object store",
+            "Store the scan as one file: .nii.gz, .nrrd or .mha",
+            code="unknown-format",
+        )
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
         try:
             remote, inner = pafs.FileSystem.from_uri(path.rstrip("/"))
