@@ -182,3 +182,29 @@ def test_test_labels_do_not_reach_the_fit(tmp_path):
         a, b = (run_trial(s, cell).predictions for s in (shared, other))
         assert a["prediction"].tolist() == b["prediction"].tolist()
         assert a["target"].tolist() != b["target"].tolist()
+
+
+def test_a_trial_that_fails_leaves_the_others_and_says_why(tmp_path, ray_local):
+    """Without shards nothing can be trained from scratch; with them, the next run does just that trial."""
+    workspace, cohort = build(tmp_path, subjects=24)
+    shards = [(name, workspace.read_bytes("patches", name)) for name in workspace.list("patches")]
+    workspace.delete("patches")
+    small = recipe(
+        initialisations=["density", "scratch"], tasks=["emphysema_extent"], seeds=1, fractions=[1.0]
+    )
+    summary = sweep(workspace, cohort, small, run=RUN)
+    assert (summary.trials, summary.executed) == (1, 1)
+    assert "trial emphysema_extent-scratch-1-0 failed: scan" in summary.messages[0]
+    assert "has no shard" in summary.messages[0]
+    for name, data in shards:
+        workspace.write_bytes(data, "patches", name)
+    again = sweep(workspace, cohort, small, run=RUN)
+    assert (again.trials, again.executed, again.messages) == (2, 1, ())
+
+
+def test_an_initialisation_without_embeddings_is_skipped(tmp_path):
+    workspace, cohort = build(tmp_path, with_shards=False)
+    workspace.delete("embeddings", RUN, "patients-random.parquet")
+    shared, messages = assemble(workspace, cohort, recipe(), run=RUN)
+    assert set(shared.problems["survival"].features) == {"drasclr", "density"}
+    assert "initialisation random is skipped" in messages[0]
