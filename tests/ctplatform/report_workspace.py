@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from ctplatform import ledger
+from ctplatform import ledger, shards
 from ctplatform.workspace import Workspace
 
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -31,6 +31,7 @@ def write_workspace(
     rng = np.random.default_rng(seed)
     truth = write_scans(workspace, subjects=subjects, rng=rng)
     write_pretraining(workspace, run, rng)
+    write_embeddings(workspace, run, rng)
     write_evaluation(workspace, run, truth, rng)
 
 
@@ -183,6 +184,30 @@ def write_pretraining(workspace: Workspace, run: str, rng: np.random.Generator, 
     workspace.write_bytes(text.encode(), "pretrain", run, "metrics.jsonl")
     card = {"spacing_mm": 1.0, "hu_window": [-1024, 240], "patch_size": 32, "atlas_hash": "9f8e7d6c5b4a"}
     workspace.write_json(card, "pretrain", run, "card.json")
+
+
+def write_embeddings(workspace: Workspace, run: str, rng: np.random.Generator, *, locations: int = 5) -> None:
+    """Patient vectors that know the density, and shards of small patches with as many holes."""
+    rows = ledger.read_ledger(workspace)
+    rows = rows[rows["state"].isin(["accepted", "flagged"])]
+    weights = rng.normal(size=16)
+    vectors = [(10 + 8 * laa * weights + rng.normal(0, 0.3, 16)).astype(np.float32) for laa in rows["laa950"]]
+    table = pa.table({"scan_id": rows["scan_id"], "subject_id": rows["subject_id"], "vector": vectors})
+    workspace.write_table(table, "embeddings", run, "patients-drasclr.parquet")
+    for row in rows.itertuples():
+        hu = rng.normal(-850, 30, (locations, 16, 16, 16))
+        hu[rng.random(hu.shape) < row.laa950] = -980
+        patches = {
+            "scan_id": [row.scan_id] * locations,
+            "subject_id": [row.subject_id] * locations,
+            "block": [0] * locations,
+            "location": list(range(locations)),
+            "home": [True] * locations,
+            "inside": [1.0] * locations,
+            "patch": [patch.astype("<i2").tobytes() for patch in hu],
+        }
+        table = pa.Table.from_pydict(patches, schema=shards.SCHEMA)
+        workspace.write_table(table, shards.FOLDER, f"{row.scan_id}.parquet")
 
 
 def write_evaluation(workspace: Workspace, run: str, truth: pd.DataFrame, rng: np.random.Generator) -> None:

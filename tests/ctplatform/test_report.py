@@ -18,7 +18,17 @@ from scipy.stats import binomtest
 from ctplatform.cli import parser
 from ctplatform.config import load_recipe
 from ctplatform.errors import StageError
-from ctplatform.report import ReportPaths, build_report, cohort, gallery, quality, summary, survival, words
+from ctplatform.report import (
+    ReportPaths,
+    build_report,
+    cohort,
+    gallery,
+    nearest,
+    quality,
+    summary,
+    survival,
+    words,
+)
 from ctplatform.report.commands import command
 from ctplatform.report.inputs import read_inputs
 from ctplatform.report.provenance import _elapsed
@@ -28,7 +38,7 @@ from tests.ctplatform.report_workspace import write_workspace
 RUN = "demo-1a2b"
 SECTIONS = (
     *("summary", "cohort", "quality", "gallery", "pretraining"),
-    *("efficiency", "comparisons", "scatter", "survival", "provenance"),
+    *("efficiency", "comparisons", "scatter", "survival", "nearest", "provenance"),
 )
 BROWSER_ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -159,7 +169,9 @@ def test_charts_and_tables_are_files_too(report, page, world):
 
 
 def test_the_same_workspace_gives_the_same_page(world, recipe, html, tmp_path):
-    again = copied(world, tmp_path, "scans", "splits.json", "atlas", "pretrain", "evaluation")
+    again = copied(
+        world, tmp_path, "scans", "splits.json", "atlas", "pretrain", "evaluation", "embeddings", "patches"
+    )
     other = Path(build_report(again, recipe, run=RUN).html).read_text(encoding="utf-8")
 
     def without_time(text: str) -> str:
@@ -427,6 +439,28 @@ def test_risk_groups_are_even_and_ordered(n, groups):
     assert grouped.p < 0.01
 
 
+def test_neighbours_are_the_nearest_other_subjects():
+    angles = np.array([0, 1, 2, 4, 8, 16, 90, 180, 270.0])
+    vectors = np.stack([np.cos(np.radians(angles)), np.sin(np.radians(angles))], axis=1)
+    unit = vectors @ vectors.T
+    subjects = np.array(["a", "a", "b", "b", "c", "d", "e", "f", "g"])
+    picked = nearest.neighbours(unit, subjects)
+    assert picked[0].tolist() == [2, 4, 5, 6]  # not the subject's other scan, and one scan of b only
+    assert all(subjects[i] not in subjects[row] for i, row in enumerate(picked))
+
+
+def test_likeness_sees_what_the_vectors_know():
+    rng = np.random.default_rng(0)
+    laa = rng.uniform(0, 0.4, 60)
+    subjects = np.arange(60).astype(str)
+    knowing = np.stack([laa, rng.normal(0, 0.01, 60)], axis=1)
+    for vectors, alike in ((knowing, True), (rng.normal(size=(60, 8)), False)):
+        order = nearest.neighbours(nearest.similarities(vectors), subjects)
+        near, far = nearest.likeness(laa, order)
+        assert (near[2] < far[1]) == alike
+        assert near[1] <= near[0] <= near[2]
+
+
 def test_numbers_at_risk_are_counted_from_the_times(world, recipe):
     inputs = read_inputs(world, recipe, run=RUN)
     rows = inputs.predictions.query("task == 'survival' and initialisation == 'drasclr' and fraction == 1.0")
@@ -524,7 +558,7 @@ def test_the_page_in_a_browser(browser, report, width, scheme):
         tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-        assert tab.evaluate("document.images.length") == 5
+        assert tab.evaluate("document.images.length") == 5 + 3
         assert tab.evaluate(broken) == 0
         # Words inside the charts stay readable, and no chart is empty or sticks out.
         smallest = """Math.min(...[...document.querySelectorAll('.panel svg')].flatMap(svg => {

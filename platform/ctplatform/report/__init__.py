@@ -59,6 +59,7 @@ def compose(inputs: Inputs) -> Page:
         comparisons,
         efficiency,
         gallery,
+        nearest,
         pretraining,
         provenance,
         quality,
@@ -78,6 +79,7 @@ def compose(inputs: Inputs) -> Page:
         comparisons,
         scatter,
         survival,
+        nearest,
         provenance,
     )
     parts = [module.section(inputs) for module in order]
