@@ -1,29 +1,31 @@
-"""Compare the phantom's lung tissue with real tissue, and draw the figures of docs/explanation/phantom.md.
+"""Compare the phantom with real tissue and real CTs, and draw the figure of docs/explanation/phantom.md.
 
-    python tests/benchmarks/phantom_calibration.py [--patches EmphysemaPatches.mat] [--real-ct FOLDER] [--images FOLDER]
+    python tests/benchmarks/phantom_calibration.py [--patches EmphysemaPatches.mat] [--real-ct FOLDER] [--image FILE]
 
-The patches are the emphysema patches of the Chest Imaging Platform (31 x 31 pixels, HU, six classes), which come with no
-pixel size; 0.65 mm is assumed. The phantom is rendered at that size in small blocks of lung; patches are classed by its truth.
-Prints Markdown tables; writes figures only where --images is given.
+The patches are the emphysema patches of the Chest Imaging Platform (31 x 31 pixels, HU, six classes), which come with
+no pixel size; 0.65 mm is assumed. The phantom is rendered at that size in small blocks of lung; patches are classed by
+its truth. Prints Markdown tables; the figure is written only where --image is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
-from ctplatform.config import PhantomConfig
+from ctplatform.config import LungsConfig, PhantomConfig
+from ctplatform.lungs import make_segmenter
 from ctplatform.phantom import make_subject
 from ctplatform.phantom.disease import CENTRILOBULAR, PANLOBULAR, PARASEPTAL
 from ctplatform.phantom.grid import Box
 from ctplatform.phantom.person import KERNEL_SIGMA_MM, draw, stream
 from ctplatform.phantom.scene import Scene
 from ctplatform.phantom.texture import noise
+from ctplatform.volume import read_volume
 
 PIXEL_MM, PATCH = 0.65, 31
 TISSUE_HU = -700
@@ -76,28 +78,37 @@ def real_patches(path: Path) -> dict[str, np.ndarray]:
     return {name: cells[0, i].transpose(2, 0, 1) for i, name in enumerate(CLASSES)}
 
 
-def phantom_patches(indices: Iterable[int], *, seed: int = 0, blocks: int = 6) -> dict[str, np.ndarray]:
-    """Patches of the phantom at the pixel size of the real ones, classed by the truth within the lung."""
+def phantom_patches(indices: Iterable[int], *, seed: int = 0, blocks: int = 5) -> dict[str, np.ndarray]:
+    """Patches of the phantom at the pixel size of the real ones, classed by the truth within the lung.
+
+    Blocks lie anywhere in the lungs, and as often around a voxel of each disease that the subject has.
+    """
     found: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
+    size = np.array([5 * PATCH, 5 * PATCH, 9])
     for index in indices:
-        drawn = draw(index, seed=seed, spacing_mm=1.8)
+        drawn = draw(index, seed=seed, spacing_mm=3.0)
         scene = Scene.build(drawn)
         rng = stream(seed, index, "blocks")
-        lung = np.argwhere(scene.shapes.lungs > 2)[:, ::-1]
-        for _ in range(blocks):
-            middle = scene.frame.coarse.start + lung[rng.integers(len(lung))] * scene.frame.coarse.spacing
-            size = np.array([5 * PATCH, 5 * PATCH, 9])
+        whole = scene.field_of_view()
+        overview = scene.render(whole)
+        places = [np.argwhere(overview.lungs > 0)]
+        for bit in (CENTRILOBULAR, PANLOBULAR, PARASEPTAL):
+            ill = np.argwhere((overview.disease & bit) > 0)
+            if len(ill) > 1500:
+                places.append(ill)
+        for k in range(blocks * len(places)):
+            choice = places[k % len(places)]
+            middle = whole.start + choice[rng.integers(len(choice))][::-1] * whole.spacing
             box = Box(middle - size * PIXEL_MM / 2, np.full(3, PIXEL_MM), size)
             rendered = scene.render(box)
-            hu = rendered.hu + noise(
-                box, scanner=drawn.scanner, sigma_mm=KERNEL_SIGMA_MM[drawn.scanner.kernel], rng=rng
-            )
+            sigma = KERNEL_SIGMA_MM[drawn.scanner.kernel]
+            hu = rendered.hu + noise(box, scanner=drawn.scanner, sigma_mm=sigma, rng=rng)
             hu += drawn.scanner.offset_hu
             for patch, lungs, bits in zip(*(tiles(a[4]) for a in (hu, rendered.lungs, rendered.disease))):
                 name = classify(lungs, bits)
                 if name:
                     found[name].append(np.rint(patch))
-    return {name: np.array(list_) for name, list_ in found.items()}
+    return {name: np.array(patches) for name, patches in found.items()}
 
 
 def tiles(plane_YX: np.ndarray) -> np.ndarray:
@@ -148,3 +159,137 @@ def table(real: dict[str, np.ndarray], phantom: dict[str, np.ndarray]) -> str:
                 f"| {s['length']:.2f} | {s['bright']:.3f} |"
             )
     return "\n".join(lines)
+
+
+REAL_SCANS = {
+    "LIDC-IDRI-0001": "lidc_0001/cxr.nii.gz",
+    "Lung-PET-CT-Dx A0001": "lung_dx_a0001/dicom",
+    "Lung-PET-CT-Dx A0002": "lung_dx_a0002/dicom",
+    "4D-Lung 113": "4dlung_113/dicom",
+    "pyradiomics lung2": "pyradiomics_lung/lung2_image.nrrd",
+}
+
+
+def scan_statistics(image: sitk.Image, lungs: sitk.Image) -> dict[str, float]:
+    """Volume and density of the lungs, and the tissue statistics of 20 mm squares inside them."""
+    hu = sitk.GetArrayFromImage(image)
+    labels = sitk.Resample(lungs, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    mask = sitk.GetArrayFromImage(labels) > 0
+    values = hu[mask]
+    dx, dy, dz = image.GetSpacing()
+    n = max(5, round(20 / dx))
+    share = ndimage.uniform_filter(mask.astype(np.float32), (1, n, n))
+    centres = np.argwhere(share > 0.98)
+    rng = np.random.default_rng(0)
+    patches = []
+    for z, y, x in centres[rng.integers(len(centres), size=300)]:
+        patch = hu[z, y - n // 2 : y - n // 2 + n, x - n // 2 : x - n // 2 + n]
+        if patch.shape == (n, n):
+            patches.append(patch)
+    tissue = tissue_statistics(np.array(patches), pixel_mm=dx)
+    return {
+        "volume_l": float(mask.sum() * dx * dy * dz / 1e6),
+        "mean": float(values.mean()),
+        "laa950": float((values < -950).mean()),
+        "perc15": float(np.percentile(values, 15)),
+        "tissue_mean": tissue["mean"],
+        "tissue_sd": tissue["sd"],
+        "length": tissue["length"],
+        "bright": tissue["bright"],
+    }
+
+
+def scan_table(folder: Path | None, *, subjects: int) -> str:
+    """Real scans one by one, then the median and 5-95% range of phantom subjects at the demo's spacing."""
+    lines = [
+        "| scan | voxel (mm) | volume (L) | mean (HU) | LAA-950 | Perc15 (HU) | tissue mean | tissue SD "
+        "| autocorrelation length (mm) | above -700 HU |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    forms = ("{:.1f}", "{:.0f}", "{:.3f}", "{:.0f}", "{:.0f}", "{:.0f}", "{:.2f}", "{:.3f}")
+    segment = make_segmenter(LungsConfig())
+    for name, place in REAL_SCANS.items() if folder else ():
+        image = read_volume(str(folder / place)).image
+        row = scan_statistics(image, segment(image).labels)
+        voxel = " x ".join(f"{s:.2f}" for s in image.GetSpacing())
+        lines.append(
+            " | ".join([f"| {name}", voxel, *(f.format(v) for f, v in zip(forms, row.values()))]) + " |"
+        )
+    groups: dict[str, list[list[float]]] = {"extent below 2%": [], "extent above 10%": []}
+    for index in range(subjects):
+        subject = make_subject(index, config=PhantomConfig(subjects=subjects))
+        extent = float(subject.labels["emphysema_extent"])
+        if 0.02 <= extent <= 0.10:
+            continue
+        image, lungs = (sitk.DICOMOrient(i, "LPS") for i in (subject.image, subject.lungs))
+        group = "extent below 2%" if extent < 0.02 else "extent above 10%"
+        groups[group].append(list(scan_statistics(image, lungs).values()))
+    for group, rows in groups.items():
+        low, middle, high = np.percentile(rows, (5, 50, 95), axis=0)
+        cells = [
+            f"{f.format(m)} ({f.format(a)} to {f.format(b)})" for f, a, m, b in zip(forms, low, middle, high)
+        ]
+        lines.append(
+            " | ".join([f"| phantom, {group}, n = {len(rows)}", "about 1.8 x 1.8 x 2.3", *cells]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def picture(folder: Path, target: Path) -> None:
+    """Axial and coronal slices: real CTs on the left, phantoms on the right, sampled to about 1.8 mm alike."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = []
+    for name in ("LIDC-IDRI-0001", "4D-Lung 113"):
+        image = read_volume(str(folder / REAL_SCANS[name])).image
+        image = sitk.Shrink(image, [max(1, round(1.8 / s)) for s in image.GetSpacing()])
+        columns.append((f"real: {name}", image))
+    for index, text in ((5, "almost none"), (2, "mild"), (1, "severe")):
+        subject = make_subject(index, config=PhantomConfig())
+        extent = float(subject.labels["emphysema_extent"])
+        columns.append((f"phantom: {text} ({100 * extent:.0f}%)", sitk.DICOMOrient(subject.image, "LPS")))
+    figure, axes = plt.subplots(2, len(columns), figsize=(3.1 * len(columns), 5.4), facecolor="black")
+    for column, (title, image) in enumerate(columns):
+        hu = np.maximum(sitk.GetArrayFromImage(image), -1024)
+        sx, sy, sz = image.GetSpacing()
+        tissue = np.argwhere(hu > -300)
+        low, high = (
+            np.percentile(tissue, 0.5, axis=0).astype(int),
+            np.percentile(tissue, 99.5, axis=0).astype(int),
+        )
+        z, y = (int(low[a] + f * (high[a] - low[a])) for a, f in ((0, 0.52), (1, 0.45)))
+        rows, cols = slice(max(low[1] - 6, 0), high[1] + 14), slice(max(low[2] - 6, 0), high[2] + 6)
+        view = {"cmap": "gray", "vmin": -1024, "vmax": 240}
+        axes[0, column].imshow(hu[z, rows, cols], aspect=sy / sx, **view)
+        axes[1, column].imshow(hu[::-1, y, cols], aspect=sz / sx, **view)
+        axes[0, column].set_title(title, color="white", fontsize=9)
+    for ax in axes.ravel():
+        ax.axis("off")
+    figure.tight_layout(pad=0.3)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=84, facecolor="black")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--patches", type=Path, help="EmphysemaPatches.mat")
+    parser.add_argument("--real-ct", type=Path, help="folder of real CTs")
+    parser.add_argument("--image", type=Path, help="where to write the figure; needs --real-ct")
+    parser.add_argument("--subjects", type=int, default=16, help="phantom subjects to render")
+    options = parser.parse_args()
+    if options.image:
+        if not options.real_ct:
+            parser.error("--image shows real CTs beside the phantom: give --real-ct as well")
+        picture(options.real_ct, options.image)
+    real = real_patches(options.patches) if options.patches else {}
+    print(table(real, phantom_patches(range(options.subjects))), end="\n\n")
+    print(scan_table(options.real_ct, subjects=options.subjects))
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ from ctplatform.phantom import (
     make_subject,
     write_cohort_files,
 )
+from ctplatform.phantom.__main__ import main
 from ctplatform.phantom.drawing import splat, stamp_ellipsoids
 from ctplatform.phantom.grid import Box, resample
 from ctplatform.phantom.labels import Truth, clinical, hazard_per_year
@@ -242,6 +243,20 @@ def test_subjects_written_one_by_one_make_the_same_cohort(
     pd.testing.assert_frame_equal(apart.drop(columns="path"), table.iloc[:2].drop(columns="path"))
     name = Path("scans") / "phantom-0001.nii.gz"
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_command_writes_a_cohort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["phantom", str(tmp_path), "--subjects", "2", "--spacing", "6", "--dicom-every", "2"]
+    )
+    main()
+    assert "2 subjects" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "cohort.csv")["path"].tolist() == [
+        "scans/phantom-0000.nii.gz",
+        "scans/phantom-0001",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BASELINE_HAZARD_PER_YEAR = 0.030
+BASELINE_HAZARD_PER_YEAR = 0.050
 HAZARD_LOG_RATIO_AGE_DECADE = 0.45
 HAZARD_LOG_RATIO_EXTENT_TENTH = 0.55
 HAZARD_LOG_RATIO_FEV1_TWENTY = 0.25
@@ -66,7 +66,7 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
     visual_paraseptal = int(np.searchsorted(np.log([0.006, 0.03]), seen_edge))
     breathless = (88 - fev1pp) / 16 + 4 * truth.emphysema + rng.normal(0, 0.7)
     mmrc = int(np.clip(np.floor(breathless + 0.5), 0, 4))
-    rate = 0.40 * np.exp(0.028 * (80 - fev1pp) + 0.25 * truth.airway)
+    rate = 0.45 * np.exp(0.035 * (80 - fev1pp) + 0.25 * truth.airway)
     exacerbations = int(min(rng.poisson(min(rate, 6.0) * rng.gamma(2.0, 0.5)), 12))
     hazard = hazard_per_year(age=truth.age, extent=truth.emphysema, fev1pp=fev1pp)
     death_years = rng.exponential(1 / hazard)

@@ -16,7 +16,7 @@ Kernel = Literal["soft", "medium", "sharp"]
 
 # Standard deviation of the reconstruction kernel's point spread (mm), and noise relative to the soft kernel.
 KERNEL_SIGMA_MM: dict[Kernel, float] = {"soft": 0.60, "medium": 0.46, "sharp": 0.30}
-KERNEL_NOISE: dict[Kernel, float] = {"soft": 1.0, "medium": 1.35, "sharp": 2.1}
+KERNEL_NOISE: dict[Kernel, float] = {"soft": 1.0, "medium": 1.35, "sharp": 2.2}
 PADDING_HU = (-1000, -1024, -2048, -3024)
 
 
@@ -149,12 +149,12 @@ def _person(rng: np.random.Generator, disease: Disease) -> Person:
     # Gas is added or missing at constant tissue mass; about half of the change shows in the height of the lungs.
     squeeze = (1 - 0.16 * breath) * (1 + 0.10 * extent / 0.4)
     flat = 1 - 0.55 * min(extent / 0.4, 1.0)
-    dome = float(rng.uniform(50, 68)) * size * flat * (1 + 0.15 * breath)
+    dome = float(rng.uniform(60, 80)) * size * flat * (1 + 0.15 * breath)
     fat = float(np.clip(rng.gamma(3.0, 6.0), 4, 45))
     return Person(
         age=float(np.clip(rng.normal(63, 8), 45, 85)),
         sex="F" if female else "M",
-        height=float(rng.uniform(268, 292)) * size * squeeze,
+        height=float(rng.uniform(276, 300)) * size * squeeze,
         half_width=float(rng.uniform(128, 139)) * size,
         half_depth=float(rng.uniform(90, 101)) * size * (1 + 0.08 * extent / 0.4),
         roundness=float(rng.uniform(2.1, 2.5)),
@@ -196,8 +196,8 @@ def _scanner(rng: np.random.Generator, *, spacing_mm: float, dicom: bool) -> Sca
     return Scanner(
         spacing=(in_plane, in_plane, slices),
         kernel=kernel,
-        noise_hu=float(rng.uniform(11, 20)) * KERNEL_NOISE[kernel],
-        offset_hu=float(rng.normal(0, 3)),
+        noise_hu=float(rng.uniform(11, 22)) * KERNEL_NOISE[kernel],
+        offset_hu=float(rng.normal(0, 6)),
         padding_hu=int(rng.choice(PADDING_HU)),
         pose_deg=_triple(np.clip(rng.normal(0, (2.0, 2.0, 3.0)), -6, 6)),
         shift_mm=_triple(rng.uniform(-1, 1, 3) * (8, 6, 250)),

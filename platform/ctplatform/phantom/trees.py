@@ -46,7 +46,7 @@ def grow(
         parent = np.repeat(node, 2, axis=0)
         target = groups.mean(axis=1)
         reach = step * rng.uniform(0.8, 1.2, (len(parent), 1))
-        bend = rng.normal(0, 0.10, parent.shape) * np.linalg.norm(target - parent, axis=1, keepdims=True)
+        bend = rng.normal(0, 0.06, parent.shape) * np.linalg.norm(target - parent, axis=1, keepdims=True)
         node = parent + reach * (target - parent) + reach * bend
         starts.append(parent)
         ends.append(node)
