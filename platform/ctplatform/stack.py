@@ -166,6 +166,7 @@ def read_pixels(grid: Stack) -> np.ndarray:
 def _decode(files: Sequence[str], slices: Sequence[Slice]) -> np.ndarray:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
+    reader.SetNumberOfWorkUnits(1)  # a scan is one task, on one core
     if not all(s.whole_hu for s in slices):  # else the type of the first slice cuts the others' fractions off
         reader.SetOutputPixelType(sitk.sitkFloat32)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import locale
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -72,9 +73,7 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
     """
     with contextlib.ExitStack() as scope:
         local = scope.enter_context(_local_copy(str(path)))
-        quiet = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's warnings quote file names
-        scope.callback(sitk.ProcessObject.SetGlobalWarningDisplay, quiet)
+        scope.enter_context(_contained_itk())
         if not local.exists():
             raise ScanError(
                 "there is nothing at the path that the cohort table gives",
@@ -106,6 +105,21 @@ def volume_suffix(path: Path) -> str:
     """The suffix that names a volume format, in lower case; "" for any other file."""
     name = path.name.lower()
     return next((s for s in sorted(VOLUME_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+
+
+@contextlib.contextmanager
+def _contained_itk() -> Iterator[None]:
+    """No warnings of ITK, which quote file names; and the locale as it was, which ITK's readers switch to C and
+    now and then leave there: Python would write text files as ASCII from then on."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    before = locale.setlocale(locale.LC_ALL)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        if locale.setlocale(locale.LC_ALL) != before:
+            locale.setlocale(locale.LC_ALL, before)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from tests.ctplatform.scans import REAL_CT, chest, needs_real_ct, with_array
 
 
 def table(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
