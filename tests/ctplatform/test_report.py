@@ -395,11 +395,24 @@ def test_big_overlays_are_shrunk_into_the_budget(monkeypatch):
     rng = np.random.default_rng(0)
     from tests.ctplatform.report_workspace import overlay
 
-    pngs = [overlay(str(i), rng, size=(1600, 600)) for i in range(4)]
+    originals = [gallery._load(overlay(str(i), rng, size=(1600, 600))) for i in range(4)]
     monkeypatch.setattr(gallery, "BUDGET", 120_000)
-    pictures = gallery._compressed(pngs)
+    pictures = gallery._compressed(originals)
     assert sum(len(data) for data, _, _ in pictures) <= 120_000
     assert all(abs(width / height - 1600 / 600) < 0.02 for _, width, height in pictures)
+
+
+def test_a_torn_overlay_is_named_and_the_others_stay(world, recipe, tmp_path):
+    workspace = copied(world, tmp_path, "scans")
+    ledger = read_inputs(workspace, recipe, run=RUN).ledger.dropna(subset=["dice"])
+    torn = str(gallery.choose(ledger, recipe.report.gallery)[0]["scan_id"].iloc[0])
+    png = workspace.read_bytes("scans", "qc", f"{torn}.png")
+    workspace.write_bytes(png[: len(png) // 2], "scans", "qc", f"{torn}.png")
+    section = gallery.section(read_inputs(workspace, recipe, run=RUN))
+    assert [torn in notice for notice in section.notices] == [True]
+    shown = [image.name for figure in section.figures for image in figure.images]
+    assert len(shown) == recipe.report.gallery - 1
+    assert torn not in shown
 
 
 def test_median_interval_covers_the_median_about_19_times_in_20():

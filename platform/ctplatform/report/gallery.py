@@ -27,10 +27,11 @@ def section(inputs: Inputs) -> Section | Omitted:
     if rows.empty:
         return Omitted(TITLE, "no overlay has been written (prepare.overlays)")
     worst, sample = choose(rows, inputs.recipe.report.gallery)
-    chosen = [*worst.itertuples(), *sample.itertuples()]
-    pictures = _compressed(
-        [inputs.workspace.read_bytes("scans", "qc", f"{row.scan_id}.png") for row in chosen]
-    )
+    chosen = [str(scan) for scan in (*worst["scan_id"], *sample["scan_id"])]
+    loaded = {scan: _load(inputs.workspace.read_bytes("scans", "qc", f"{scan}.png")) for scan in chosen}
+    unreadable = [scan for scan in chosen if loaded[scan] is None]
+    worst, sample = (part[~part["scan_id"].isin(unreadable)] for part in (worst, sample))
+    pictures = _compressed([picture for picture in loaded.values() if picture is not None])
     figures = []
     for name, title, part, start in (
         ("gallery-worst", "The worst by overlap with the atlas", worst, 0),
@@ -65,6 +66,10 @@ def section(inputs: Inputs) -> Section | Omitted:
             "Numbers do not show everything: a mirrored scan can have a good Dice. Look at these before the results."
         ],
         figures=figures,
+        notices=[
+            f"The overlay of {scan} is no picture. Run `drasclr prepare` again after deleting the scan's ledger row."
+            for scan in unreadable
+        ],
     )
 
 
@@ -76,24 +81,29 @@ def choose(rows: pd.DataFrame, total: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return worst, rest.loc[key.sort_values().index[: total // 2]]
 
 
-def _compressed(pngs: list[bytes]) -> list[tuple[bytes, int, int]]:
+def _load(data: bytes) -> Picture.Image | None:
+    try:
+        return Picture.open(io.BytesIO(data)).convert("RGB")
+    except OSError:  # what Pillow raises for no picture as well as for a truncated one
+        return None
+
+
+def _compressed(originals: list[Picture.Image]) -> list[tuple[bytes, int, int]]:
     for width, quality in STEPS:
-        pictures = [_webp(png, width, quality) for png in pngs]
+        pictures = [_webp(original, width, quality) for original in originals]
         if sum(len(data) for data, _, _ in pictures) <= BUDGET:
             break
     return pictures
 
 
-def _webp(png: bytes, width: int, quality: int) -> tuple[bytes, int, int]:
-    picture = Picture.open(io.BytesIO(png)).convert("RGB")
+def _webp(picture: Picture.Image, width: int, quality: int) -> tuple[bytes, int, int]:
     if picture.width > width:
         picture = picture.resize(
             (width, round(picture.height * width / picture.width)), Picture.Resampling.LANCZOS
         )
     stream = io.BytesIO()
-    picture.save(
-        stream, "WEBP", quality=quality, method=4
-    )  # re-encoding also drops any text chunk of the PNG
+    # Re-encoding also drops any text chunk of the PNG.
+    picture.save(stream, "WEBP", quality=quality, method=4)
     return stream.getvalue(), picture.width, picture.height
 
 
