@@ -26,7 +26,7 @@ RIGHT, LEFT = 50, 100
 
 COARSE_CLIP_MM = 25.0
 FINE_CLIP_MM = 5.0
-FINE_BAND_MM = 8.0
+FINE_BAND_MM = 5.0
 COARSE_POINTS = 1500
 SEARCH_POINTS = 400
 STARTS = 4
@@ -234,9 +234,11 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
             labels == label, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
         )
         inside = share >= 0.5
-        distance = sitk.SignedMaurerDistanceMap(inside, False, False, True)
-        # Maurer measures to the centres of boundary voxels; the surface is half a voxel further out.
-        sdf.append(sitk.GetArrayFromImage(distance) - np.float32(0.5 * spacing))
+        # Maurer measures to the centres of boundary voxels, so half-way between inner and outer ones is the surface,
+        # whichever way it faces.
+        to_inner = sitk.SignedMaurerDistanceMap(inside, False, False, True)
+        to_outer = sitk.SignedMaurerDistanceMap(share < 0.5, True, False, True)
+        sdf.append(0.5 * (sitk.GetArrayViewFromImage(to_inner) + sitk.GetArrayViewFromImage(to_outer)))
         labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
     return DistanceMaps(
         sdf_ZYXC=np.stack(sdf, axis=-1),
