@@ -110,8 +110,8 @@ class DrasCLR(nn.Module):
             )
         if beta == 0 and local_weight == 0:
             raise ValueError("beta and local_weight are both 0: nothing would be learned")
-        coordinates = torch.as_tensor(np.array(coordinates_N3), dtype=torch.float32)
-        neighbours = torch.as_tensor(np.array(neighbours_NK), dtype=torch.long)
+        coordinates = _tensor(coordinates_N3).float()
+        neighbours = _tensor(neighbours_NK).long()
         if neighbours.ndim != 2 or len(neighbours) != len(coordinates):
             raise ValueError(
                 f"{len(coordinates)} locations, but neighbours of shape {list(neighbours.shape)}"
@@ -157,8 +157,11 @@ class DrasCLR(nn.Module):
         if self.training and torch.is_grad_enabled():
             self.update_key_encoder()
         with torch.no_grad():
-            encode = encode_shuffled if self.shuffle_keys else Encoder.grouped
-            keys_GSD = _normalise(self.key.project(encode(self.key, key_GSCDHW, coordinates_G3)))
+            if self.shuffle_keys:
+                features_GSD = encode_shuffled(self.key, key_GSCDHW, coordinates_G3)
+            else:
+                features_GSD = self.key.grouped(key_GSCDHW, coordinates_G3)
+            keys_GSD = _normalise(self.key.project(features_GSD))
 
         # Similarities in single precision whatever autocast says: temperatures amplify their rounding.
         with torch.autocast(keys_GSD.device.type, enabled=False):
@@ -238,6 +241,11 @@ class DrasCLR(nn.Module):
             "effective_rank": monitor.effective_rank(queries_GSD.flatten(0, 1)),
             "expert_entropy": monitor.expert_entropy(self.query, coordinates_G3),
         }
+
+
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
+    # Arrays of an atlas are read-only, which torch does not support: copied.
+    return values.detach().clone() if isinstance(values, Tensor) else torch.from_numpy(values.copy())
 
 
 def _embed(encoder: Encoder, patches_GSCDHW: Tensor, coordinates_G3: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class NormELU(nn.BatchNorm3d):
     def track(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
         """Update the running statistics by mean and biased variance of a batch with `count` values a channel."""
         if count < 2:
-            raise ValueError("batch normalisation needs more than one patch in training; add patches or call eval()")
+            raise ValueError(
+                "batch normalisation needs more than one patch in training; add patches or call eval()"
+            )
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

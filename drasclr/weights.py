@@ -120,6 +120,9 @@ def load(
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}") from None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from None
+    first = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), None)
+    if first is not None:
+        encoder.to(first.dtype)  # loading would otherwise round to single precision
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
