@@ -10,7 +10,7 @@ from ctplatform.phantom.files import generate
 
 def main() -> None:
     """Parse the command line and write the cohort."""
-    default = PhantomConfig()
+    default = PhantomConfig.model_validate({})
     parser = argparse.ArgumentParser(
         prog="python -m ctplatform.phantom", description="Write a synthetic chest-CT cohort."
     )

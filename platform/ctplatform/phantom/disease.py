@@ -13,7 +13,7 @@ from ctplatform.phantom.person import Disease, Person
 CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE = 1, 2, 4, 8
 """Bits of the truth image."""
 
-HOLE_HU, PANLOBULAR_HU, BULLA_HU, THINNING_HU = -988.0, -974.0, -985.0, np.float32(55.0)
+HOLE_HU, PANLOBULAR_HU, BULLA_HU, THINNING_HU = -998.0, -976.0, -985.0, np.float32(58.0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def apply(hu: np.ndarray, fine: np.ndarray, vessels: np.ndarray, lesions: Lesion
     if lesions.septa.any():
         hu += lesions.septa * np.float32(110)
     holes = np.maximum(lesions.centrilobular, lesions.paraseptal)
-    vessels *= (1 - np.float32(0.85) * holes) * (1 - np.float32(0.45) * lesions.panlobular)
+    vessels *= (1 - np.float32(0.85) * holes) * (1 - np.float32(0.8) * lesions.panlobular)
 
 
 def truth(lesions: Lesions, lungs: np.ndarray) -> np.ndarray:

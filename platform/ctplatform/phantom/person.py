@@ -133,7 +133,7 @@ def _disease(rng: np.random.Generator, *, quantile: float) -> Disease:
         centrilobular=float(rest * mixture[0]),
         panlobular=float(rest * mixture[1]),
         paraseptal=float(paraseptal),
-        hole_mm=float(rng.uniform(2.7, 4.6) + 3.0 * extent),
+        hole_mm=float(rng.uniform(2.5, 4.4) + 3.0 * extent),
         zone=float(rng.uniform(1.5, 3.5)),
         nodules=int(min(rng.poisson(0.8), 4)),
         airway=float(rng.normal()),
