@@ -143,7 +143,7 @@ def _atlas(args: argparse.Namespace) -> None:
 def _cohort(args: argparse.Namespace) -> None:
     from ctplatform.cohort import discover, write_cohort
 
-    found = discover(args.folder)
+    found = discover(args.folder, csv_path=args.output)
     write_cohort(found.table, args.output)
     for line in found.passed_over:
         print(f"passed over  {line}")

@@ -281,7 +281,7 @@ def _resolve(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
             f"recipe {name_or_path!r} extends itself", "Remove the circle of `extends`", code="config"
         )
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ConfigError(
             f"recipe {path} is not valid YAML: {error}", "Correct the file", code="config"

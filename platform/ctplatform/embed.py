@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,13 +74,21 @@ def embed(
     ]
     todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
     if todo:
-        dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
-            Embedder,
-            fn_constructor_args=(workspace, recipe, run),
-            compute=ray.data.ActorPoolStrategy(size=min(config.num_workers, len(todo))),
-            num_cpus=1,
-            num_gpus=1 if config.use_gpu else 0,
-        )
+        dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
+        workers = min(config.num_workers, len(todo))
+        if config.use_gpu:  # a task that holds a GPU ends its process: only actors keep the weights there
+            dataset = dataset.map(
+                Embedder,
+                fn_constructor_args=(workspace, recipe, run),
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                num_gpus=1,
+            )
+        else:
+            dataset = dataset.map(
+                _EmbedTask(workspace, recipe, run),
+                compute=ray.data.TaskPoolStrategy(size=workers),
+                num_cpus=1,
+            )
         for done, _ in enumerate(dataset.iter_rows(), 1):
             if on_progress:
                 on_progress(done, len(todo))
@@ -171,6 +180,21 @@ class Embedder:
         self.workspace.write_table(patients, *_scan_file(self.run, name, group))
 
 
+class _EmbedTask:
+    """The same as a task: its worker process keeps the encoders for the next one."""
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, run: str) -> None:
+        self.arguments = (workspace, recipe.model_dump_json(), run)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return _embedder(*self.arguments)(item)
+
+
+@lru_cache(maxsize=1)
+def _embedder(workspace: Workspace, recipe_json: str, run: str) -> Embedder:
+    return Embedder(workspace, Recipe.model_validate_json(recipe_json), run)
+
+
 def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
     """One vector a scan: the mean of its patches' vectors, or mean and standard deviation.
 
@@ -190,7 +214,7 @@ def load_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
     """A run's pretrained encoder.
 
     Raises:
-        StageError: it was trained on another atlas.
+        StageError: there is none, or it was trained on another atlas or window.
     """
     from ctplatform.atlas import read_atlas
     from ctplatform.training import WEIGHTS_FILE
@@ -199,15 +223,11 @@ def load_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
     with tempfile.TemporaryDirectory() as folder:
         for name in (WEIGHTS_FILE, pretraining.CARD_FILE):
             (Path(folder) / name).write_bytes(workspace.read_bytes(pretraining.FOLDER, run, name))
-        encoder = weights.load(folder)
-    here, there = read_atlas(workspace).hash, encoder.card["atlas_hash"]
-    if here != there:
-        raise StageError(
-            f"the weights of run {run} belong to atlas {there[:12]}, the workspace has {here[:12]}",
-            "Pretrain on this atlas, or use a workspace prepared with that one",
-            code="atlas",
-        )
-    return encoder
+        try:
+            return weights.load(folder, atlas=read_atlas(workspace), hu_window=recipe.prepare.hu_window)
+        except ValueError as error:
+            problem = str(error).rstrip(".")
+    raise StageError(f"weights of run {run}: {problem}", "Pretrain in this workspace", code="weights")
 
 
 def random_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:

@@ -18,8 +18,6 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Ray's C++ side writes warnings about its own internals to stderr; its log files keep them.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ctplatform.errors import StageError
 
-EXCLUDES = [".git", ".venv", "runs", "docs", "tests", "**/__pycache__", "*.egg-info", ".*_cache"]
+EXCLUDES = [
+    ".git",
+    ".venv",
+    "runs",
+    "docs",
+    "tests",
+    "**/__pycache__",
+    "*.egg-info",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+]
 ENTRY = "jobs/pipeline.py"
+AGENT_WAIT_S = 60.0
 
 
 def submit(arguments: Sequence[str], *, address: str, root: str | Path = ".", follow: bool = True) -> int:
@@ -45,11 +60,9 @@ def submit(arguments: Sequence[str], *, address: str, root: str | Path = ".", fo
             "Start one with `ray start --head --include-dashboard=true`, or give --address",
             code="submit",
         ) from None
-    job = client.submit_job(
-        entrypoint=shlex.join(["python", ENTRY, *arguments]),
-        runtime_env={"working_dir": str(root), "excludes": EXCLUDES},
-        metadata={"project": "drasclr"},
-    )
+    for name in ("ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    job = _submit(client, shlex.join(["python", ENTRY, *arguments]), root)
     print(f"submitted {job}; also at {address}/#/jobs/{job}", flush=True)
     if not follow:
         return 0
@@ -61,6 +74,26 @@ def submit(arguments: Sequence[str], *, address: str, root: str | Path = ".", fo
     return info.driver_exit_code or 1
 
 
-async def _follow(client: object, job: str) -> None:
-    async for lines in client.tail_job_logs(job):  # type: ignore[attr-defined]
+def _submit(client: Any, entrypoint: str, root: Path) -> str:
+    """Submit; a head that has just started needs a moment until its agent takes jobs."""
+    deadline = time.monotonic() + AGENT_WAIT_S
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=entrypoint,
+                runtime_env={"working_dir": str(root), "excludes": EXCLUDES},
+                metadata={"project": "drasclr"},
+            )
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise StageError(
+                    f"the cluster did not take the job: {str(error).splitlines()[0]}",
+                    "Look at the dashboard's log of the head node",
+                    code="submit",
+                ) from None
+            time.sleep(1.0)
+
+
+async def _follow(client: Any, job: str) -> None:
+    async for lines in client.tail_job_logs(job):
         print(lines, end="", flush=True)

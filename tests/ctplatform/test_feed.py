@@ -59,7 +59,8 @@ def test_patches_are_those_of_the_named_scans_and_locations(cohort, small_atlas)
         near = batch.scans_S[None, None] * 100 + batch.neighbour_locations_GK[:, :, None]
         assert torch.equal(batch.neighbours_GKSDHW[:, :, :, 0, 0, 0].long(), near)
         assert torch.equal(
-            batch.neighbour_locations_GK, torch.from_numpy(small_atlas.neighbours_NK[batch.locations_G.numpy()])
+            batch.neighbour_locations_GK,
+            torch.from_numpy(small_atlas.neighbours_NK[batch.locations_G.numpy()]),
         )
         assert torch.equal(batch.subjects_S, batch.scans_S // 2)
 

@@ -19,7 +19,12 @@ def shard(small_atlas, tmp_path):
     hu = rng.integers(-1024, 240, (small_atlas.num_locations, side, side, side)).astype(np.int16)
     inside = rng.random(small_atlas.num_locations).astype(np.float32)
     data, footer = shards.encode(
-        scan_id="a", subject_id="s", hu_NDHW=hu, inside_N=inside, atlas=small_atlas, metadata={"content_hash": "c"}
+        scan_id="a",
+        subject_id="s",
+        hu_NDHW=hu,
+        inside_N=inside,
+        atlas=small_atlas,
+        metadata={"content_hash": "c"},
     )
     workspace = Workspace(tmp_path)
     workspace.write_bytes(data, shards.FOLDER, "a.parquet")
