@@ -31,15 +31,15 @@ class LungsConfig(Section):
     """Lung mask."""
 
     segmenter: Literal["classical"] = "classical"
-    spacing_mm: float = Field(3.0, gt=0, description="working grid of the mask, mm")
+    spacing_mm: float = Field(default=3.0, gt=0, description="working grid of the mask, mm")
 
 
 class RegistrationConfig(Section):
     """Affine registration of the scan's lung mask to the atlas."""
 
-    spacing_mm: float = Field(3.0, gt=0, description="grid of the signed distance maps, mm")
-    points: int = Field(10_000, gt=100, description="atlas points that the fit uses")
-    iterations: int = Field(25, gt=0)
+    spacing_mm: float = Field(default=3.0, gt=0, description="grid of the signed distance maps, mm")
+    points: int = Field(default=10_000, gt=100, description="atlas points that the fit uses")
+    iterations: int = Field(default=25, gt=0)
 
 
 class SamplingConfig(Section):
@@ -64,7 +64,9 @@ class QualityConfig(Section):
     reject_cut_cm2: float = 150.0
     flag_inside: float = 0.9
     reject_inside: float = 0.5
-    use_flagged: bool = Field(True, description="whether flagged scans are pretrained on and evaluated")
+    use_flagged: bool = Field(
+        default=True, description="whether flagged scans are pretrained on and evaluated"
+    )
 
 
 class AtlasConfig(Section):
@@ -73,13 +75,15 @@ class AtlasConfig(Section):
     source: str = Field(
         "build", description="'build' from the cohort, or a folder / NIfTI file with a template"
     )
-    patch_size: int = Field(32, gt=4, description="voxels of 1 mm a side")
-    step: int = Field(26, gt=0, description="distance of neighbouring locations, voxels of the atlas grid")
-    min_lung_fraction: float = Field(0.1, gt=0, lt=1)
-    neighbours: int = Field(2, ge=0)
-    block_size: int = Field(32, gt=0, description="locations a block, about")
-    max_scans: int = Field(64, gt=0, description="scans that the built template is the mean of")
-    iterations: int = Field(2, gt=0)
+    patch_size: int = Field(default=32, gt=4, description="voxels of 1 mm a side")
+    step: int = Field(
+        default=26, gt=0, description="distance of neighbouring locations, voxels of the atlas grid"
+    )
+    min_lung_fraction: float = Field(default=0.1, gt=0, lt=1)
+    neighbours: int = Field(default=2, ge=0)
+    block_size: int = Field(default=32, gt=0, description="locations a block, about")
+    max_scans: int = Field(default=64, gt=0, description="scans that the built template is the mean of")
+    iterations: int = Field(default=2, gt=0)
 
 
 class PrepareConfig(Section):
@@ -90,23 +94,23 @@ class PrepareConfig(Section):
     registration: RegistrationConfig = RegistrationConfig()
     sampling: SamplingConfig = SamplingConfig()
     quality: QualityConfig = QualityConfig()
-    num_cpus: float = Field(1.0, gt=0, description="CPUs a scan")
-    memory_gb: float = Field(0.0, ge=0, description="memory reserved a scan; 0 reserves none")
+    num_cpus: float = Field(default=1.0, gt=0, description="CPUs a scan")
+    memory_gb: float = Field(default=0.0, ge=0, description="memory reserved a scan; 0 reserves none")
     overlays: bool = True
 
 
 class SplitConfig(Section):
     """Subject-level split, stratified; stored before pretraining, which never sees a test subject."""
 
-    test_fraction: float = Field(0.35, gt=0, lt=1)
+    test_fraction: float = Field(default=0.35, gt=0, lt=1)
     seed: int = 0
-    stratify: str | None = Field(None, description="label column; None: by lung density (LAA-950)")
+    stratify: str | None = Field(default=None, description="label column; None: by lung density (LAA-950)")
 
 
 class EncoderConfig(Section):
     """The location-conditioned encoder."""
 
-    experts: int = Field(8, ge=1)
+    experts: int = Field(default=8, ge=1)
     conditioning: Literal["experts", "concat", "none"] = "experts"
     norm: Literal["batch", "group"] = "batch"
 
@@ -115,42 +119,44 @@ class PretrainConfig(Section):
     """Ray Train."""
 
     encoder: EncoderConfig = EncoderConfig()
-    epochs: int = Field(20, gt=0)
-    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, whatever the epoch")
-    scans_per_batch: int = Field(32, gt=0, description="scans a step, over all workers")
-    locations_per_batch: int = Field(4, gt=0, description="anchor locations a step")
-    queue_size: int = Field(4096, gt=0, description="keys a location")
-    temperature: float = Field(0.2, gt=0)
-    momentum: float = Field(0.999, ge=0, le=1, description="of the momentum encoder")
-    beta: float = Field(1.0, ge=0, description="weight of the global loss")
-    local_weight: float = Field(1.0, ge=0, description="weight of the local loss")
+    epochs: int = Field(default=20, gt=0)
+    max_steps: int | None = Field(
+        default=None, gt=0, description="stop after so many steps, whatever the epoch"
+    )
+    scans_per_batch: int = Field(default=32, gt=0, description="scans a step, over all workers")
+    locations_per_batch: int = Field(default=4, gt=0, description="anchor locations a step")
+    queue_size: int = Field(default=4096, gt=0, description="keys a location")
+    temperature: float = Field(default=0.2, gt=0)
+    momentum: float = Field(default=0.999, ge=0, le=1, description="of the momentum encoder")
+    beta: float = Field(default=1.0, ge=0, description="weight of the global loss")
+    local_weight: float = Field(default=1.0, ge=0, description="weight of the local loss")
     neighbour_aggregation: Literal["sum", "mean", "attention"] = "mean"
     exclude_same_subject: bool = True
-    batch_negatives: bool = Field(True, description="the batch's other scans are negatives too")
-    shuffle_keys: bool = Field(False, description="encode keys on other workers than their queries")
+    batch_negatives: bool = Field(default=True, description="the batch's other scans are negatives too")
+    shuffle_keys: bool = Field(default=False, description="encode keys on other workers than their queries")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.01, gt=0)
-    sgd_momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup_steps: int = Field(0, ge=0)
+    lr: float = Field(default=0.01, gt=0)
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     augment: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
-    num_workers: int = Field(2, ge=0, description="0 trains in one process without a process group")
+    num_workers: int = Field(default=2, ge=0, description="0 trains in one process without a process group")
     use_gpu: bool = False
-    cpus_per_worker: float = Field(1.0, gt=0)
-    checkpoint_every: int = Field(200, gt=0, description="steps")
-    keep_checkpoints: int = Field(2, gt=0)
-    max_failures: int = Field(3, ge=-1)
-    log_every: int = Field(10, gt=0)
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=200, gt=0, description="steps")
+    keep_checkpoints: int = Field(default=2, gt=0)
+    max_failures: int = Field(default=3, ge=-1)
+    log_every: int = Field(default=10, gt=0)
 
 
 class EmbedConfig(Section):
     """Ray Data batch inference."""
 
     encoders: tuple[Literal["drasclr", "random"], ...] = ("drasclr", "random")
-    scans_per_batch: int = Field(8, gt=0)
-    num_workers: int = Field(2, gt=0)
+    scans_per_batch: int = Field(default=8, gt=0)
+    num_workers: int = Field(default=2, gt=0)
     use_gpu: bool = False
     pooling: Literal["mean", "mean_std"] = "mean"
 
@@ -158,12 +164,16 @@ class EmbedConfig(Section):
 class ScratchConfig(Section):
     """The from-scratch baseline: the same encoder, trained end to end on the labels."""
 
-    epochs: int = Field(20, gt=0)
-    lr: float = Field(1e-3, gt=0)
-    max_steps: int | None = Field(None, gt=0, description="stop after so many steps, whatever the epoch")
-    locations: int = Field(16, gt=0, description="locations a subject and step")
-    pool: int = Field(64, gt=0, description="locations a scan that steps draw from and that tests average over")
-    subjects_per_batch: int = Field(8, gt=0)
+    epochs: int = Field(default=20, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    max_steps: int | None = Field(
+        default=None, gt=0, description="stop after so many steps, whatever the epoch"
+    )
+    locations: int = Field(default=16, gt=0, description="locations a subject and step")
+    pool: int = Field(
+        default=64, gt=0, description="locations a scan that steps draw from and that tests average over"
+    )
+    subjects_per_batch: int = Field(default=8, gt=0)
 
 
 class SweepConfig(Section):
@@ -177,12 +187,12 @@ class SweepConfig(Section):
         "random",
     )
     fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
-    seeds: int = Field(5, gt=0)
+    seeds: int = Field(default=5, gt=0)
     scratch: ScratchConfig = ScratchConfig()
-    bootstrap: int = Field(2000, ge=100)
-    max_concurrent: int = Field(2, gt=0)
-    cpus_per_trial: float = Field(1.0, gt=0)
-    gpus_per_trial: float = Field(0.0, ge=0)
+    bootstrap: int = Field(default=2000, ge=100)
+    max_concurrent: int = Field(default=2, gt=0)
+    cpus_per_trial: float = Field(default=1.0, gt=0)
+    gpus_per_trial: float = Field(default=0.0, ge=0)
     columns: dict[str, str] = Field(default_factory=dict, description="standard label name -> cohort column")
 
 
@@ -190,25 +200,27 @@ class ReportConfig(Section):
     """The HTML report."""
 
     title: str = "Label-efficiency report"
-    gallery: int = Field(12, ge=0, description="scans in the QC gallery")
+    gallery: int = Field(default=12, ge=0, description="scans in the QC gallery")
 
 
 class PhantomConfig(Section):
     """The synthetic cohort of the demo."""
 
-    subjects: int = Field(48, gt=1)
+    subjects: int = Field(default=48, gt=1)
     seed: int = 0
-    spacing_mm: float = Field(1.8, gt=0, description="mean in-plane spacing; slices are thicker")
-    dicom_every: int = Field(6, ge=0, description="every n-th scan is written as a DICOM series; 0: none")
+    spacing_mm: float = Field(default=1.8, gt=0, description="mean in-plane spacing; slices are thicker")
+    dicom_every: int = Field(
+        default=6, ge=0, description="every n-th scan is written as a DICOM series; 0: none"
+    )
 
 
 class RayConfig(Section):
     """How the chain talks to Ray."""
 
     address: str | None = Field(
-        None, description="None: the cluster around us if there is one, else a local one"
+        default=None, description="None: the cluster around us if there is one, else a local one"
     )
-    num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; None: all")
+    num_cpus: int | None = Field(default=None, gt=0, description="CPUs of a local cluster; None: all")
     include_dashboard: bool = False
 
 
@@ -347,12 +359,14 @@ def _explain(item: Any) -> str:
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
+    model: type[BaseModel] = Recipe
     for part in location[:-1]:
-        field = model.model_fields.get(part) if isinstance(model, type) else None
-        annotation = field.annotation if field else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if model is None:
+        field = model.model_fields.get(str(part))
+        if field is None:
             return []
+        candidates = (field.annotation, *getattr(field.annotation, "__args__", ()))
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
     return sorted(model.model_fields)

@@ -31,7 +31,7 @@ def phantom_cohort(
 
     version = config_hash(config)
     names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
-    there = set(workspace.list(FOLDER, "rows", suffix=".json"))
+    there = set(workspace.files(FOLDER, "rows", suffix=".json"))
     todo = [index for index, name in enumerate(names) if name not in there]
     make = ray.remote(num_cpus=1)(_make)
     waiting = [make.remote(workspace, index, config, names[index]) for index in todo]

@@ -74,11 +74,11 @@ def embed(
     ]
     todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
     if todo:
-        dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
+        dataset: ray.data.Dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
         workers = min(config.num_workers, len(todo))
         if config.use_gpu:  # a task that holds a GPU ends its process: only actors keep the weights there
             dataset = dataset.map(
-                Embedder,
+                Embedder,  # type: ignore[arg-type]  # ray.data takes a class and makes actors of it
                 fn_constructor_args=(workspace, recipe, run),
                 compute=ray.data.ActorPoolStrategy(size=workers),
                 num_gpus=1,

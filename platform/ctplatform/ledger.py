@@ -74,7 +74,7 @@ def read_ledger(workspace: Workspace, *, columns: list[str] | None = None) -> pd
     Raises:
         StageError: there is no ledger yet.
     """
-    names = workspace.list(FOLDER, suffix=".parquet")
+    names = workspace.files(FOLDER, suffix=".parquet")
     if not names:
         raise StageError(
             f"{workspace.display(FOLDER)} holds no scans", "Run `drasclr prepare` first", code="missing"

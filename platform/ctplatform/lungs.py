@@ -30,6 +30,8 @@ AIR_HU = -950
 GAS_HU = -970
 LOWER_GAS_HU = -955
 EVEN_HU = -930
+BIG_POCKET_ML = 25.0
+"""Paraseptal emphysema, which borders on tissue like a stomach does, comes in smaller pockets."""
 """Means over a coarse voxel: gas in airways and bowel lies below, even emphysema mostly above."""
 TISSUE_HU = -200
 MIN_COMPONENT_ML = 25.0
@@ -230,7 +232,8 @@ def foreign_gas(scan: Grid, lung: Mask) -> Mask:
             rim = scan.dilate(body, 1.0)
             shell = scan.dilate(rim, 1.0)
             beyond = scan.hu_ZYX[box][scan.dilate(shell, 1.0) & ~shell]
-            if np.mean((beyond > -960) & (beyond < -600)) < share:
+            bound = share + 0.1 * (not upper and sizes[label] * scan.voxel_ml > BIG_POCKET_ML)
+            if np.mean((beyond > -960) & (beyond < -600)) < bound:
                 result[box] |= shell & lung[box]
     return result
 

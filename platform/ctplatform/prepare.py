@@ -97,7 +97,7 @@ def prepare(
 def _pending(workspace: Workspace, cohort: pd.DataFrame, wanted: str) -> list[dict[str, str]]:
     """The rows whose ledger row is missing, or was made of another input or with another configuration."""
     finished: dict[str, Any] = {}
-    if workspace.list(ledger.FOLDER, suffix=".parquet"):
+    if workspace.files(ledger.FOLDER, suffix=".parquet"):
         columns = ["scan_id", "state", "code", "fingerprint", "config_hash"]
         finished = {row.scan_id: row for row in ledger.read_ledger(workspace, columns=columns).itertuples()}
     pending = []

@@ -32,6 +32,9 @@ SEARCH_POINTS = 400
 STARTS = 4
 """Starts that are refined, the best of all that are tried."""
 
+STRETCH = (0.4, 2.2)
+"""No affine that scales any direction by less or more is tried."""
+
 SCALE_MM = 100.0
 """Makes the linear part of a step comparable with its translation."""
 
@@ -199,7 +202,7 @@ def register(labels: sitk.Image, template: Template, config: RegistrationConfig)
     fine = _Fit(template, maps, clip=FINE_CLIP_MM, band=FINE_BAND_MM)
     final = fine.run(best.affine_44, iterations=config.iterations)
     affine_44 = final.affine_44
-    if not np.isfinite(affine_44).all() or np.linalg.det(affine_44[:3, :3]) <= 0.02:
+    if not np.isfinite(final.cost) or np.linalg.det(affine_44[:3, :3]) <= 0:
         raise ScanError(
             "the lung mask could not be aligned with the atlas",
             "Look at the scan's lung mask; a scan without both lungs cannot be used",
@@ -309,7 +312,9 @@ class _Fit:
         residual_NC = np.where(
             inside_N[:, None], np.clip(value_NC, -self.clip, self.clip) - self.values_NC, 0
         )
-        if inside_N.mean() < 0.25:  # nearly everything mapped out of the scan: no fit at all
+        stretch = np.linalg.svd(affine_44[:3, :3], compute_uv=False)
+        # A scan of few slices could be fitted by a collapsed atlas, or by one that lies outside it.
+        if inside_N.mean() < 0.25 or stretch[-1] < STRETCH[0] or stretch[0] > STRETCH[1]:
             return residual_NC, gradient_N3C, math.inf
         gradient_N3C = np.einsum("ij,njc->nic", self.to_mm_33, gradient_N3C * live_NC[:, None, :])
         return residual_NC, gradient_N3C, float((residual_NC**2).sum() / inside_N.sum())

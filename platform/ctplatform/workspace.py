@@ -62,7 +62,7 @@ class Workspace:
         """Whether a file or folder is there."""
         return self.fs.get_file_info(self.path(*parts)).type != pafs.FileType.NotFound
 
-    def list(self, *parts: str, suffix: str = "") -> list[str]:
+    def files(self, *parts: str, suffix: str = "") -> list[str]:
         """Names of the committed files directly below a folder, sorted; none if the folder is missing."""
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
         return sorted(

@@ -30,7 +30,7 @@ def workspace(prepared, tmp_path):
 
 
 def files(workspace, folder):
-    return {name: workspace.read_bytes(folder, name) for name in workspace.list(folder)}
+    return {name: workspace.read_bytes(folder, name) for name in workspace.files(folder)}
 
 
 def test_every_phantom_scan_is_usable_and_complete(prepared):
@@ -122,7 +122,7 @@ def test_bad_scans_fail_alone_each_with_its_reason(workspace, prepared, small_re
         assert str(bad) not in row["reason"] + row["remedy"], "paths may hold names"
     codes = result["code"]
     assert codes[list(names)].nunique() >= 5
-    assert workspace.list(shards.FOLDER) == [f"{good['scan_id']}.parquet"]
+    assert workspace.files(shards.FOLDER) == [f"{good['scan_id']}.parquet"]
 
 
 def test_only_bad_scans_stop_the_chain_with_a_reason(workspace, small_recipe):

@@ -219,7 +219,7 @@ def hostile(world, tmp_path_factory) -> str:
     """A report whose every text from the data is an attack or a path."""
     folder = tmp_path_factory.mktemp("hostile")
     workspace = copied(world, folder, "scans", "splits.json", "pretrain", "evaluation")
-    name = workspace.list("scans", suffix=".parquet")[4]
+    name = workspace.files("scans", suffix=".parquet")[4]
     rows = workspace.read_table("scans", name).to_pandas()
     rows["scan_id"], rows["state"] = f"{EVIL}scan", "failed"
     rows["reason"] = f"{EVIL} cannot read /data/Doe^Jane/ct.nii.gz"

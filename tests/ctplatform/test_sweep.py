@@ -24,7 +24,7 @@ def recipe(**sweep_keys):
 
 
 def times(workspace):
-    names = workspace.list("evaluation", RUN, "trials")
+    names = workspace.files("evaluation", RUN, "trials")
     return {
         n: workspace.fs.get_file_info(workspace.path("evaluation", RUN, "trials", n)).mtime_ns for n in names
     }
@@ -187,7 +187,7 @@ def test_test_labels_do_not_reach_the_fit(tmp_path):
 def test_a_trial_that_fails_leaves_the_others_and_says_why(tmp_path, ray_local):
     """Without shards nothing can be trained from scratch; with them, the next run does just that trial."""
     workspace, cohort = build(tmp_path, subjects=24)
-    shards = [(name, workspace.read_bytes("patches", name)) for name in workspace.list("patches")]
+    shards = [(name, workspace.read_bytes("patches", name)) for name in workspace.files("patches")]
     workspace.delete("patches")
     small = recipe(
         initialisations=["density", "scratch"], tasks=["emphysema_extent"], seeds=1, fractions=[1.0]

@@ -31,14 +31,14 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
     workspace = Workspace(tmp_path)
     (tmp_path / f"{TEMPORARY}123-a.parquet").write_bytes(b"half")
     workspace.write_table(pa.table({"a": [1, 2]}), "b.parquet")
-    assert workspace.list(suffix=".parquet") == ["b.parquet"]
+    assert workspace.files(suffix=".parquet") == ["b.parquet"]
     assert workspace.read_table("b.parquet").column("a").to_pylist() == [1, 2]
 
 
 def test_missing_files_say_what_to_do(tmp_path):
     with pytest.raises(StageError, match="Run the stage that writes it first"):
         Workspace(tmp_path).read_bytes("nothing")
-    assert Workspace(tmp_path).list("nothing") == []
+    assert Workspace(tmp_path).files("nothing") == []
 
 
 def test_it_travels_to_workers(tmp_path):

@@ -76,7 +76,7 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
         run=run,
         ledger=_ledger(workspace),
         overlays=frozenset(
-            name.removesuffix(".png") for name in workspace.list("scans", "qc", suffix=".png")
+            name.removesuffix(".png") for name in workspace.files("scans", "qc", suffix=".png")
         ),
         splits=_json(workspace, "splits.json"),
         atlas=_json(workspace, "atlas", "atlas.json"),
@@ -91,7 +91,7 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
 
 
 def _ledger(workspace: Workspace) -> pd.DataFrame:
-    if not workspace.list(ledger.FOLDER, suffix=".parquet"):
+    if not workspace.files(ledger.FOLDER, suffix=".parquet"):
         return pd.DataFrame(columns=ledger.SCHEMA.names)
     return ledger.read_ledger(workspace)
 
