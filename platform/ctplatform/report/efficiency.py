@@ -119,12 +119,14 @@ def _panel(
                 axes.plot(
                     x[value < floor], shown[value < floor], "v", color=colour, markersize=6, clip_on=False
                 )
-            axes.vlines(
-                x, low if floor is None else np.maximum(low, floor), high, color=colour, linewidth=1.3
-            )
+            ends = (low, high) if floor is None else (np.maximum(low, floor), np.maximum(high, floor))
+            axes.vlines(x, *ends, color=colour, linewidth=1.3)
             inside = np.ones(len(x), bool) if floor is None else value >= floor
             axes.plot(x, shown, color=colour, linewidth=1.4)
             axes.plot(x[inside], shown[inside], marker, color=colour, markersize=5.5, linestyle="none")
+        if chance is not None:
+            axes.update_datalim([(0, chance)])
+            axes.autoscale_view()
         axes.set_xticks(range(len(fractions)), [_tick(f, rows) for f in fractions])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(-0.6, len(fractions) - 0.55)
