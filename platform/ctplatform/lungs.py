@@ -326,14 +326,15 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
         laa950: fraction of lung voxels below -950 HU; perc15: 15th percentile, HU; mean_hu; volume_l,
             right_l, left_l: litres.
     """
+    if not sitk.GetArrayViewFromImage(labels).any():
+        raise ScanError("no lung was found in the scan", "Check that it is a CT of the chest", code="no-lung")
+    image = _part_with_lung(image, labels)
     native = sitk.Resample(
         labels, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8, True
     )
     labels_ZYX = sitk.GetArrayViewFromImage(native)
     counts = np.bincount(labels_ZYX.ravel(), minlength=LEFT + 1)
     hu = np.maximum(sitk.GetArrayViewFromImage(image)[labels_ZYX > 0], PADDING_HU)
-    if hu.size == 0:
-        raise ScanError("no lung was found in the scan", "Check that it is a CT of the chest", code="no-lung")
     histogram = np.bincount(np.minimum(hu, 0).astype(np.int64) - PADDING_HU)
     cumulative = np.cumsum(histogram) / hu.size
     voxel_l = math.prod(image.GetSpacing()) / 1e6
@@ -345,6 +346,24 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
         "right_l": float(counts[RIGHT] * voxel_l),
         "left_l": float(counts[LEFT] * voxel_l),
     }
+
+
+def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
+    """The scan cropped to the lung mask's bounding box, a coarse voxel wider."""
+    box = _box(sitk.GetArrayViewFromImage(labels) > 0, [1, 1, 1])
+    ends = [(s.start, min(s.stop, n)) for s, n in zip(box[::-1], labels.GetSize())]
+    corners = itertools.product(*((float(low) - 0.5, float(high) - 0.5) for low, high in ends))
+    index_83 = np.array(
+        [
+            image.TransformPhysicalPointToContinuousIndex(
+                labels.TransformContinuousIndexToPhysicalPoint(corner)
+            )
+            for corner in corners
+        ]
+    )
+    low_3 = np.clip(np.floor(index_83.min(axis=0)).astype(int), 0, np.array(image.GetSize()) - 1)
+    high_3 = np.clip(np.ceil(index_83.max(axis=0)).astype(int) + 1, low_3 + 1, image.GetSize())
+    return sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())
 
 
 def _box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:
