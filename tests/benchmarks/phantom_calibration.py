@@ -236,7 +236,7 @@ def scan_table(folder: Path | None, *, subjects: int) -> str:
 
 
 def picture(folder: Path, target: Path) -> None:
-    """Axial and coronal slices and 80 mm of lung (-1024 to -700 HU): real CTs left, phantoms right, alike in sampling."""
+    """Axial and coronal slices and 80 mm of lung (-1024 to -700 HU): real CTs left, phantoms right."""
     import matplotlib
 
     matplotlib.use("Agg")
