@@ -153,6 +153,19 @@ class Atlas:
         largest_3 = np.maximum(self.corners_N3.max(0), 1)
         return (self.corners_N3 / largest_3 * 2 - 1).astype(np.float32)
 
+    def coordinates_at(self, points_mm_M3: np.ndarray) -> np.ndarray:
+        """What the encoder gets for patches centred anywhere: points in mm, LPS, of the template -> float32 [M, 3].
+
+        At `centres_mm_N3` this is `coordinates_N3`; outside the range of the locations the nearest value in [-1, 1].
+        """
+        rotation = np.array(self.direction).reshape(3, 3)
+        index_M3 = (
+            (np.asarray(points_mm_M3) - np.array(self.origin)) @ np.linalg.inv(rotation).T
+        ) / self.spacing
+        corner_M3 = index_M3 - (self.patch_size - 1) / 2
+        largest_3 = np.maximum(self.corners_N3.max(0), 1)
+        return np.clip(corner_M3 / largest_3 * 2 - 1, -1, 1).astype(np.float32)
+
     @cached_property
     def hash(self) -> str:
         """Hexadecimal digest of everything in the atlas."""

@@ -5,6 +5,7 @@ Legend: B samples, G locations, S samples a location, C channels, DHW space.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -126,6 +127,30 @@ class Encoder(nn.Module):
             locations_B3 = locations_G3.repeat_interleave(samples, dim=0)
             features = self._features(x_BCDHW, locations_B3, Groups((places * samples,)))
         return features.unflatten(0, (places, samples))
+
+    def maps(self, patches_BCDHW: Tensor, locations_B3: Tensor) -> list[Tensor]:
+        """Feature maps at strides 1, 2, 4, 8 and 16 with 8, 16, 32, 64 and 128 channels, for heads that predict voxels.
+
+        Args:
+            patches_BCDHW: [B, 1, D, H, W], each side a multiple of 16.
+            locations_B3: normalised coordinates of each patch.
+        """
+        if any(side % 16 for side in patches_BCDHW.shape[2:]):
+            raise ValueError(f"sides must be multiples of 16 voxels, got {list(patches_BCDHW.shape[2:])}")
+        x, same = patches_BCDHW, bool((locations_B3 == locations_B3[:1]).all())
+        places, groups = locations_B3, Groups((1,) * len(x))
+        if self.conditioning == "concat":
+            planes = locations_B3[:, :, None, None, None].expand(-1, -1, *x.shape[2:])
+            x = torch.cat([x, planes.to(x.dtype)], dim=1)
+        if same:
+            places, groups = locations_B3[:1], Groups((len(x),))
+        maps = []
+        stages = list(self.stages())
+        for (_, layer), (next_stride, _) in itertools.pairwise(stages):
+            x = layer(x, places, groups)
+            if next_stride > (2 ** len(maps)):
+                maps.append(x)
+        return maps
 
     def project(self, features: Tensor) -> Tensor:
         """Projection that the losses are computed on, [..., 128] -> [..., 128]; not normalised."""

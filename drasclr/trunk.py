@@ -10,6 +10,7 @@ Legend: G locations, C channels, DHW space; everything is channels-last.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,6 @@ from torch import Tensor
 PADDING = 1
 # Largest number of values of a part: 2 MB in single precision, as fast as any from 1 to 4 MB.
 PART_VALUES = 1 << 19
-INFERENCE_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,22 @@ def infer(x_BCDHW: Tensor, stack: Stack, layers: Sequence[tuple[Tensor, ...]]) -
     for kernels, bias, weight, norm_bias, mean, variance in layers:
         scale = weight * torch.rsqrt(variance + stack.eps)
         folded.append((kernels * scale[:, None, None, None, None], (bias - mean) * scale + norm_bias))
-    outputs = []
-    for place, own in enumerate(x_BCDHW.split(stack.counts)):
-        for part in own.split(cuts(len(own), INFERENCE_SAMPLES)):
+    sizes, pixels = [], x_BCDHW[0, 0].numel()
+    for (kernels, _), stride in zip(folded, stack.strides, strict=True):
+        sizes.append(_samples(kernels, pixels, stride))
+        pixels //= stride**3
+    parts = list(enumerate(x_BCDHW.split(stack.counts)))
+    # Layers that want parts of the same size make a stage; a part passes a whole stage before the next one starts.
+    for size, stage in itertools.groupby(range(len(folded)), key=sizes.__getitem__):
+        layers_of_stage = [(*folded[index], stack.strides[index]) for index in stage]
+        outputs = []
+        for place, part in _regroup(parts, size):
             x = part
-            for (kernels, bias), stride in zip(folded, stack.strides, strict=True):
+            for kernels, bias, stride in layers_of_stage:
                 x = F.elu_(F.conv3d(x, kernels[place % len(kernels)], bias, stride, PADDING))
-            outputs.append(x)
-    return torch.cat(outputs)
+            outputs.append((place, x))
+        parts = outputs
+    return torch.cat([x for _, x in parts])
 
 
 def cuts(count: int, size: int) -> list[int]:
@@ -117,7 +125,7 @@ class _Run(torch.autograd.Function):
         norms: list[Norm] = []
         outputs = [(place, part) for place, part in zip(places, x_BCDHW.split(stack.counts), strict=True)]
         for (kernels, bias, weight, norm_bias), stride in zip(layers, stack.strides, strict=True):
-            size = _samples(kernels, outputs[0][1], stride)
+            size = _samples(kernels, outputs[0][1][0, 0].numel(), stride)
             parts, moments = [], []
             fresh: list[tuple[int, Tensor]] = []
             for place, x in _regroup(outputs, size):
@@ -191,10 +199,9 @@ class _Run(torch.autograd.Function):
         return grad_input, None, *results
 
 
-def _samples(kernels: Tensor, x: Tensor, stride: int) -> int:
+def _samples(kernels: Tensor, pixels: int, stride: int) -> int:
     """Samples of a part, a power of two, so that coarser parts are always made of whole finer ones."""
     _, channels_out, channels_in = kernels.shape[:3]
-    pixels = x[0, 0].numel()
     values = max(channels_in * pixels, channels_out * pixels // stride**3)
     return 1 << max(0, (PART_VALUES // values).bit_length() - 1)
 
