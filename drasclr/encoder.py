@@ -144,7 +144,7 @@ class Encoder(nn.Module):
             x = torch.cat([x, planes.to(x.dtype)], dim=1)
         if same:
             places, groups = locations_B3[:1], Groups((len(x),))
-        maps = []
+        maps: list[Tensor] = []
         stages = list(self.stages())
         for (_, layer), (next_stride, _) in itertools.pairwise(stages):
             x = layer(x, places, groups)

@@ -1,0 +1,88 @@
+"""Heads beside the encoder: segmentation with its feature maps as the contracting path, and dense feature maps.
+
+Legend: B samples, C channels, DHW space, z y x.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from drasclr.encoder import FEATURES, PATCH_SIZE, Encoder
+
+MAP_CHANNELS = (8, 16, 32, 64, 128)  # of Encoder.maps, strides 1 to 16
+
+
+class Segmenter(nn.Module):
+    """U-Net whose contracting path is a (pretrained) encoder; the expanding path is made of MONAI blocks.
+
+    Args:
+        encoder: is trained along; freeze it with `encoder.requires_grad_(False)`.
+        classes: channels of the output.
+    """
+
+    def __init__(self, encoder: Encoder, *, classes: int) -> None:
+        from monai.networks.blocks import UnetOutBlock, UnetrUpBlock
+
+        super().__init__()
+        self.encoder = encoder
+        self.up = nn.ModuleList(
+            UnetrUpBlock(
+                3, coarse, fine, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True
+            )
+            for fine, coarse in reversed(list(itertools.pairwise(MAP_CHANNELS)))
+        )
+        self.out = UnetOutBlock(3, MAP_CHANNELS[0], classes)
+
+    def forward(self, patches_BCDHW: Tensor, locations_B3: Tensor) -> Tensor:
+        """Logits [B, classes, D, H, W] of normalised patches whose sides are multiples of 16 voxels, at least 32."""
+        *skips, x = self.encoder.maps(patches_BCDHW, locations_B3)
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            x = up(x, skip)
+        return self.out(x)
+
+
+@torch.no_grad()
+def dense_features(
+    encoder: Encoder,
+    volume_DHW: Tensor,
+    *,
+    locate: Callable[[Tensor], Tensor],
+    stride: int = PATCH_SIZE // 2,
+    batch: int = 64,
+) -> Tensor:
+    """Features of windows that slide over a volume, as a coarse map.
+
+    Args:
+        encoder: in evaluation mode.
+        volume_DHW: normalised to [-1, 1], at the spacing that the encoder was trained at.
+        locate: centres of windows, voxel index z, y, x [M, 3] -> normalised coordinates [M, 3]; with an atlas and a
+            registration that is `atlas.coordinates_at` of the centre's position in the atlas.
+        stride: voxels from window to window.
+        batch: windows at a time.
+
+    Returns:
+        [128, d, h, w]; entry (i, j, k) belongs to the window whose lowest corner is voxel (i, j, k) * stride.
+
+    Raises:
+        ValueError: the volume is smaller than a window.
+    """
+    if min(volume_DHW.shape) < PATCH_SIZE:
+        raise ValueError(
+            f"the volume has {list(volume_DHW.shape)} voxels, a window {PATCH_SIZE} along each side"
+        )
+    windows = volume_DHW
+    for axis in range(3):
+        windows = windows.unfold(axis, PATCH_SIZE, stride)  # a view: windows are cut out batch by batch
+    grid = windows.shape[:3]
+    index_M3 = torch.cartesian_prod(*(torch.arange(length) for length in grid)).view(-1, 3)
+    centres_M3 = (index_M3 * stride).float() + (PATCH_SIZE - 1) / 2
+    locations_M3 = locate(centres_M3).to(volume_DHW)
+    features = []
+    for index, location in zip(index_M3.split(batch), locations_M3.split(batch), strict=True):
+        patches = windows[index[:, 0], index[:, 1], index[:, 2]]
+        features.append(encoder(patches[:, None], location))
+    return torch.cat(features).T.reshape(FEATURES, *grid)
