@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ctplatform.config import PhantomConfig, Recipe
 from ctplatform.console import Console, show_reasons, show_result
 from ctplatform.pipeline import STAGES, Outcome, run_chain
@@ -18,10 +20,11 @@ def run_demo(workspace_uri: str, recipe: Recipe) -> Outcome:
     with ray_session(recipe.ray):
         try:
             console.started("phantom")
+            start = time.monotonic()
             cohort = phantom_cohort(
                 workspace, config, on_progress=lambda done, total: console.progress("phantom", done, total)
             )
-            console.finished("phantom", f"{len(cohort)} synthetic subjects", 0.0)
+            console.finished("phantom", f"{len(cohort)} synthetic subjects", time.monotonic() - start)
             outcome = run_chain(workspace, cohort, recipe, console)
         finally:
             console.close()

@@ -201,7 +201,7 @@ def _process(
 ) -> dict[str, Any]:
     import SimpleITK as sitk
 
-    from ctplatform.lungs import density, make_segmenter
+    from ctplatform.lungs import make_segmenter
     from ctplatform.overlay import overlay_png
     from ctplatform.quality import assess, measure
     from ctplatform.registration import register
@@ -226,8 +226,8 @@ def _process(
             hu_window=config.hu_window,
         )
     with clock.step("measure"):
-        measures = measure(volume, mask, registration, patches) | density(volume.image, mask.labels)
-        verdict = assess(measures, config.quality, notes=(*volume.notes, *mask.notes))
+        measures = measure(volume, mask, registration, patches)
+        verdict = assess(measures, config.quality, notes=mask.notes)
     if config.overlays:
         with clock.step("overlay"):
             png = overlay_png(

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
 
@@ -16,6 +17,7 @@ from ctplatform import ledger, shards
 from ctplatform.atlas import ATLAS_FILE, read_atlas
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.config import load_recipe
+from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import StageError
 from ctplatform.prepare import prepare
 from ctplatform.workspace import Workspace
@@ -96,7 +98,14 @@ def test_bad_scans_fail_alone_each_with_its_reason(workspace, prepared, small_re
     soft = sitk.GetImageFromArray(np.full((60, 60, 60), 40, np.int16))
     soft.SetSpacing([5.0] * 3)
     sitk.WriteImage(soft, str(bad / "nolung.nii.gz"))
+    gap, other = bad / "gap", bad / "mr"
+    image = sitk.ReadImage(good["path"])
+    write_dicom_series(image, gap)
+    sorted(gap.iterdir())[image.GetSize()[2] // 2].unlink()
+    write_dicom_series(image, other, header={"Modality": "MR"})
     names = {
+        "gap": "gap",
+        "mr": "mr",
         "truncated": "truncated.nii.gz",
         "text": "text.nii.gz",
         "flat": "flat.nii.gz",
@@ -121,7 +130,10 @@ def test_bad_scans_fail_alone_each_with_its_reason(workspace, prepared, small_re
         assert row["remedy"], name
         assert str(bad) not in row["reason"] + row["remedy"], "paths may hold names"
     codes = result["code"]
-    assert codes[list(names)].nunique() >= 5
+    assert codes["gap"] == "missing-slice"
+    assert codes["mr"] == "wrong-modality"
+    assert codes["missing"] == "missing-path"
+    assert codes[list(names)].nunique() >= 8
     assert workspace.files(shards.FOLDER) == [f"{good['scan_id']}.parquet"]
 
 
@@ -152,3 +164,60 @@ def test_a_ledger_row_survives_a_round_trip(tmp_path):
     assert back.loc[0, "dice"] == 0.5
     assert back.loc[0, "reason"] is None
     assert pa.table(back[["scan_id"]]).num_rows == 1
+
+
+def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tmp_path):
+    """Planted in the header and in the path; looked for in every byte of what prepare wrote, decompressed."""
+    _, cohort = prepared
+    image = sitk.ReadImage(cohort[cohort["path"].str.endswith(".nii.gz")]["path"].iloc[1])
+    planted = {
+        "PatientName": "Zyxwv^Quentin",
+        "PatientID": "MRN-7731902",
+        "PatientBirthDate": "19330417",
+        "AccessionNumber": "ACC5550199",
+        "ReferringPhysicianName": "Hjklmn^Otto",
+        "PatientComments": "Lives in Vbnmtown",
+        "InstitutionName": "Qwertz Hospital",
+        "StudyDescription": "thorax of Zyxwv",
+    }
+    write_dicom_series(image, tmp_path / "Zyxwv_Quentin" / "ct", patient=planted)
+    row = {
+        "scan_id": "s1",
+        "subject_id": "p1",
+        "path": str(tmp_path / "Zyxwv_Quentin" / "ct"),
+        "series_uid": "",
+    }
+    broken = {
+        "scan_id": "s2",
+        "subject_id": "p2",
+        "path": str(tmp_path / "Zyxwv_Quentin" / "gone"),
+        "series_uid": "",
+    }
+    prepare(workspace, pd.DataFrame([row, broken]), small_recipe)
+    needles = [
+        b"zyxwv",
+        b"quentin",
+        b"7731902",
+        b"19330417",
+        b"acc5550199",
+        b"hjklmn",
+        b"vbnmtown",
+        b"qwertz",
+    ]
+    looked_at = 0
+    for path in Path(workspace.root).rglob("*"):
+        if not path.is_file() or ATLAS_FOLDER in path.parts:
+            continue
+        texts = [path.read_bytes()]
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            texts += (
+                [str(table.schema.metadata).encode(), str(table.drop_columns("patch").to_pylist()).encode()]
+                if ("patch" in table.column_names)
+                else [str(table.to_pylist()).encode()]
+            )
+            texts += [b"".join(table["patch"].to_pylist())] if "patch" in table.column_names else []
+        for text in texts:
+            looked_at += 1
+            assert not any(needle in text.lower() for needle in needles), path
+    assert looked_at >= 6
