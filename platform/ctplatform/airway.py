@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ctplatform.lungs import Grid
+from ctplatform.coarse import Grid, Mask
 
 SMALLEST_MM2, LARGEST_MM2 = 60.0, 900.0
 SHORTEST_MM = 12.0
@@ -19,8 +17,6 @@ BRONCHI_MM = 55.0
 """How far the tube is followed at the darker levels; in emphysema it would not end at the main bronchi."""
 
 WALL_MM = 2.0
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

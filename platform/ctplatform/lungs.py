@@ -17,13 +17,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform import airway
+from ctplatform.coarse import PADDING_HU, Grid, Mask, bounding_box, shrink
 from ctplatform.config import LungsConfig
+from ctplatform.distance import LEFT, RIGHT
 from ctplatform.errors import ScanError
-from ctplatform.registration import LEFT, RIGHT
+from ctplatform.sides import split_sides
 
 logger = logging.getLogger(__name__)
 
-PADDING_HU = -1024
 LUNG_HU = -450
 """About half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
 AIR_HU = -950
@@ -36,8 +37,6 @@ BIG_POCKET_ML = 25.0
 TISSUE_HU = -200
 MIN_COMPONENT_ML = 25.0
 CLOSING_MM = 7.0
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -128,66 +127,6 @@ class ClassicalSegmenter:
         }
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The coarse scan: HU, and voxel size in mm along x, y, z."""
-
-    hu_ZYX: NDArray[np.int16]
-    spacing: tuple[float, float, float]
-
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of one voxel."""
-        return math.prod(self.spacing) / 1000
-
-    def radius(self, mm: float, *, least: int = 1) -> list[int]:
-        """A length as voxels along x, y, z."""
-        return [max(least, round(mm / s)) for s in self.spacing]
-
-    def image(self, mask: NDArray) -> sitk.Image:
-        """A mask as an image with this grid's spacing."""
-        image = sitk.GetImageFromArray(mask.astype(np.uint8))
-        image.SetSpacing(self.spacing)
-        return image
-
-    def dilate(self, mask: Mask, mm: float, *, least: int = 1) -> Mask:
-        """Dilation by a ball of `mm`, at least `least` voxels along each axis."""
-        out = mask.copy()
-        for shift in _ball(self.radius(mm, least=least)[::-1]):
-            to = tuple(slice(max(0, d), n + min(0, d)) for d, n in zip(shift, mask.shape))
-            source = tuple(slice(max(0, -d), n + min(0, -d)) for d, n in zip(shift, mask.shape))
-            out[to] |= mask[source]
-        return out
-
-    def erode(self, mask: Mask, mm: float) -> Mask:
-        """Erosion by a ball; the border of the grid does not erode."""
-        return ~self.dilate(~mask, mm)
-
-    def components(self, mask: Mask) -> tuple[NDArray, NDArray]:
-        """Face-connected components [z,y,x] from 1, and their sizes in voxels (entry 0 is set to 0)."""
-        labels_ZYX = sitk.GetArrayFromImage(sitk.ConnectedComponent(self.image(mask), False))
-        sizes = np.bincount(labels_ZYX.ravel())
-        sizes[0] = 0
-        return labels_ZYX, sizes
-
-
-def _ball(radii: list[int]) -> list[tuple[int, ...]]:
-    """Offsets of an ellipsoid's voxels without the centre."""
-    ranges = [range(-r, r + 1) for r in radii]
-    return [
-        offset
-        for offset in itertools.product(*ranges)
-        if any(offset) and sum((d / r) ** 2 for d, r in zip(offset, radii) if d) <= 1
-    ]
-
-
-def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """Mean over whole blocks of voxels, as near to `spacing_mm` as that allows; padding counts as air."""
-    factors = [max(1, round(spacing_mm / s)) for s in image.GetSpacing()]
-    clamped = sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, 3071)
-    return sitk.BinShrink(clamped, factors) if max(factors) > 1 else clamped
-
-
 def outside_air(scan: Grid) -> Mask:
     """Air around the patient, with the blurred rim of the skin.
 
@@ -224,7 +163,7 @@ def foreign_gas(scan: Grid, lung: Mask) -> Mask:
     for level, (darkest, share) in enumerate(((LOWER_GAS_HU, 0.22), (GAS_HU, 0.12))):
         labels_ZYX, sizes = scan.components(lung & (scan.hu_ZYX < darkest))
         for label in np.flatnonzero((sizes * scan.voxel_ml > 2.0) & (sizes < 0.2 * lung.sum())):
-            box = _box(labels_ZYX == label, [4, 4, 4])
+            box = bounding_box(labels_ZYX == label, [4, 4, 4])
             body = labels_ZYX[box] == label
             upper = np.nonzero(body)[0].mean() + box[0].start > half
             if upper != bool(level):
@@ -245,7 +184,7 @@ def lung_parts(scan: Grid, dark: Mask) -> Mask:
     for label in np.argsort(-sizes, kind="stable")[:12]:
         if sizes[label] * scan.voxel_ml < MIN_COMPONENT_ML or (kept and sizes[label] < 0.05 * sizes[kept[0]]):
             break
-        box = _box(labels_ZYX == label, [2, 2, 2])
+        box = bounding_box(labels_ZYX == label, [2, 2, 2])
         part = labels_ZYX[box] == label
         core = scan.erode(part, scan.spacing[0])
         low, middle, high = np.percentile(scan.hu_ZYX[box][core if core.any() else part], (25, 50, 75))
@@ -265,39 +204,6 @@ def enclosed(scan: Grid, part: Mask) -> bool:
     return bool(((front >= 6) & (behind >= 6))[part].mean() > 0.5)
 
 
-def split_sides(scan: Grid, lung: Mask) -> tuple[NDArray[np.uint8], str]:
-    """Tell right from left: lungs "apart" by components, "joined" by a watershed, or only "one"."""
-    labels_ZYX, sizes = scan.components(lung)
-    order = np.argsort(-sizes, kind="stable")
-    out = np.zeros(lung.shape, np.uint8)
-    if len(order) > 1 and sizes[order[1]] > 0.12 * sizes[order[0]]:
-        x_mm = [_mean_x(labels_ZYX == label) * scan.spacing[0] for label in order[:2]]
-        if abs(x_mm[0] - x_mm[1]) > 60:
-            return _by_nearest(scan, labels_ZYX, sizes, order[:2], x_mm), "apart"
-    image = scan.image(lung)
-    distance = sitk.SignedMaurerDistanceMap(image, True, False, True)
-    for threshold in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22):
-        cores_ZYX = sitk.GetArrayFromImage(sitk.ConnectedComponent(distance > float(threshold)))
-        core_sizes = np.bincount(cores_ZYX.ravel())
-        core_sizes[0] = 0
-        pair = np.argsort(-core_sizes, kind="stable")[:2]
-        if len(core_sizes) < 3 or core_sizes[pair[1]] < 0.25 * core_sizes[pair[0]]:
-            continue
-        x_mm = [_mean_x(cores_ZYX == label) * scan.spacing[0] for label in pair]
-        if abs(x_mm[0] - x_mm[1]) < 60:
-            continue
-        right, left = pair if x_mm[0] < x_mm[1] else pair[::-1]
-        markers = np.zeros(lung.shape, np.uint8)
-        markers[cores_ZYX == right], markers[cores_ZYX == left] = 1, 2
-        basins = sitk.MorphologicalWatershedFromMarkers(-distance, scan.image(markers), False, False)
-        basins_ZYX = sitk.GetArrayViewFromImage(basins)
-        out[lung & (basins_ZYX == 1)], out[lung & (basins_ZYX == 2)] = RIGHT, LEFT
-        return out, "joined"
-    tissue_x = _mean_x(scan.hu_ZYX > TISSUE_HU)
-    out[lung] = RIGHT if _mean_x(lung) < tissue_x else LEFT
-    return out, "one"
-
-
 def close(scan: Grid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray[np.uint8]:
     """Close each lung over vessels and nodules at its surface; the grid's ends count as lung."""
     radius = scan.radius(CLOSING_MM)
@@ -306,7 +212,7 @@ def close(scan: Grid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray
         mask = labels_ZYX == label
         if not mask.any():
             continue
-        box = _box(mask, [r + 1 for r in radius[::-1]])
+        box = bounding_box(mask, [r + 1 for r in radius[::-1]])
         room = [(r + 1, r + 1) for r in radius[::-1]]
         padded = scan.image(np.pad(mask[box], room, mode="edge"))
         closed = sitk.BinaryMorphologicalClosing(padded, radius, sitk.sitkBall, 1, False)
@@ -350,7 +256,7 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
 
 def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
     """The scan cropped to the lung mask's bounding box, a coarse voxel wider."""
-    box = _box(sitk.GetArrayViewFromImage(labels) > 0, [1, 1, 1])
+    box = bounding_box(sitk.GetArrayViewFromImage(labels) > 0, [1, 1, 1])
     ends = [(s.start, min(s.stop, n)) for s, n in zip(box[::-1], labels.GetSize())]
     corners = itertools.product(*((float(low) - 0.5, float(high) - 0.5) for low, high in ends))
     index_83 = np.array(
@@ -364,26 +270,3 @@ def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
     low_3 = np.clip(np.floor(index_83.min(axis=0)).astype(int), 0, np.array(image.GetSize()) - 1)
     high_3 = np.clip(np.ceil(index_83.max(axis=0)).astype(int) + 1, low_3 + 1, image.GetSize())
     return sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())
-
-
-def _box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:
-    """Bounding box of a mask with a margin in voxels, z, y, x."""
-    ends = (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
-    return tuple(slice(max(0, end[0] - m), end[-1] + m + 1) for end, m in zip(ends, margin))
-
-
-def _mean_x(mask: Mask) -> float:
-    columns = mask.sum(axis=(0, 1))
-    return float((columns * np.arange(len(columns))).sum() / max(1, columns.sum()))
-
-
-def _by_nearest(
-    scan: Grid, labels_ZYX: NDArray, sizes: NDArray, pair: NDArray, x_mm: list[float]
-) -> NDArray[np.uint8]:
-    """Sides of all components: the two big ones by their position, the others by the nearer of the two."""
-    middle = sum(x_mm) / 2
-    out = np.zeros(labels_ZYX.shape, np.uint8)
-    for label in np.flatnonzero(sizes):
-        part = labels_ZYX == label
-        out[part] = RIGHT if _mean_x(part) * scan.spacing[0] < middle else LEFT
-    return out

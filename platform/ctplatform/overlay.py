@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ctplatform.registration import LEFT, RIGHT
+from ctplatform.distance import LEFT, RIGHT
 
 WIDTH = 900
 HEADER = 40

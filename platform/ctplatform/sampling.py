@@ -20,8 +20,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from ctplatform.affine import transform_points
 from ctplatform.errors import ScanError
-from ctplatform.registration import transform_points
 from drasclr.atlas import Atlas
 
 PADDING_HU = -1024

@@ -11,9 +11,11 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from ctplatform.affine import to_transform
 from ctplatform.config import RegistrationConfig
+from ctplatform.distance import LEFT, RIGHT, distance_maps
 from ctplatform.errors import StageError
-from ctplatform.registration import DEFAULTS, LEFT, RIGHT, Template, distance_maps, register, to_transform
+from ctplatform.registration import DEFAULTS, Template, register
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.config import RegistrationConfig
+from ctplatform.distance import interpolate
 from ctplatform.errors import ScanError, StageError
 from ctplatform.registration import (
     LEFT,
     RIGHT,
     Template,
-    interpolate,
     mean_template,
     register,
     to_transform,
