@@ -18,6 +18,8 @@ from drasclr.norm import GroupNormELU, NormELU
 
 FEATURES = 128
 PATCH_SIZE = 32
+# Patches at a time in inference where no two share a location.
+ONE_EACH = 32
 # (channels in, channels out, stride): 32^3 voxels become 1^3.
 LAYERS = (
     (1, 8, 1),
@@ -109,11 +111,7 @@ class Encoder(nn.Module):
             # Hardly any two samples share a location: one kernel a sample, in one grouped convolution.
             return self._features(patches_BCDHW, locations_B3, Groups((1,) * len(patches_BCDHW)))
         order_B = torch.argsort(place_B, stable=True)
-        first_G = order_B[counts_G.cumsum(0) - counts_G]
-        # Indexing rather than `unique_G3` keeps the gradient with respect to the locations.
-        features = self._features(
-            patches_BCDHW[order_B], locations_B3[first_G], Groups(tuple(counts_G.tolist()))
-        )
+        features = self._features(patches_BCDHW[order_B], unique_G3, Groups(tuple(counts_G.tolist())))
         return features[torch.argsort(order_B)]
 
     def grouped(self, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
@@ -165,6 +163,10 @@ class Encoder(nn.Module):
             yield stride, layer
 
     def _features(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+        if groups.one_each and len(x_BCDHW) > ONE_EACH and not (self.training or torch.is_grad_enabled()):
+            # Every patch brings its own kernels, 4 MB of them: a whole scan at once would need gigabytes.
+            chunks = zip(x_BCDHW.split(ONE_EACH), locations_G3.split(ONE_EACH), strict=True)
+            return torch.cat([self._features(x, at, Groups((1,) * len(x))) for x, at in chunks])
         locations_G3 = locations_G3.to(next(self.head.parameters()).dtype)
         if self.conditioning == "concat":
             planes = locations_G3[:, :, None, None, None].expand(-1, -1, *x_BCDHW.shape[2:])

@@ -81,3 +81,14 @@ def test_folded_inference_equals_evaluation_with_gradients(encoder):
         patches, locations = patches.double(), locations.double()
         folded = model(patches, locations)
     torch.testing.assert_close(folded, model(patches, locations), rtol=0, atol=1e-10)
+
+
+def test_many_locations_with_one_patch_each_equal_single_calls(encoder, monkeypatch):
+    monkeypatch.setattr("drasclr.encoder.ONE_EACH", 3)
+    model = copy.deepcopy(encoder).eval()
+    patches, locations = torch.rand(7, 1, 32, 32, 32) * 2 - 1, torch.rand(7, 3)
+    with torch.no_grad():
+        expected = torch.cat([model(patches[[i]], locations[[i]]) for i in range(7)])
+        torch.testing.assert_close(model(patches, locations), expected, rtol=0, atol=1e-5)
+        grouped = model.grouped(patches[:, None], locations)[:, 0]
+        torch.testing.assert_close(grouped, expected, rtol=0, atol=1e-5)
