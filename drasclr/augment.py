@@ -106,14 +106,14 @@ def apply(
     """
     places, scans = patches_hu.shape[:2]
     low, high = hu_window
-    x = patches_hu.flatten(0, 1).float().clamp(low, high).sub_(low)
+    x = patches_hu.flatten(0, 1)
     theta = _theta(parameters, size=patches_hu.shape[2:])
     chunk = len(x) if x.is_cuda else _CHUNK
-    out = torch.empty_like(x)
+    out = torch.empty(x.shape, device=x.device)
     for start in range(0, len(x), chunk):
         part = slice(start, start + chunk)
         moved = F.grid_sample(
-            x[part, None],
+            x[part, None].float().clamp(low, high).sub_(low),
             _grid(theta[part], size=patches_hu.shape[2:]),
             mode="bilinear",
             padding_mode="border",
@@ -189,7 +189,10 @@ def _grid(theta: Tensor, *, size: torch.Size) -> Tensor:
     x = theta[:, None, :, 0] * axis(width)[None, :, None] + theta[:, None, :, 3]
     y = theta[:, None, :, 1] * axis(height)[None, :, None]
     z = theta[:, None, :, 2] * axis(depth)[None, :, None]
-    return z[:, :, None, None] + (y[:, :, None] + x[:, None])[:, None]
+    # Rows of width * 3 values rather than points of 3: the innermost loop is then long enough to be vectorised.
+    yx = (y[:, :, None] + x[:, None]).flatten(2)
+    grid = z.repeat(1, 1, width)[:, :, None] + yx[:, None]
+    return grid.view(-1, depth, height, width, 3)
 
 
 def _add_noise(x_NDHW: Tensor, std_N: Tensor, keys_N: Tensor) -> None:
