@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 5.0
 FEW = 10  # test subjects; below, a bootstrap interval says little
-HEADLINE = {"emphysema_extent": "spearman", "gold_stage": "quadratic_kappa", "survival": "c_index"}
 NAMES = {
     "drasclr": "DrasCLR, frozen",
     "scratch": "from scratch",
@@ -129,11 +128,12 @@ def result_lines(summary: pd.DataFrame) -> list[str]:
 
 
 def headline_rows(summary: pd.DataFrame) -> pd.DataFrame:
-    """One metric a task, at the largest label fraction."""
-    rows = summary[summary["fraction"] == summary["fraction"].max()]
-    wanted = rows["task"].map(HEADLINE)
-    first = rows.groupby("task")["metric"].transform("first")
-    return rows[rows["metric"] == wanted.fillna(first)]
+    """Each task's main metric, at the largest label fraction."""
+    from ctplatform.tasks import get_task
+
+    main = {task: get_task(task).metrics[0] for task in summary["task"].unique()}
+    rows = summary[summary["metric"] == summary["task"].map(main)]
+    return rows[rows["fraction"] == rows.groupby("task")["fraction"].transform("max")]
 
 
 def _table(summary: pd.DataFrame) -> None:

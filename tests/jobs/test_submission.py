@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +54,9 @@ class Head:
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }
         self.log = folder / "head.log"
+        self.temporary = Path(
+            tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        )  # socket paths below it must stay short
         self.process = subprocess.Popen(
             [
                 str(BIN / "ray"),
@@ -66,8 +72,7 @@ class Head:
                 "--num-cpus=2",
                 "--object-store-memory=300000000",
                 "--disable-usage-stats",
-                # Sockets live below it, and their paths must stay short.
-                f"--temp-dir=/tmp/ray-test-{os.getpid()}",
+                f"--temp-dir={self.temporary}",
             ],
             env=self.env,
             stdout=self.log.open("w"),
@@ -83,8 +88,6 @@ class Head:
         raise RuntimeError(self.log.read_text()[-3000:])
 
     def stop(self) -> None:
-        import psutil
-
         tree = (
             psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
         )
@@ -96,6 +99,7 @@ class Head:
         _, left = psutil.wait_procs(tree, timeout=10)
         for process in left:
             process.kill()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,6 @@ TASK = Task(
     title="Emphysema extent, fraction of the lung",
     kind="continuous",
     columns=("emphysema_extent",),
-    metrics=("r2", "spearman", "mae"),
+    metrics=("spearman", "r2", "mae"),
     valid=(0.0, 1.0),
 )

@@ -7,6 +7,6 @@ TASK = Task(
     title="GOLD stage, 0 to 4",
     kind="ordinal",
     columns=("gold_stage",),
-    metrics=("exact", "within_one", "kappa"),
+    metrics=("kappa", "exact", "within_one"),
     valid=(0, 4),
 )
