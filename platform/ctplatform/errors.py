@@ -13,7 +13,7 @@ class PlatformError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str, *, code: str = "error") -> None:
-        super().__init__(f"{problem}. {remedy}.")
+        super().__init__(f"{problem.rstrip('.')}. {remedy.rstrip('.')}.")
         self.problem = problem
         self.remedy = remedy
         self.code = code

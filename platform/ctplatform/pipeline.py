@@ -68,7 +68,13 @@ def run_chain(
     for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
         start = time.monotonic()
         watcher.started(stage)
-        summary, text = _RUNNERS[stage](workspace, cohort, recipe, watcher, outcome)
+        try:
+            summary, text = _RUNNERS[stage](workspace, cohort, recipe, watcher, outcome)
+        except StageError as error:
+            # Scans without labels still deserve their encoder, embeddings and quality report.
+            if error.code != "no-labels" or stage == last:
+                raise
+            summary, text = None, f"left out: {error}"
         outcome.summaries[stage] = summary
         outcome.seconds[stage] = time.monotonic() - start
         watcher.finished(stage, text, outcome.seconds[stage])

@@ -149,7 +149,7 @@ def assemble(
         raise StageError(
             f"no task can be evaluated: {' '.join(messages)}",
             "Give label columns for one task at least",
-            code="sweep",
+            code="no-labels",
         )
     owner = scans["subject_id"].astype(str)
     images = config_hash(

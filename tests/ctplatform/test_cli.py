@@ -111,3 +111,21 @@ def test_the_chain_on_a_users_table_by_command_and_again(prepared, tmp_path, cap
     assert "trained before" in again
     main(["status", "--workspace", out])
     assert "1 failed" in capsys.readouterr().out
+
+
+def test_a_cohort_without_labels_still_gets_its_report(prepared, tmp_path, capsys):
+    source, cohort = prepared
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("atlas", "scans", "patches"):
+        shutil.copytree(source.path(name), out / name)
+    table = tmp_path / "cohort.csv"
+    cohort[["scan_id", "subject_id", "path", "series_uid"]].to_csv(table, index=False)
+    main(
+        ["run", "--cohort", str(table), "--workspace", str(out), "--recipe", "demo", *SETS]
+        + ["--set", "pretrain.num_workers=1", "--set", "pretrain.max_steps=2"]
+    )
+    text = capsys.readouterr().out
+    assert "left out: no task can be evaluated" in text
+    assert "report.html" in text
+    assert list(out.glob("evaluation/*/report.html"))
