@@ -208,13 +208,15 @@ class Atlas:
 
     def save(self, path: str | Path) -> None:
         """Write atlas.json."""
-        Path(path).write_text(json.dumps(self.to_json()) + "\n")
+        Path(path).write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Atlas:
         """Read atlas.json, or the atlas.json in a folder."""
         path = Path(path)
-        return cls.from_json(json.loads((path / "atlas.json" if path.is_dir() else path).read_text()))
+        return cls.from_json(
+            json.loads((path / "atlas.json" if path.is_dir() else path).read_text(encoding="utf-8"))
+        )
 
 
 def lung_fraction(mask_XYZ: np.ndarray, corners_N3: np.ndarray, *, patch_size: int) -> np.ndarray:

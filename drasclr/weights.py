@@ -102,7 +102,7 @@ def load(
     """
     folder = _folder(path)
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{folder} has no {CARD}; weights cannot be used without their card"

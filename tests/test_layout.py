@@ -21,7 +21,7 @@ def sources(folder: str) -> list[Path]:
 
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -60,6 +60,16 @@ def test_platform_never_imports_jobs():
         assert not imported(path) & {"jobs", "tests"}, path
 
 
+def test_text_files_name_their_encoding():
+    """Image readers may switch the process's locale to C, and with it what `read_text()` means."""
+    for folder in ("platform", "drasclr", "jobs"):
+        for path in sources(folder):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                called = node.func if isinstance(node, ast.Call) else None
+                if isinstance(called, ast.Attribute) and called.attr in ("read_text", "write_text"):
+                    assert any(k.arg == "encoding" for k in node.keywords), f"{path}:{node.lineno}"
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys\ntry:\n import ctplatform.cli as c; c.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch','ray','SimpleITK','pandas','numpy','monai','pydantic') if m in sys.modules])"
@@ -78,6 +88,6 @@ def test_nothing_speaks_of_this_machine():
             and path.is_file()
             and name != "LICENSE"
         ):
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             for part in ("/" + "work/", "py" + "pi.org", "/" + "root/"):
                 assert part not in text, f"{name} holds {part}"

@@ -16,8 +16,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def replace(path: Path, section: str, text: str) -> None:
     """Put a text under `## section`, in place of what was there; other sections stay as they are."""
-    old = path.read_text() if path.is_file() else TITLE
+    old = path.read_text(encoding="utf-8") if path.is_file() else TITLE
     before, marker, after = old.partition(f"## {section}\n")
     _, next_marker, rest = after.partition("\n## ")
     tail = f"\n## {rest}" if next_marker else ""
-    path.write_text(f"{before.rstrip()}\n\n{marker or f'## {section}' + chr(10)}\n{text.strip()}\n{tail}")
+    path.write_text(
+        f"{before.rstrip()}\n\n{marker or f'## {section}' + chr(10)}\n{text.strip()}\n{tail}",
+        encoding="utf-8",
+    )

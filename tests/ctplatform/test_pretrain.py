@@ -105,7 +105,9 @@ def test_the_runs_name_follows_what_matters(workspace, small_recipe):
 def test_a_batch_seen_again_and_again_is_learnt(workspace):
     recipe = recipe_with(
         "pretrain.augment=false",
-        "pretrain.lr=0.03",
+        "pretrain.optimizer=adamw",
+        "pretrain.lr=0.0005",
+        "pretrain.temperature=0.2",
         "pretrain.momentum=0",
         "pretrain.max_steps=1000",
         "pretrain.epochs=1000",
@@ -113,10 +115,10 @@ def test_a_batch_seen_again_and_again_is_learnt(workspace):
     loop = Loop(workspace, recipe, "test", rank=0, world=1, device=torch.device("cpu"))
     batch = next(loop.feed.epoch(0))
     losses = []
-    for _ in range(20):
+    for _ in range(16):
         loop.model.memory.load_state_dict(build_model(recipe.pretrain, loop.atlas).memory.state_dict())
         losses.append(float(loop.train_step(batch, 0).loss.detach()))
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, ray_local):
