@@ -1,0 +1,32 @@
+"""Launcher configurations pass Ray's own validator, and what they mount exists."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "cluster").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_ray_accepts_it(path):
+    from ray.autoscaler._private.util import validate_config
+
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    validate_config(config)
+    assert (ROOT / "constraints.txt").is_file()
+    for target, source in config["file_mounts"].items():
+        assert (ROOT / source).exists()
+        assert any(target.removeprefix("/home/ubuntu/") in command for command in config["setup_commands"])
+    broken = copy.deepcopy(config)
+    broken["max_worker"] = 3
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(broken)
+
+
+def test_there_is_one():
+    assert CONFIGS
