@@ -1,4 +1,4 @@
-"""Make the workspace's atlas, as a job: `ray job submit --working-dir . -- python jobs/atlas.py --workspace URI ...`."""
+"""Make the workspace's atlas, as a job: `... -- python jobs/atlas.py --workspace URI`."""
 
 from __future__ import annotations
 

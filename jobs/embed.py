@@ -1,4 +1,4 @@
-"""Compute patch and patient embeddings, as a job: `ray job submit --working-dir . -- python jobs/embed.py --workspace URI ...`."""
+"""Compute patch and patient embeddings, as a job: `... -- python jobs/embed.py --workspace URI`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Register every scan and write its patches, as a job: `ray job submit --working-dir . -- python jobs/prepare.py --workspace URI ...`."""
+"""Register every scan and write its patches, as a job: `... -- python jobs/prepare.py --workspace URI`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pretrain the encoder, as a job: `ray job submit --working-dir . -- python jobs/pretrain.py --workspace URI ...`."""
+"""Pretrain the encoder, as a job: `... -- python jobs/pretrain.py --workspace URI`."""
 
 from __future__ import annotations
 

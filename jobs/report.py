@@ -1,4 +1,4 @@
-"""Write the HTML report, as a job: `ray job submit --working-dir . -- python jobs/report.py --workspace URI ...`."""
+"""Write the HTML report, as a job: `... -- python jobs/report.py --workspace URI`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluate on held-out subjects, as a job: `ray job submit --working-dir . -- python jobs/sweep.py --workspace URI ...`."""
+"""Evaluate on held-out subjects, as a job: `... -- python jobs/sweep.py --workspace URI`."""
 
 from __future__ import annotations
 
