@@ -14,10 +14,10 @@ CONFIGS = sorted((ROOT / "cluster").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_ray_accepts_it(path):
-    from ray.autoscaler._private.util import validate_config
+    from ray.autoscaler._private.util import fillout_defaults, validate_config
 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    validate_config(config)
+    validate_config(fillout_defaults(copy.deepcopy(config)))
     assert (ROOT / "constraints.txt").is_file()
     for target, source in config["file_mounts"].items():
         assert (ROOT / source).exists()
@@ -25,7 +25,7 @@ def test_ray_accepts_it(path):
     broken = copy.deepcopy(config)
     broken["max_worker"] = 3
     with pytest.raises(Exception, match="max_worker"):
-        validate_config(broken)
+        validate_config(fillout_defaults(broken))
 
 
 def test_there_is_one():
