@@ -181,7 +181,7 @@ def prepare_scan(
             state="failed",
             # Messages of foreign libraries may hold the path, and paths may hold names: the kind of error only.
             reason=f"an unexpected {type(error).__name__} while working on this scan",
-            remedy="See the task's log for the traceback; the scan is tried again by the next run",
+            remedy="See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again",
             code="unexpected",
         )
     if row["state"] in ("failed", "rejected"):

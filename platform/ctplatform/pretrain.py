@@ -114,7 +114,7 @@ def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
         cause = str(error).strip().splitlines()
         raise StageError(
             f"pretraining {run} failed: {cause[-1] if cause else type(error).__name__}",
-            "Read the worker's log above, mend the cause, run the same command: it goes on from the last checkpoint",
+            "Read the workers' logs below /tmp/ray/session_latest/logs, mend the cause, run the same command again",
             code="pretrain",
         ) from error
 
