@@ -1,4 +1,4 @@
-# make demo | test | test-cluster | lint | benchmarks: each creates .venv and installs what it needs.
+# Every target creates .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,5 +43,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+## benchmarks    the method against the published computation, as ratios in one run
+benchmarks: install
+	$(BIN)/python -m tests.benchmarks.method
+
+## clean         remove .venv and caches
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
