@@ -28,7 +28,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -m "not cluster"
 
-## test-cluster  real Ray heads, several nodes, killed processes
+## test-cluster  real Ray heads with a dashboard, and jobs submitted to them
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster tests
 
