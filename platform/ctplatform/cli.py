@@ -21,7 +21,6 @@ EPILOG = """examples:
   drasclr run --cohort cohort.csv --workspace out   the whole chain on your scans; run it again to go on
   drasclr status --workspace out                    what came of each scan, and why
 """
-CHAIN = ("atlas", "prepare", "pretrain", "embed", "sweep", "report")
 
 
 def parser() -> argparse.ArgumentParser:

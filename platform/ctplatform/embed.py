@@ -135,8 +135,12 @@ class Embedder:
         coordinates = torch.from_numpy(np.array(self.atlas.coordinates_N3, dtype=np.float32))
         vectors: np.ndarray | None = None
         inside_SN = np.zeros((len(scan_ids), count), np.float32)
-        for index in range(shards.num_blocks(self.atlas)):
-            blocks = [shards.read_block(self.workspace, scan, index) for scan in scan_ids]
+        footers = [shards.footer_of(self.workspace, scan) for scan in scan_ids]
+        for index in range(self.atlas.num_blocks):
+            blocks = [
+                shards.read_block(self.workspace, scan, index, footer=footer)
+                for scan, footer in zip(scan_ids, footers, strict=True)
+            ]
             home = blocks[0].home_N
             here = blocks[0].locations_N[home]
             hu_GSDHW = torch.from_numpy(np.stack([block.hu_NDHW[home] for block in blocks], axis=1))

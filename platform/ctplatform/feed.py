@@ -114,7 +114,7 @@ class Feed:
         """The epoch's reads in order: every scan and anchor once, except that the last group of scans is filled up."""
         rng = np.random.default_rng([self.seed, epoch])
         reads = []
-        for block in range(shards.num_blocks(self.atlas)):
+        for block in range(self.atlas.num_blocks):
             scans = rng.permutation(len(self.scans))
             members = self.atlas.members(block)
             for start in range(0, len(scans), self.batch):
@@ -129,7 +129,7 @@ class Feed:
         """Steps an epoch, the same for every epoch and rank."""
         groups = -(-len(self.scans) // self.batch)
         return groups * sum(
-            -(-len(self.atlas.members(b)) // self.anchors) for b in range(shards.num_blocks(self.atlas))
+            -(-len(self.atlas.members(b)) // self.anchors) for b in range(self.atlas.num_blocks)
         )
 
     def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:

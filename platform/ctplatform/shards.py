@@ -106,7 +106,7 @@ def encode(
         compression_level=COMPRESSION_LEVEL,
         use_dictionary=["scan_id", "subject_id"],
     ) as writer:
-        for block in range(num_blocks(atlas)):
+        for block in range(atlas.num_blocks):
             home, halo = np.sort(atlas.members(block)), np.sort(atlas.halo(block))
             rows = np.concatenate([home, halo]).astype(np.int32)
             raw = np.ascontiguousarray(hu_NDHW[rows]).astype(DTYPE, copy=False).reshape(len(rows), -1)
@@ -131,14 +131,18 @@ def encode(
     return data.to_pybytes(), footer.getvalue().to_pybytes()
 
 
-def num_blocks(atlas: Atlas) -> int:
-    """Number of blocks, that is of row groups a shard."""
-    return int(atlas.blocks_N.max()) + 1
-
-
 def read_footer(footer: bytes) -> pq.FileMetaData:
     """Metadata of a shard from the bytes that the ledger keeps."""
     return pq.read_metadata(pa.BufferReader(footer))
+
+
+def footer_of(workspace: Workspace, scan_id: str) -> pq.FileMetaData:
+    """Metadata of a shard from the file itself, for who reads many of its blocks.
+
+    Raises:
+        StageError: there is no shard of that scan.
+    """
+    return _open(workspace, scan_id, None).metadata
 
 
 def read_block(

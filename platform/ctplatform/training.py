@@ -83,6 +83,7 @@ class Loop:
         self.optimizer = _optimizer(self.model, self.config)
         self.step = 0
         self.lines: list[dict[str, Any]] = []
+        self._flushed = 0.0  # when the newest line was last shown
         if self.config.precision == "bf16" and device.type != "cuda" and rank == 0:
             logger.warning("pretrain.precision=bf16 is ignored on the CPU, where it is far slower than fp32")
 
@@ -199,7 +200,7 @@ class Loop:
         if self.rank != 0 or not self.lines:
             return
         now = time.monotonic()
-        if force or now - getattr(self, "_flushed", 0.0) > 1.0:
+        if force or now - self._flushed > 1.0:
             self._flushed = now
             self.workspace.write_json(self.lines[-1], FOLDER, self.run_, PROGRESS_FILE)
         if force:
@@ -291,20 +292,21 @@ def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[in
         recalibrate(encoder, batches())
 
 
-def training_rows(workspace: Workspace, recipe: Recipe) -> pd.DataFrame:
-    """Ledger rows of the scans that are trained on: usable ones of the split's training subjects."""
-    columns = ["scan_id", "subject_id", "state", "content_hash"]
-    rows = ledger.read_ledger(workspace, columns=columns)
+def training_rows(workspace: Workspace, recipe: Recipe, *, also: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Ledger rows of the scans that are trained on: usable ones of the split's training subjects.
+
+    `also` names columns beside scan_id, subject_id, state and content_hash.
+    """
+    rows = ledger.read_ledger(workspace, columns=["scan_id", "subject_id", "state", "content_hash", *also])
     rows = ledger.usable(rows, use_flagged=recipe.prepare.quality.use_flagged)
     return rows[rows["subject_id"].isin(read_split(workspace).train)].reset_index(drop=True)
 
 
 def training_scans(workspace: Workspace, recipe: Recipe) -> list[ScanEntry]:
     """The scans that are trained on, with their footers, sorted by id; subjects numbered in sorted order."""
-    rows = training_rows(workspace, recipe)
-    footers = ledger.read_ledger(workspace, columns=["scan_id", "footer"]).set_index("scan_id")["footer"]
+    rows = training_rows(workspace, recipe, also=("footer",))
     number = {subject: i for i, subject in enumerate(sorted(set(rows["subject_id"])))}
-    return [ScanEntry(row.scan_id, number[row.subject_id], footers[row.scan_id]) for row in rows.itertuples()]
+    return [ScanEntry(row.scan_id, number[row.subject_id], row.footer) for row in rows.itertuples()]
 
 
 def _optimizer(model: DrasCLR, config: PretrainConfig) -> torch.optim.Optimizer:

@@ -47,8 +47,8 @@ def test_some_patches(shard):
 
 def test_every_neighbour_of_a_blocks_locations_is_in_its_row_group(shard, small_atlas):
     workspace, hu, inside, footer = shard
-    assert shards.num_blocks(small_atlas) > 1
-    for index in range(shards.num_blocks(small_atlas)):
+    assert small_atlas.num_blocks > 1
+    for index in range(small_atlas.num_blocks):
         block = shards.read_block(workspace, "a", index, footer=shards.read_footer(footer))
         home = block.locations_N[block.home_N]
         assert sorted(home) == sorted(small_atlas.members(index))
