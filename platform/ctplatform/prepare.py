@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Failures that may pass by themselves: a second run tries these scans again.
 TRANSIENT = ("unexpected", "io-error", "missing-path")
+#: Settings that change where a scan is prepared, not what comes out.
+HARDWARE = {"num_cpus", "memory_gb"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def prepare(
     from ctplatform.atlas import read_atlas
 
     start = time.monotonic()
-    wanted = config_hash(recipe.prepare, read_atlas(workspace).hash)
+    wanted = settings_hash(recipe, read_atlas(workspace).hash)
     pending = _pending(workspace, cohort, wanted)
     if pending:
         dataset = ray.data.from_items(pending, override_num_blocks=len(pending)).map(
@@ -92,6 +94,11 @@ def prepare(
     )
     ledger.usable(rows, use_flagged=recipe.prepare.quality.use_flagged)
     return summary
+
+
+def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
+    """Names all that a scan's patches depend on beside the scan; where and on how much it runs is no part of it."""
+    return config_hash(recipe.prepare.model_dump(mode="json", exclude=HARDWARE), atlas_hash)
 
 
 def _pending(workspace: Workspace, cohort: pd.DataFrame, wanted: str) -> list[dict[str, str]]:
