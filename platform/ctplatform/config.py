@@ -162,10 +162,11 @@ class EmbedConfig(Section):
 
 
 class ScratchConfig(Section):
-    """The from-scratch baseline: the same encoder, trained end to end on the labels."""
+    """End-to-end training on the labels: the from-scratch baseline, and what fine-tuning shares with it."""
 
     epochs: int = Field(default=20, gt=0)
     lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     max_steps: int | None = Field(
         default=None, gt=0, description="stop after so many steps, whatever the epoch"
     )
@@ -176,24 +177,48 @@ class ScratchConfig(Section):
     subjects_per_batch: int = Field(default=8, gt=0)
 
 
+class FinetuneConfig(Section):
+    """Fine-tuning of the pretrained encoder; steps, batches and patches are those of `scratch`: both cost the same."""
+
+    lr: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+
+
 class SweepConfig(Section):
     """Ray Tune: task x initialisation x label fraction x seed."""
 
     tasks: tuple[str, ...] = ("emphysema_extent", "gold_stage", "survival")
-    initialisations: tuple[Literal["drasclr", "scratch", "density", "random"], ...] = (
-        "drasclr",
-        "scratch",
-        "density",
-        "random",
+    initialisations: tuple[str, ...] = Field(
+        default=("drasclr", "scratch", "density", "random"),
+        description="frozen: drasclr, random, density, names of `runs` and `ablations`; trained: finetune, scratch",
+    )
+    ablations: tuple[Literal["local", "global", "none", "moco"], ...] = Field(
+        default=(),
+        description="pretrained and embedded beside the main run: one loss only, no conditioning, or both",
+    )
+    runs: dict[str, str] = Field(
+        default_factory=dict, description="initialisation name -> pretraining run of this workspace, embedded"
     )
     fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
     seeds: int = Field(default=5, gt=0)
     scratch: ScratchConfig = ScratchConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     bootstrap: int = Field(default=2000, ge=100)
     max_concurrent: int = Field(default=2, gt=0)
     cpus_per_trial: float = Field(default=1.0, gt=0)
     gpus_per_trial: float = Field(default=0.0, ge=0)
     columns: dict[str, str] = Field(default_factory=dict, description="standard label name -> cohort column")
+
+    @model_validator(mode="after")
+    def _known_initialisations(self) -> SweepConfig:
+        known = ("drasclr", "finetune", "scratch", "density", "random", *self.ablations, *self.runs)
+        unknown = [name for name in self.initialisations if name not in known]
+        if unknown:
+            raise ValueError(
+                f"initialisations {', '.join(map(repr, unknown))}: not among {', '.join(known)}; name a pretraining "
+                "run of yours under sweep.runs, or an ablation under sweep.ablations"
+            )
+        return self
 
 
 class ReportConfig(Section):

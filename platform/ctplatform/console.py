@@ -16,6 +16,7 @@ LINE_EVERY_S = 5.0
 FEW = 10  # test subjects; below, a bootstrap interval says little
 NAMES = {
     "drasclr": "DrasCLR, frozen",
+    "finetune": "DrasCLR, fine-tuned",
     "scratch": "from scratch",
     "density": "density (LAA-950, Perc15, volume)",
     "random": "random encoder, frozen",

@@ -118,8 +118,11 @@ class Embedder:
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         name = item["encoder"]
         if name not in self.encoders:
-            make = load_encoder if name == "drasclr" else random_encoder
-            self.encoders[name] = make(self.workspace, self.recipe, self.run).to(self.device).eval()
+            if name == "drasclr":
+                encoder = load_encoder(self.workspace, self.run, hu_window=self.recipe.prepare.hu_window)
+            else:
+                encoder = random_encoder(self.workspace, self.recipe)
+            self.encoders[name] = encoder.to(self.device).eval()
         scans = json.loads(item["scans"])
         vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
         self._write(name, item["group"], scans, vectors_SND, inside_SN)
@@ -214,7 +217,7 @@ def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.nda
     return np.concatenate([mean, deviation], axis=1).astype(np.float32)
 
 
-def load_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
+def load_encoder(workspace: Workspace, run: str, *, hu_window: tuple[int, int]) -> Encoder:
     """A run's pretrained encoder.
 
     Raises:
@@ -228,13 +231,13 @@ def load_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
         for name in (WEIGHTS_FILE, pretraining.CARD_FILE):
             (Path(folder) / name).write_bytes(workspace.read_bytes(pretraining.FOLDER, run, name))
         try:
-            return weights.load(folder, atlas=read_atlas(workspace), hu_window=recipe.prepare.hu_window)
+            return weights.load(folder, atlas=read_atlas(workspace), hu_window=hu_window)
         except ValueError as error:
             problem = str(error).rstrip(".")
     raise StageError(f"weights of run {run}: {problem}", "Pretrain in this workspace", code="weights")
 
 
-def random_encoder(workspace: Workspace, recipe: Recipe, run: str) -> Encoder:
+def random_encoder(workspace: Workspace, recipe: Recipe) -> Encoder:
     """An untrained encoder whose normalisation statistics fit the data: otherwise its features would be arbitrary in
     scale, and the control unfairly weak."""
     import torch

@@ -113,6 +113,7 @@ def _split(ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, _: Watcher, __: 
 def _pretrain(
     ws: Workspace, _: pd.DataFrame, recipe: Recipe, watcher: Watcher, outcome: Outcome
 ) -> tuple[Any, str]:
+    from ctplatform.ablations import ablated
     from ctplatform.pretrain import pretrain
 
     def show(m: dict[str, Any]) -> None:
@@ -122,21 +123,25 @@ def _pretrain(
 
     summary = pretrain(ws, recipe, on_progress=show)
     outcome.run = summary.run
+    for name in recipe.sweep.ablations:
+        pretrain(ws, ablated(recipe, name), on_progress=show)
     kept = "" if summary.trained else ", trained before"
-    return summary, f"{summary.steps} steps, loss {summary.metrics.get('loss', float('nan')):.2f}{kept}"
+    more = f"; ablations {', '.join(recipe.sweep.ablations)}" if recipe.sweep.ablations else ""
+    return summary, f"{summary.steps} steps, loss {summary.metrics.get('loss', float('nan')):.2f}{kept}{more}"
 
 
 def _embed(
     ws: Workspace, _: pd.DataFrame, recipe: Recipe, watcher: Watcher, outcome: Outcome
 ) -> tuple[Any, str]:
+    from ctplatform.ablations import ablated, ablation_runs
     from ctplatform.embed import embed
 
-    summary = embed(
-        ws,
-        recipe,
-        run=_run(ws, recipe, outcome),
-        on_progress=lambda done, total: watcher.progress("embed", done, total),
-    )
+    def show(done: int, total: int) -> None:
+        watcher.progress("embed", done, total)
+
+    summary = embed(ws, recipe, run=_run(ws, recipe, outcome), on_progress=show)
+    for name in recipe.sweep.ablations:
+        embed(ws, ablated(recipe, name), run=ablation_runs(ws, recipe)[name], on_progress=show)
     return summary, f"{summary.scans} scans, encoders {', '.join(summary.encoders)}"
 
 

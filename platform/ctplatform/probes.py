@@ -24,6 +24,9 @@ class Probe(Protocol):
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
         """One prediction a subject."""
 
+    def linear(self) -> tuple[np.ndarray, float]:
+        """Weights [P] and bias of the score that predictions are made of, on features as they come."""
+
 
 class Standardiser:
     """Features to zero mean and unit SD; features that do not vary are left at zero."""
@@ -37,6 +40,11 @@ class Standardiser:
 
     def __call__(self, x_NP: np.ndarray) -> np.ndarray:
         return (x_NP - self.mean_P) * self.scale_P
+
+    def undo(self, weights_P: np.ndarray, bias: float = 0.0) -> tuple[np.ndarray, float]:
+        """Weights and bias on features as they come, from those on standardised ones."""
+        scaled_P = weights_P * self.scale_P
+        return scaled_P, float(bias - self.mean_P @ scaled_P)
 
 
 class Ridge:
@@ -67,6 +75,10 @@ class Ridge:
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
         """Predicted label, in the label's unit."""
         return self._standardise(x_NP) @ self.coefficients_P_ + self.intercept_
+
+    def linear(self) -> tuple[np.ndarray, float]:
+        """Weights [P] and bias of the prediction."""
+        return self._standardise.undo(self.coefficients_P_, self.intercept_)
 
 
 class Cumulative:
@@ -111,6 +123,10 @@ class Cumulative:
                 return np.full(len(x_NP), float(self.classes_[0]))
             return 1 / (1 + np.exp(self.thresholds_[0] - score_N))
         return self.classes_[(score_N[:, None] > self.thresholds_).sum(1)].astype(float)
+
+    def linear(self) -> tuple[np.ndarray, float]:
+        """Weights [P] and bias of the score that `thresholds_` cut."""
+        return self._standardise.undo(self._basis_PK @ self.weights_K_)
 
     def _held_out(self, x_NK: np.ndarray, level_N: np.ndarray, fold_N: np.ndarray, penalty: float) -> float:
         total = 0.0

@@ -85,6 +85,39 @@ def paired_p(differences_B: np.ndarray) -> float:
     return float(min(1.0, 2 * (tail + 1) / (len(defined) + 1)))
 
 
+def labels_needed(n_F: np.ndarray, score_BF: np.ndarray, target_B: np.ndarray) -> np.ndarray:
+    """How many labels reach a target, read off a curve of scores where more is better, [B]; inf where none does.
+
+    Between the last point below the target and the first one at or above it the score is taken as linear in log n;
+    a first point that is there already counts as its own n, which is then an upper bound.
+
+    Args:
+        n_F: numbers of labels, ascending.
+        score_BF: the score at each, of each resample.
+        target_B: what is to be reached, of each resample; nan where it is undefined.
+    """
+    n_F = np.asarray(n_F, float)
+    reached_BF = score_BF >= target_B[:, None]
+    first_B = reached_BF.argmax(1)
+    before_B, every_B = np.maximum(first_B - 1, 0), np.arange(len(score_BF))
+    low_B, high_B = score_BF[every_B, before_B], score_BF[every_B, first_B]
+    rise_B = high_B - low_B
+    share_B = np.divide(target_B - low_B, rise_B, out=np.ones(len(rise_B)), where=rise_B > 0)
+    needed_B = n_F[before_B] * (n_F[first_B] / n_F[before_B]) ** np.clip(share_B, 0, 1)
+    needed_B = np.where(reached_BF.any(1), needed_B, np.inf)
+    return np.where(np.isfinite(target_B) & np.isfinite(score_BF).all(1), needed_B, np.nan)
+
+
+def interval_with_infinity(values_B: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+    """As `interval`, of values that may be infinite; its ends are values that occur."""
+    defined = values_B[~np.isnan(values_B)]
+    if len(defined) < len(values_B) / 2:
+        return float("nan"), float("nan")
+    tail = (1 - level) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail], method="inverted_cdf")
+    return float(low), float(high)
+
+
 def _r2(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
     target_BN = targets.value_N[rows_BN]
     residual = np.square(target_BN - prediction_N[rows_BN]).sum(1)

@@ -7,11 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ctplatform.statistics import Metric, Targets, interval, paired_p, resamples
+from ctplatform.statistics import (
+    Metric,
+    Targets,
+    interval,
+    interval_with_infinity,
+    labels_needed,
+    paired_p,
+    resamples,
+)
 from ctplatform.tasks import get_task
 from ctplatform.trial import Problem, Trial
 
-REFERENCE = "drasclr"
+REFERENCE, BASELINE = "drasclr", "scratch"
 RESULT_COLUMNS = (
     "task",
     "initialisation",
@@ -40,12 +48,16 @@ COMPARISON_COLUMNS = (
     "n_test",
     "n_seeds",
 )
+SAVINGS_COLUMNS = (
+    *("task", "metric", "initialisation", "target", "target_low", "target_high", "chance", "n_baseline"),
+    *("labels", "low", "high", "share_reached", "n_least", "n_test", "n_seeds"),
+)
 
 
 def tables(
     trials: Sequence[Trial], problems: Mapping[str, Problem], *, bootstrap: int, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """results, predictions, summary and comparisons of some trials.
+    """results, predictions, summary, comparisons and savings of some trials.
 
     The interval is over test subjects: each resample is scored for every seed and averaged over the seeds. All
     initialisations and fractions of a task see the same resamples, so that differences are paired. A difference is
@@ -54,6 +66,7 @@ def tables(
     results: list[tuple] = []
     summary: list[tuple] = []
     comparisons: list[tuple] = []
+    savings: list[tuple] = []
     for name, problem in problems.items():
         mine = [trial for trial in trials if trial.cell.task == name]
         rows_BN = resamples(len(problem.test), count=bootstrap, seed=seed)
@@ -79,12 +92,14 @@ def tables(
                     + (n_train[fraction], len(points), chance, metric.higher_is_better)
                 )
             comparisons += _compare(name, metric, values, n_test=len(problem.test))
+            savings += _save(name, metric, values, n_train, chance=chance, n_test=len(problem.test))
     predictions = [trial.predictions for trial in trials]
     return {
         "results": pd.DataFrame(results, columns=RESULT_COLUMNS),
         "predictions": pd.concat(predictions, ignore_index=True),
         "summary": pd.DataFrame(summary, columns=SUMMARY_COLUMNS),
         "comparisons": pd.DataFrame(comparisons, columns=COMPARISON_COLUMNS),
+        "savings": pd.DataFrame(savings, columns=SAVINGS_COLUMNS),
     }
 
 
@@ -120,6 +135,37 @@ def _compare(task: str, metric: Metric, values: Scores, *, n_test: int) -> list[
         low, high = interval(differences_B)
         row = (task, fraction, metric.name, reference, other, np.mean(point_a) - np.mean(point_b), low, high)
         rows.append((*row, paired_p(differences_B), n_test, len(seeds)))
+    return rows
+
+
+def _save(
+    task: str, metric: Metric, values: Scores, n_train: Mapping[float, int], *, chance: float, n_test: int
+) -> list[tuple]:
+    """Labels that each initialisation needs to reach training from scratch with the most labels; inf: not reached."""
+    full = max((fraction for name, fraction in values if name == BASELINE), default=None)
+    if full is None:
+        return []
+    sign = 1 if metric.higher_is_better else -1
+    rows = []
+    for name in dict.fromkeys(name for name, _ in values if name != BASELINE):
+        # Fractions so small that they were raised to one number of labels are one point of the curve: its last.
+        curve = {n_train[f]: f for f in sorted(f for other, f in values if other == name)}
+        seeds = set.intersection(*(set(values[name, f]) for f in curve.values()), set(values[BASELINE, full]))
+        if not seeds:
+            continue
+        target, target_SB = _stack(values[BASELINE, full][seed] for seed in sorted(seeds))
+        stacked = [_stack(values[name, f][seed] for seed in sorted(seeds)) for f in curve.values()]
+        n_F = np.array(list(curve))
+        points_BF = np.array([[points.mean() for points, _ in stacked]])
+        draws_BF = np.stack([_mean(draws_SB) for _, draws_SB in stacked], axis=1)
+        needed = float(labels_needed(n_F, sign * points_BF, sign * np.array([target.mean()]))[0])
+        needed_B = labels_needed(n_F, sign * draws_BF, sign * _mean(target_SB))
+        defined_B = needed_B[~np.isnan(needed_B)]
+        share = float(np.isfinite(defined_B).mean()) if len(defined_B) else float("nan")
+        rows.append(
+            (task, metric.name, name, target.mean(), *interval(_mean(target_SB)), chance, n_train[full])
+            + (needed, *interval_with_infinity(needed_B), share, int(n_F[0]), n_test, len(seeds))
+        )
     return rows
 
 

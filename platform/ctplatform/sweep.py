@@ -7,6 +7,7 @@ the sweep, the next one does only what is missing or was made from other data or
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import os
@@ -20,16 +21,16 @@ import pandas as pd
 import pyarrow as pa
 
 from ctplatform import ledger
+from ctplatform.ablations import ablation_runs
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
 from ctplatform.representations import Representation, read_representation
 from ctplatform.splits import Split, read_split
 from ctplatform.tasks import get_task
-from ctplatform.trial import FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
+from ctplatform.trial import END_TO_END, FINETUNE, FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
 from ctplatform.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-SCRATCH = "scratch"
 MIN_TEST = 3  # subjects: with fewer no score means anything
 Progress = Callable[[int, int], None]
 
@@ -66,7 +67,7 @@ def sweep(
 ) -> SweepSummary:
     """Run the grid's missing trials on the Ray cluster around us, and write the tables of all.
 
-    Writes `evaluation/<run>/{results,predictions,summary,comparisons}.parquet` and `notes.json`.
+    Writes `evaluation/<run>/{results,predictions,summary,comparisons,savings}.parquet` and `notes.json`.
 
     Args:
         workspace: with ledger, split, embeddings of the run, and shards for the from-scratch baseline.
@@ -87,7 +88,7 @@ def sweep(
         for seed, fraction, task, initialisation in itertools.product(
             range(config.seeds), config.fractions, shared.problems, config.initialisations
         )
-        if initialisation == SCRATCH or initialisation in shared.problems[task].features
+        if initialisation in END_TO_END or initialisation in shared.problems[task].features
     ]
     finished = {cell: trial for cell in cells if (trial := read_trial(shared, cell)) is not None}
     missing = [cell for cell in cells if cell not in finished]
@@ -134,9 +135,11 @@ def assemble(
     split.check(scans)
     messages: list[str] = []
     representations: dict[str, Representation] = {}
-    for name in (name for name in config.initialisations if name != SCRATCH):
+    runs = ablation_runs(workspace, recipe)
+    for name in (name for name in config.initialisations if name not in END_TO_END):
+        encoder, source = ("drasclr", runs[name]) if name in runs else (name, run)
         try:
-            representations[name] = read_representation(workspace, name, run=run, scans=scans)
+            representations[name] = read_representation(workspace, encoder, run=source, scans=scans)
         except StageError as error:
             messages.append(f"initialisation {name} is skipped: {error}")
     problems: dict[str, Problem] = {}
@@ -161,13 +164,22 @@ def assemble(
         problems=problems,
         scans={subject: tuple(sorted(ids)) for subject, ids in scans.groupby(owner)["scan_id"]},
         scratch=config.scratch,
+        finetune=config.finetune,
         encoder=recipe.pretrain.encoder,
         hu_window=recipe.prepare.hu_window,
         images=images,
+        weights=_weights_digest(workspace, run) if FINETUNE in config.initialisations else "",
         device="cuda" if config.gpus_per_trial > 0 else "cpu",
         threads=max(1, int(config.cpus_per_trial)),
     )
     return shared, messages
+
+
+def _weights_digest(workspace: Workspace, run: str) -> str:
+    from ctplatform.pretrain import FOLDER as PRETRAIN
+    from drasclr.weights import WEIGHTS
+
+    return hashlib.sha256(workspace.read_bytes(PRETRAIN, run, WEIGHTS)).hexdigest()
 
 
 def _problem(

@@ -7,23 +7,30 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctplatform.config import EncoderConfig, ScratchConfig, config_hash
+from ctplatform.config import EncoderConfig, FinetuneConfig, ScratchConfig, config_hash
 from ctplatform.errors import StageError
 from ctplatform.splits import stratified_order
 from ctplatform.statistics import Targets
 from ctplatform.tasks import Task, get_task
 from ctplatform.workspace import Workspace
 
+if TYPE_CHECKING:
+    from ctplatform.finetune import EndToEnd, PatchPool
+    from drasclr.encoder import Encoder
+
 FOLDER, TRIALS = "evaluation", "trials"
 FORMAT_VERSION = 1  # raise it when a change makes older trials incomparable
 METADATA_KEY = b"drasclr.trial"
+SCRATCH, FINETUNE = "scratch", "finetune"
+END_TO_END = (SCRATCH, FINETUNE)  # initialisations of which all weights are trained on the labels
 
 
 @dataclass(frozen=True)
@@ -70,17 +77,21 @@ class Shared:
     problems: Mapping[str, Problem]
     scans: Mapping[str, tuple[str, ...]]  # subject -> its usable scans
     scratch: ScratchConfig
+    finetune: FinetuneConfig
     encoder: EncoderConfig
     hu_window: tuple[int, int]
     images: str  # digest of the usable scans' contents and the atlas
+    weights: str = ""  # digest of the run's weights, where they are fine-tuned
     device: str = "cpu"
     threads: int = 1
 
     def fingerprint(self, cell: Cell) -> str:
         """Names everything that a cell's result depends on: a committed trial with another one is stale."""
         own: list[Any] = [FORMAT_VERSION, asdict(cell), self.problems[cell.task].digest(cell.initialisation)]
-        if cell.initialisation == "scratch":
+        if cell.initialisation in END_TO_END:
             own += [self.scratch.model_dump(), self.encoder.model_dump(), list(self.hu_window), self.images]
+        if cell.initialisation == FINETUNE:
+            own += [self.finetune.model_dump(), self.weights]
         return config_hash({"cell": own})
 
 
@@ -133,8 +144,8 @@ def run_trial(shared: Shared, cell: Cell) -> Trial:
             f"{cell.task}: {cell.fraction:.0%} of {len(problem.train)} labelled training subjects is too few to fit; "
             f"{len(rows)} were used"
         )
-    if cell.initialisation == "scratch":
-        prediction = _from_scratch(shared, cell, task, problem, rows)
+    if cell.initialisation in END_TO_END:
+        prediction = _end_to_end(shared, cell, task, problem, rows)
     else:
         train_NP, test_NP = problem.features[cell.initialisation]
         head = task.probe().fit(train_NP[rows], targets, seed=cell.seed)
@@ -179,28 +190,66 @@ def read_trial(shared: Shared, cell: Cell) -> Trial | None:
     )
 
 
-def _from_scratch(shared: Shared, cell: Cell, task: Task, problem: Problem, rows: np.ndarray) -> np.ndarray:
+def _end_to_end(shared: Shared, cell: Cell, task: Task, problem: Problem, rows: np.ndarray) -> np.ndarray:
+    pool = patch_pool(shared)
+    model = end_to_end(shared, cell, steps=training_steps(shared.scratch, len(problem.train)))
+    model.fit(pool, [problem.train_subjects[row] for row in rows], problem.train.take(rows))
+    return model.predict(pool, problem.test_subjects)
+
+
+def training_steps(config: ScratchConfig, subjects: int) -> int:
+    """Optimiser steps of every label fraction: passes over all training subjects."""
+    steps = config.epochs * -(-subjects // config.subjects_per_batch)
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+def patch_pool(shared: Shared) -> PatchPool:
+    """The patches that end-to-end training reads; what a process has read, it keeps."""
     import torch
 
     from ctplatform.atlas import read_atlas
-    from ctplatform.scratch import PatchPool, Scratch
+    from ctplatform.finetune import PatchPool
 
     torch.set_num_threads(shared.threads)
-    config = shared.scratch
-    pool = PatchPool(
+    return PatchPool(
         shared.workspace,
         read_atlas(shared.workspace).coordinates_N3,
         scans=shared.scans,
-        size=max(config.pool, config.locations),
+        size=max(shared.scratch.pool, shared.scratch.locations),
         hu_window=shared.hu_window,
         device=shared.device,
     )
-    steps = config.epochs * -(-len(problem.train) // config.subjects_per_batch)
-    if config.max_steps is not None:
-        steps = min(steps, config.max_steps)
-    model = Scratch(task, encoder=shared.encoder, config=config, steps=steps, seed=cell.seed)
-    model.fit(pool, [problem.train_subjects[row] for row in rows], problem.train.take(rows))
-    return model.predict(pool, problem.test_subjects)
+
+
+def end_to_end(
+    shared: Shared, cell: Cell, *, steps: int, lr: float | None = None, weight_decay: float | None = None
+) -> EndToEnd:
+    """The untrained model of a cell; `lr` and `weight_decay` instead of the recipe's."""
+    from ctplatform.finetune import EndToEnd
+
+    pretrained = None
+    if cell.initialisation == FINETUNE:
+        pretrained = _pretrained(shared.workspace, shared.run, shared.hu_window, shared.weights)
+        lr = shared.finetune.lr if lr is None else lr
+        weight_decay = shared.finetune.weight_decay if weight_decay is None else weight_decay
+    return EndToEnd(
+        get_task(cell.task),
+        encoder=shared.encoder,
+        config=shared.scratch,
+        steps=steps,
+        seed=cell.seed,
+        pretrained=pretrained,
+        lr=lr,
+        weight_decay=weight_decay,
+    )
+
+
+@lru_cache(maxsize=1)
+def _pretrained(workspace: Workspace, run: str, hu_window: tuple[int, int], digest: str) -> Encoder:
+    """Read once a worker process; `digest` changes with the weights."""
+    from ctplatform.embed import load_encoder
+
+    return load_encoder(workspace, run, hu_window=hu_window)
 
 
 def _predictions(

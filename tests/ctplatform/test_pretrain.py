@@ -77,7 +77,7 @@ def test_two_workers_are_one_with_the_same_batch(workspace, ray_local):
     assert summary.trained
     assert summary.steps == 6
     single = run_loop(workspace, recipe_with(*exact))
-    pair = load_encoder(workspace, recipe_with(*exact), summary.run)
+    pair = load_encoder(workspace, summary.run, hu_window=(-1024, 240))
     for name, value in single.model.query.state_dict().items():
         torch.testing.assert_close(pair.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=name)
     lines = pretraining.read_metrics(workspace, summary.run)
@@ -86,7 +86,7 @@ def test_two_workers_are_one_with_the_same_batch(workspace, ray_local):
     )
     # The same command again trains nothing.
     assert not pretraining.pretrain(workspace, recipe_with(*exact, "pretrain.num_workers=1")).trained
-    assert load_encoder(workspace, recipe_with(*exact), summary.run).card["provenance"]["steps"] == 6
+    assert load_encoder(workspace, summary.run, hu_window=(-1024, 240)).card["provenance"]["steps"] == 6
 
 
 def test_training_never_sees_a_test_subject(workspace, small_recipe):
@@ -125,7 +125,7 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     run = "test"
     run_loop(workspace, small_recipe)
     embedder = Embedder(workspace, small_recipe, run)
-    encoder = load_encoder(workspace, small_recipe, run).eval()
+    encoder = load_encoder(workspace, run, hu_window=(-1024, 240)).eval()
     scans = list(training_rows(workspace, small_recipe)["scan_id"])[:3]
     together, inside = embedder.encode(encoder, scans)
     for index, scan in enumerate(scans):
@@ -148,7 +148,7 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
 
 
 def test_the_random_encoder_is_the_same_in_every_worker(workspace, small_recipe):
-    one, two = (random_encoder(workspace, small_recipe, "x").state_dict() for _ in range(2))
+    one, two = (random_encoder(workspace, small_recipe).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -157,7 +157,7 @@ def test_weights_of_another_atlas_are_refused(workspace, small_recipe):
     card = workspace.read_json("pretrain", "test", "card.json")
     workspace.write_json(card | {"atlas_hash": "0" * 64}, "pretrain", "test", "card.json")
     with pytest.raises((StageError, ValueError), match="atlas"):
-        load_encoder(workspace, small_recipe, "test")
+        load_encoder(workspace, "test", hu_window=(-1024, 240))
 
 
 def test_pooling_leaves_out_what_lies_outside():

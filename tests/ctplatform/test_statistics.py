@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from ctplatform.statistics import METRICS, Targets, interval, paired_p, resamples
+from ctplatform.statistics import (
+    METRICS,
+    Targets,
+    interval,
+    interval_with_infinity,
+    labels_needed,
+    paired_p,
+    resamples,
+)
 
 
 def targets(*values, events=None):
@@ -131,3 +139,29 @@ def test_undefined_resamples_do_not_make_an_interval():
     assert np.isnan(draws).all()
     assert np.isnan(interval(draws)).all()
     assert np.isnan(paired_p(draws))
+
+
+@pytest.mark.parametrize(
+    ("scores", "target", "expected"),
+    [
+        ([0.1, 0.5, 0.9], 0.5, 40),  # a point that is exactly there
+        ([0.1, 0.5, 0.9], 0.7, 80),  # half way from 40 to 160 in the logarithm
+        ([0.6, 0.5, 0.9], 0.5, 10),  # there at once: the first point's own number
+        ([0.1, 0.6, 0.3], 0.5, 10 * 4**0.8),  # the first time counts
+        ([0.1, 0.5, 0.6], 0.7, np.inf),
+    ],
+)
+def test_labels_needed_are_read_off_the_curve(scores, target, expected):
+    found = labels_needed(np.array([10, 40, 160]), np.array([scores]), np.array([target]))
+    assert found == pytest.approx([expected])
+
+
+def test_an_undefined_resample_has_no_number_of_labels_and_infinity_may_end_an_interval():
+    scores = np.array([[0.2, 0.4], [0.2, np.nan], [0.2, 0.4], [0.2, 0.4]])
+    found = labels_needed(np.array([1, 2]), scores, np.array([0.4, 0.4, np.nan, 0.5]))
+    assert found[0] == pytest.approx(2)
+    assert np.isnan(found[1:3]).all()
+    assert found[3] == np.inf
+    low, high = interval_with_infinity(np.array([2.0] * 90 + [np.inf] * 10))
+    assert (low, high) == (2.0, np.inf)
+    assert np.isnan(interval_with_infinity(np.array([np.nan, np.nan, 1.0]))).all()

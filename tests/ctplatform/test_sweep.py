@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
-from ctplatform.config import validate
-from ctplatform.errors import StageError
+from ctplatform.ablations import CHANGES, ablated
+from ctplatform.config import load_recipe, validate
+from ctplatform.errors import ConfigError, StageError
 from ctplatform.statistics import Targets
 from ctplatform.sweep import assemble, sweep
 from ctplatform.tasks import get_task
 from ctplatform.trial import Cell, label_subset, run_trial
-from tests.ctplatform.evaluation_world import RUN, build
+from drasclr import weights
+from drasclr.encoder import Encoder
+from tests.ctplatform.evaluation_world import RUN, build, tiny_atlas
 
 
 def recipe(**sweep_keys):
@@ -82,6 +86,78 @@ def test_comparisons_are_against_drasclr(swept):
     assert row["difference"] == pytest.approx(signal - noise)
     assert row["low"] > 0
     assert row["p"] < 0.02
+
+
+def test_labels_saved_are_counted_against_training_from_scratch(swept):
+    savings = table(swept[0], "savings").set_index(["task", "metric", "initialisation"])
+    assert set(savings.index.get_level_values("initialisation")) == {"drasclr", "density", "random"}
+    row = savings.loc[
+        "emphysema_extent", "spearman", "drasclr"
+    ]  # one step from scratch reaches hardly anything
+    assert row["n_baseline"] == 24
+    assert row["labels"] == row["n_least"] == 7
+    assert row["share_reached"] == 1.0
+    summary = table(swept[0], "summary").set_index(["task", "initialisation", "fraction", "metric"])
+    assert row["target"] == pytest.approx(
+        summary.loc["emphysema_extent", "scratch", 1.0, "spearman"]["value"]
+    )
+
+
+def test_fine_tuning_and_other_runs_are_initialisations(tmp_path, ray_local):
+    """An encoder of the workspace is fine-tuned; another run's embeddings stand beside it under their own name."""
+    workspace, cohort = build(tmp_path, subjects=20)
+    publish(workspace, RUN)
+    for name in workspace.files("embeddings", RUN):
+        content = workspace.read_bytes("embeddings", RUN, name)
+        workspace.write_bytes(content, "embeddings", "other", name)
+    config = recipe(
+        initialisations=["drasclr", "finetune", "scratch", "mine"],
+        runs={"mine": "other"},
+        tasks=["emphysema_extent"],
+        fractions=[1.0],
+        seeds=1,
+    )
+    summary = sweep(workspace, cohort, config, run=RUN)
+    assert (summary.trials, summary.messages) == (4, ())
+    predictions = table(workspace, "predictions").set_index(["initialisation", "subject_id"])["prediction"]
+    assert predictions["mine"].tolist() == predictions["drasclr"].tolist()
+    before = predictions["finetune"]
+    assert before.notna().all()
+    # Other weights: only what was fine-tuned from them runs again.
+    publish(workspace, RUN, seed=1)
+    assert sweep(workspace, cohort, config, run=RUN).executed == 1
+    after = table(workspace, "predictions").set_index(["initialisation", "subject_id"])["prediction"]
+    assert after["finetune"].tolist() != before.tolist()
+
+
+def publish(workspace, run, seed=0):
+    """Weights of an encoder with sound statistics, as pretraining leaves them."""
+    torch.manual_seed(seed)
+    encoder = Encoder(1).train()
+    atlas = tiny_atlas()
+    encoder(torch.randn(6, 1, 32, 32, 32), torch.from_numpy(atlas.coordinates_N3.copy()).repeat(2, 1))
+    for name, data in weights.files(
+        encoder.eval(), {"atlas_hash": atlas.hash, "hu_window": [-1024, 240]}
+    ).items():
+        workspace.write_bytes(data, "pretrain", run, name)
+
+
+def test_unknown_initialisations_are_refused_with_what_is_known():
+    with pytest.raises(ConfigError, match=r"'lokal'.*not among drasclr, finetune"):
+        recipe(initialisations=["lokal"])
+    assert recipe(initialisations=["local", "x"], ablations=["local"], runs={"x": "r"}).sweep.runs == {
+        "x": "r"
+    }
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_an_ablation_differs_from_its_recipe_in_what_it_says_only(name):
+    base = load_recipe("demo", [f"sweep.ablations=[{name}]"])
+    other = ablated(base, name).model_dump()
+    plain = base.model_dump()
+    changed = {key for key in plain["pretrain"] if plain["pretrain"][key] != other["pretrain"][key]}
+    assert changed == set(CHANGES[name])
+    assert {key for key in plain if plain[key] != other[key]} == {"name", "pretrain", "embed"}
 
 
 def test_a_second_run_repeats_nothing(swept):

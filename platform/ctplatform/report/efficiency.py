@@ -35,7 +35,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         ],
         figures=figures,
         folded=[_remarks(inputs)] if inputs.remarks else [],
-        tables=[table] if (table := _savings(summary)) else [],
+        tables=[] if inputs.savings is None else [_savings(inputs.savings)],
     )
 
 
@@ -212,38 +212,50 @@ def _table(task: str, rows: pd.DataFrame, metrics: list[str], names: list[str]) 
     )
 
 
-def _savings(summary: pd.DataFrame) -> Table | None:
-    """How many labels the pretrained model needs to reach what training from scratch reaches with all of them."""
-    cells = []
-    for (task, metric), rows in summary.groupby(["task", "metric"], sort=False):
-        ours, other = (
-            rows[rows["initialisation"] == name].sort_values("fraction") for name in ("drasclr", "scratch")
+def _savings(savings: pd.DataFrame) -> Table:
+    """How many labels each start needs to reach what training from scratch reaches with all of them."""
+    cells = [
+        (
+            words.sentence(words.task(row.task)),
+            words.metric(row.metric),
+            words.estimate(row.target, row.target_low, row.target_high),
+            words.initialisation(row.initialisation),
+            _labels(row.labels, row.n_least),
+            f"{_labels(row.low, row.n_least)} to {_labels(row.high, row.n_least)}",
+            f"{int(row.n_baseline):,}",
+            words.percent(row.share_reached),
         )
-        if ours.empty or other.empty:
-            continue
-        target = other.iloc[-1]
-        sign = -1 if words.lower_is_better(str(metric)) else 1
-        reached = ours[sign * ours["value"] >= sign * target["value"]]
-        labels = words.percent(float(reached.iloc[0]["fraction"])) if len(reached) else "not reached"
-        n = _whole(reached.iloc[0].get("n_train")) if len(reached) else words.DASH
-        cells.append(
-            (
-                words.sentence(words.task(str(task))),
-                words.metric(str(metric)),
-                words.estimate(*map(float, target[["value", "low", "high"]])),
-                labels,
-                n,
-            )
-        )
-    if not cells:
-        return None
+        for row in savings.itertuples()
+    ]
     return Table(
-        "Labels that DrasCLR needs to reach the from-scratch model's score with all labels",
-        ("Task", "Metric", "From scratch, all labels", "DrasCLR reaches it with", "n training"),
+        "Labels needed to reach the from-scratch model's score with all labels",
+        (
+            "Task",
+            "Metric",
+            "From scratch, all labels",
+            "Start",
+            "Labels needed",
+            "95% interval",
+            "Of",
+            "Resamples that reach it",
+        ),
         cells,
-        numeric=frozenset({2, 3, 4}),
-        note="By the mean over seeds, at the label shares that were tried; the intervals of both may overlap.",
+        numeric=frozenset({2, 4, 5, 6, 7}),
+        note=(
+            "Between label shares that were tried, the score is taken as linear in the logarithm of the number of "
+            "labels. The interval is over held-out subjects, the same resamples for both; it ends with "
+            "\u201cnot reached\u201d where the curve stays below. Where the from-scratch score is no better than "
+            "chance, reaching it says nothing."
+        ),
     )
+
+
+def _labels(count: float, least: float) -> str:
+    if np.isnan(count):
+        return words.DASH
+    if np.isinf(count):
+        return "not reached"
+    return f"at most {int(least)}" if count <= least else f"{int(np.ceil(round(count, 6))):,}"
 
 
 def _whole(value: object) -> str:

@@ -22,6 +22,7 @@ REQUIRED = {
     "predictions": ("task", "initialisation", "fraction", "seed", "subject_id", "prediction"),
     "summary": ("task", "initialisation", "fraction", "metric", "value", "low", "high", "n_test"),
     "comparisons": ("task", "metric", "fraction", "a", "b", "difference", "low", "high"),
+    "savings": ("task", "metric", "initialisation", "target", "labels", "low", "high", "n_baseline"),
 }
 
 
@@ -49,6 +50,7 @@ class Inputs:
     predictions: pd.DataFrame | None
     summary: pd.DataFrame | None
     comparisons: pd.DataFrame | None
+    savings: pd.DataFrame | None = None
     remarks: tuple[str, ...] = ()
 
     @property
@@ -86,6 +88,7 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
         predictions=_table(workspace, "predictions", *evaluation),
         summary=_table(workspace, "summary", *evaluation),
         comparisons=_table(workspace, "comparisons", *evaluation),
+        savings=_table(workspace, "savings", *evaluation),
         remarks=tuple(map(str, _json(workspace, *evaluation, "notes.json") or ())),
     )
 

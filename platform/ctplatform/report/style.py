@@ -22,11 +22,12 @@ INK, MUTED, RULE = "#1c2733", "#5a6672", "#d9dfe5"
 STATE_COLOURS = {"accepted": BLUE, "flagged": ORANGE, "rejected": VERMILION, "failed": GREY}
 _STYLES = {
     "drasclr": (BLUE, "o"),
+    "finetune": (PURPLE, "*"),
     "scratch": (VERMILION, "s"),
     "density": (GREEN, "D"),
     "random": (GREY, "^"),
 }
-_SPARE = ((PURPLE, "v"), (ORANGE, "P"), (SKY, "X"), (INK, "*"))
+_SPARE = ((ORANGE, "P"), (SKY, "X"), (INK, "v"), (YELLOW, "d"))
 
 # Inches. Shown two (wide) or three (narrow) side by side, or alone on a phone, words come out at 10 to 13 px.
 WIDE, NARROW = 4.3, 3.3

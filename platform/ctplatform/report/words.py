@@ -12,6 +12,7 @@ from ctplatform.statistics import METRICS
 
 INITIALISATIONS = {
     "drasclr": "DrasCLR",
+    "finetune": "DrasCLR, fine-tuned",
     "scratch": "From scratch",
     "density": "Density baseline",
     "random": "Random encoder",
@@ -29,6 +30,7 @@ TASKS = {
     "visual_emphysema": "visual emphysema score",
     "mmrc": "mMRC dyspnoea",
     "exacerbations": "exacerbations",
+    "emphysema": "emphysema detection",
 }
 # Metrics that no task of this version has, but a table may.
 LOWER_IS_BETTER = frozenset({"rmse", "mse", "ece", "hd95", "log_loss"})

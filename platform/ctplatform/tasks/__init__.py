@@ -16,6 +16,7 @@ NAMES = (
     "visual_emphysema",
     "mmrc",
     "exacerbations",
+    "emphysema",
 )
 
 __all__ = ["NAMES", "Labels", "Task", "get_task"]

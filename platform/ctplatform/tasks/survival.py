@@ -65,6 +65,12 @@ class Cox:
         x_NK = self._standardise(x_NP) @ self._basis_PK[:, : self.components_]
         return np.asarray(self.model_.predict_log_partial_hazard(x_NK), float).ravel()
 
+    def linear(self) -> tuple[np.ndarray, float]:
+        """Weights [P] and bias of the log partial hazard."""
+        weights_K = self.model_.params_.to_numpy()
+        bias = -float(self.model_._norm_mean.to_numpy() @ weights_K)
+        return self._standardise.undo(self._basis_PK[:, : self.components_] @ weights_K, bias)
+
     def _held_out(
         self, x_NK: np.ndarray, targets: Targets, fold_N: np.ndarray, k: int, penalty: float
     ) -> float:

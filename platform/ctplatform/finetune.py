@@ -1,21 +1,25 @@
-"""The from-scratch baseline: the same encoder, from random weights, trained end to end on the labels.
+"""End-to-end training of an encoder on a task's labels: from random weights (the from-scratch baseline) or fine-tuned
+from pretrained ones.
 
-A subject's score is a linear function of the mean feature over some of its locations. Every label fraction gets the
-same number of steps, so that little data is not confounded with little training.
+A subject's score is a linear function of the mean feature over some of its locations. Every label fraction, and both
+starts, get the same number of steps on the same batches, so that little data is not confounded with little training,
+nor a good start with a long one.
 
-Legend: L locations, S subjects (scans) of a batch, D H W space.
+Legend: L locations, S subjects (scans) of a batch, P features, D H W space.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ctplatform.config import EncoderConfig, ScratchConfig
+from ctplatform.objective import Objective
 from ctplatform.shards import read_patches
 from ctplatform.statistics import Targets
 from ctplatform.tasks import Task
@@ -74,44 +78,75 @@ class PatchPool:
         return augment.normalise(torch.from_numpy(hu_LSDHW).to(self.device), hu_window=self.hu_window)
 
 
-class Scratch:
+class EndToEnd:
     """End-to-end training on one task's labels.
+
+    From random weights the head starts at the best constant, and normalisation statistics are those of the batches,
+    computed anew after training. From pretrained weights the head starts where the frozen probe ends (linear probing,
+    then fine-tuning: Kumar et al., ICLR 2022), so that without a step the prediction is the probe's; normalisation
+    keeps the pretrained statistics, which a handful of patches could not replace.
 
     Args:
         task: what is predicted; its kind decides the loss (squared error, all-threshold, Cox's partial likelihood).
         encoder: architecture.
-        config: epochs (over all training subjects, whatever the fraction), learning rate, batch.
+        config: learning rate, weight decay, batch.
         steps: optimiser steps.
         seed: weights and batches.
+        pretrained: start from a copy of these weights instead of random ones.
+        lr, weight_decay: instead of the configuration's.
 
     Fitted attributes: `losses_`, one a step.
     """
 
     def __init__(
-        self, task: Task, *, encoder: EncoderConfig, config: ScratchConfig, steps: int, seed: int
+        self,
+        task: Task,
+        *,
+        encoder: EncoderConfig,
+        config: ScratchConfig,
+        steps: int,
+        seed: int,
+        pretrained: Encoder | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
     ) -> None:
         self.task, self.config, self.steps, self.seed = task, config, steps, seed
+        self.lr = config.lr if lr is None else lr
+        self.weight_decay = config.weight_decay if weight_decay is None else weight_decay
         torch.manual_seed(seed)
-        self.encoder = Encoder(**encoder.model_dump())
+        self.pretrained = pretrained is not None
+        self.encoder = Encoder(**encoder.model_dump()) if pretrained is None else copy.deepcopy(pretrained)
         self.head = nn.Linear(FEATURES, 1)
         # Start at the best constant: few steps then never end far below it.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def fit(self, pool: PatchPool, subjects: Sequence[str], targets: Targets) -> Scratch:
-        """Train on these subjects' patches and labels."""
+    def fit(
+        self,
+        pool: PatchPool,
+        subjects: Sequence[str],
+        targets: Targets,
+        *,
+        on_step: Callable[[int], None] | None = None,
+    ) -> EndToEnd:
+        """Train on these subjects' patches and labels.
+
+        `on_step` is called with the number of steps done after each; predictions may be made from within it.
+        """
         rng = np.random.default_rng(self.seed)
         self.objective = Objective(self.task, targets).to(pool.device)
         self.encoder.to(pool.device)
         self.head.to(pool.device)
+        if self.pretrained:
+            self._start_at_probe(pool, subjects, targets)
         parameters = [*self.encoder.parameters(), *self.head.parameters(), *self.objective.parameters()]
         # Fused: 8 M parameters and small batches make the update a good part of a step.
-        optimizer = torch.optim.AdamW(parameters, lr=self.config.lr, weight_decay=1e-4, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
         self.losses_: list[float] = []
-        self.encoder.train()
         draws = self._draws(rng, len(subjects))
-        for _ in range(self.steps):
+        for step in range(1, self.steps + 1):
+            self.encoder.train(not self.pretrained)
             rows = next(draws)
             patches, coordinates = self._batch(pool, [subjects[row] for row in rows], rng)
             score_S = self._score(patches, coordinates)
@@ -121,19 +156,44 @@ class Scratch:
             optimizer.step()
             schedule.step()
             self.losses_.append(float(loss.detach()))
-        recalibrate(self.encoder, self._mixed_batches(pool, subjects, draws, rng))
+            if on_step:
+                on_step(step)
+        if not self.pretrained:
+            self.recalibrate(pool, subjects, rng)
         self.encoder.eval()
         return self
 
+    def recalibrate(self, pool: PatchPool, subjects: Sequence[str], rng: np.random.Generator) -> None:
+        """Normalisation statistics over batches that mix locations; fine-tuned encoders keep their own."""
+        recalibrate(self.encoder, self._mixed_batches(pool, subjects, self._draws(rng, len(subjects)), rng))
+
     @torch.no_grad()
+    def features(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
+        """Mean feature of each subject over all of the pool's locations and its scans, x_SP float64."""
+        self.encoder.eval()
+        everywhere = np.arange(len(pool.locations_L))
+        rows = [
+            self.encoder.grouped(pool.batch(pool.scans[subject], everywhere), pool.coordinates_L3)
+            .mean((0, 1))
+            .double()
+            .cpu()
+            .numpy()
+            for subject in subjects
+        ]
+        return np.stack(rows)
+
     def predict(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """One prediction a subject, over all of the pool's locations and all of the subject's scans."""
-        everywhere = np.arange(len(pool.locations_L))
-        scores = []
-        for subject in subjects:
-            patches = pool.batch(pool.scans[subject], everywhere)
-            scores.append(float(self._score(patches, pool.coordinates_L3).mean()))
-        return self.objective.decode(np.array(scores))
+        with torch.no_grad():
+            x_SP = torch.from_numpy(self.features(pool, subjects)).to(self.head.weight)
+            return self.objective.decode(self.head(x_SP).squeeze(-1).double().cpu().numpy())
+
+    def _start_at_probe(self, pool: PatchPool, subjects: Sequence[str], targets: Targets) -> None:
+        probe = self.task.probe().fit(self.features(pool, subjects), targets, seed=self.seed)
+        weights_P, bias = self.objective.adopt(probe)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weights_P)[None])
+            self.head.bias.fill_(bias)
 
     def _score(self, patches_LSCDHW: Tensor, coordinates_L3: Tensor) -> Tensor:
         features_SD = self.encoder.grouped(patches_LSCDHW, coordinates_L3).mean(0)
@@ -169,60 +229,3 @@ class Scratch:
         for _ in range(min(RECALIBRATION_BATCHES, self.steps)):
             patches, coordinates = self._batch(pool, [subjects[row] for row in next(draws)], rng)
             yield patches.flatten(0, 1), coordinates.repeat_interleave(patches.shape[1], dim=0)
-
-
-class Objective(nn.Module):
-    """Loss of one score a subject, and what a score means.
-
-    continuous: squared error of the standardised label. ordinal, binary: all-threshold logistic loss with learned
-    thresholds, as the frozen heads' (`ctplatform.probes.Cumulative`). survival: Cox's partial likelihood within the
-    batch, ties as Breslow.
-    """
-
-    def __init__(self, task: Task, targets: Targets) -> None:
-        super().__init__()
-        self.task = task
-        value = torch.from_numpy(targets.value_N.astype(np.float32))
-        self.mean, self.spread = float(value.mean()), float(value.std(correction=0)) or 1.0
-        self.value_N: Tensor
-        self.event_N: Tensor
-        if task.kind == "continuous":
-            self.register_buffer("value_N", (value - self.mean) / self.spread)
-        elif task.kind == "survival":
-            assert targets.event_N is not None
-            self.register_buffer("value_N", value)
-            self.register_buffer("event_N", torch.from_numpy(targets.event_N))
-        else:
-            self.classes, level_N = np.unique(targets.value_N, return_inverse=True)
-            self.register_buffer("value_N", torch.from_numpy(level_N))
-            above = (level_N[:, None] > np.arange(len(self.classes) - 1)).mean(0)
-            self.thresholds = nn.Parameter(torch.from_numpy(-np.log(above / (1 - above))).float())
-
-    def forward(self, score_S: Tensor, rows_S: Tensor) -> Tensor:
-        """Mean loss of the batch whose subjects are at `rows_S` of the training targets."""
-        value_S = self.value_N[rows_S]
-        if self.task.kind == "continuous":
-            return (score_S - value_S).square().mean()
-        if self.task.kind == "survival":
-            return _cox_loss(score_S, value_S, self.event_N[rows_S])
-        above_ST = value_S[:, None] > torch.arange(len(self.classes) - 1, device=value_S.device)
-        margin_ST = score_S[:, None] - self.thresholds
-        return nn.functional.binary_cross_entropy_with_logits(margin_ST, above_ST.float())
-
-    def decode(self, score_N: np.ndarray) -> np.ndarray:
-        """Scores to predictions: the label's unit, the class, the probability, or the log hazard."""
-        if self.task.kind == "continuous":
-            return self.task.clip(score_N * self.spread + self.mean)
-        if self.task.kind == "survival":
-            return score_N
-        thresholds = np.sort(self.thresholds.detach().cpu().numpy())
-        if self.task.kind == "binary":
-            return 1 / (1 + np.exp(thresholds[0] - score_N))
-        return self.classes[(score_N[:, None] > thresholds).sum(1)].astype(float)
-
-
-def _cox_loss(score_S: Tensor, time_S: Tensor, event_S: Tensor) -> Tensor:
-    at_risk_SS = time_S[None, :] >= time_S[:, None]
-    log_risk_S = score_S[None, :].masked_fill(~at_risk_SS, -torch.inf).logsumexp(1)
-    # A batch without an event teaches nothing; its loss is zero, not undefined.
-    return ((log_risk_S - score_S) * event_S).sum() / event_S.sum().clamp(min=1)
