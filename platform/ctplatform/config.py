@@ -46,7 +46,10 @@ class SamplingConfig(Section):
     """Patches at atlas locations."""
 
     geometry: Literal["centre", "published"] = "centre"
-    interpolation: Literal["cubic", "linear"] = "cubic"
+    axes: Literal["lps", "atlas"] = Field(
+        default="lps", description="patch axes and scale: the scan's own mm, or as the affine takes the atlas"
+    )
+    interpolation: Literal["bspline", "linear"] = "bspline"
 
 
 class QualityConfig(Section):

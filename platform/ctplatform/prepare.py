@@ -229,6 +229,7 @@ def _process(
             registration.affine_44,
             atlas,
             geometry=config.sampling.geometry,
+            axes=config.sampling.axes,
             interpolation=config.sampling.interpolation,
             hu_window=config.hu_window,
         )
@@ -270,6 +271,7 @@ def _process(
                     "spacing_mm": 1.0,
                     "hu_window": json.dumps(config.hu_window),
                     "geometry": config.sampling.geometry,
+                    "axes": config.sampling.axes,
                     "interpolation": config.sampling.interpolation,
                     "software": __version__,
                 },
