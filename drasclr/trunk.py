@@ -19,6 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from drasclr import gradients, pointwise
+from drasclr.pointwise import Norm
+
 PADDING = 1
 # Largest number of values of a part: 2 MB in single precision, as fast as any from 1 to 4 MB.
 PART_VALUES = 1 << 19
@@ -31,21 +34,6 @@ class Stack:
     strides: tuple[int, ...]
     eps: float
     counts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Normalisation of one layer, y = elu((x - mean) * inverse * weight + bias); all [C]."""
-
-    mean: Tensor
-    variance: Tensor
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Outputs of the convolution -> activations."""
-        return F.elu_(F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, False, 0.0, self.eps))
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ def infer(x_BCDHW: Tensor, stack: Stack, layers: Sequence[tuple[Tensor, ...]]) -
         for place, part in _regroup(parts, size):
             x = part
             for kernels, bias, stride in layers_of_stage:
-                x = F.elu_(F.conv3d(x, kernels[place % len(kernels)], bias, stride, PADDING))
+                x = pointwise.elu_(F.conv3d(x, kernels[place % len(kernels)], bias, stride, PADDING))
             outputs.append((place, x))
         parts = outputs
     return torch.cat([x for _, x in parts])
@@ -133,10 +121,10 @@ class _Run(torch.autograd.Function):
                 parts.append(Part(place, x, y))
                 out = F.conv3d(y, kernels[place % len(kernels)], bias, stride, PADDING)
                 fresh.append((place, out))
-                moments.append(_moments(out))
+                moments.append(pointwise.moments(out))
             kept.append(parts)
             outputs = fresh
-            mean, variance = _merge(moments)
+            mean, variance = pointwise.merge(moments)
             norms.append(Norm(mean, variance, weight, norm_bias, stack.eps))
         last = [Part(place, x, norms[-1].activate(x)) for place, x in outputs]
         ctx.stack, ctx.norms, ctx.kept = stack, norms, [*kept, last]
@@ -153,15 +141,16 @@ class _Run(torch.autograd.Function):
         incoming = (
             grads[0].contiguous(memory_format=torch.channels_last_3d).split([len(part.x) for part in last])
         )
-        flowing = [_through_elu(grad, part.y) for grad, part in zip(incoming, last, strict=True)]
-        sums = [_sums(grad, part.x, ctx.norms[-1]) for grad, part in zip(flowing, last, strict=True)]
+        flowing = [pointwise.through_elu(grad, part.y) for grad, part in zip(incoming, last, strict=True)]
+        sums = [pointwise.sums(grad, part.x, ctx.norms[-1]) for grad, part in zip(flowing, last, strict=True)]
         for index in reversed(range(len(kernels_of))):
             kernels, outputs, inputs = kernels_of[index], ctx.kept.pop(), ctx.kept[-1]
             sum_g, sum_gx = (torch.stack(values).sum(0) for values in zip(*sums, strict=True))
-            factors = _factors(
-                ctx.norms[index], sum_g, sum_gx, count=sum(_pixels(part.x) for part in outputs)
+            factors = pointwise.factors(
+                ctx.norms[index], sum_g, sum_gx, count=sum(pointwise.pixels(part.x) for part in outputs)
             )
             grad_kernels = torch.empty_like(kernels)
+            # Normalisation takes every bias away; what torch would sum up here is rounding.
             grad_bias = torch.zeros_like(biases[index])
             started: set[int] = set()
             below, sums_below = [], []
@@ -170,28 +159,23 @@ class _Run(torch.autograd.Function):
                 _refine(grads_x, [len(part.x) for part in inputs]), inputs, strict=True
             ):
                 place = part.place % len(kernels)
-                grad_y, grad_kernel, grad_b = torch.ops.aten.convolution_backward(
-                    _through_norm(grad, x, factors),
+                grad_y, grad_kernel = gradients.convolution(
+                    pointwise.through_norm(grad, x, factors),
                     part.y,
                     kernels[place],
-                    [len(grad_bias)],
-                    [ctx.stack.strides[index]] * 3,
-                    [PADDING] * 3,
-                    [1] * 3,
-                    False,
-                    [0] * 3,
-                    1,
-                    [index > 0 or ctx.needs_input_grad[0], True, True],
+                    ctx.stack.strides[index],
+                    input_too=index > 0 or ctx.needs_input_grad[0],
                 )
                 if place in started:
                     grad_kernels[place] += grad_kernel
                 else:
                     grad_kernels[place].copy_(grad_kernel)
                     started.add(place)
-                grad_bias += grad_b
+                if grad_y is None:
+                    continue
                 if index:
-                    grad_y = _through_elu(grad_y, part.y)
-                    sums_below.append(_sums(grad_y, part.x, ctx.norms[index - 1]))
+                    grad_y = pointwise.through_elu(grad_y, part.y)
+                    sums_below.append(pointwise.sums(grad_y, part.x, ctx.norms[index - 1]))
                 below.append(grad_y)
             results = [grad_kernels, grad_bias, sum_gx.float(), sum_g.float(), *results]
             flowing, sums = below, sums_below
@@ -225,62 +209,3 @@ def _refine(coarse: Iterable[tuple[Tensor, Tensor]], sizes: list[int]) -> Iterat
         while sum(own) < len(first):
             own.append(next(remaining))
         yield from zip(first.split(own), second.split(own), strict=True)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """[B, C, D, H, W] channels last -> [B D H, W C], a view."""
-    return x.permute(0, 2, 3, 4, 1).reshape(-1, x.shape[4] * x.shape[1])
-
-
-def _pixels(x: Tensor) -> int:
-    return x.numel() // x.shape[1]
-
-
-def _moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
-    """(pixels, mean, biased variance) a channel, float64, over columns of single-precision statistics."""
-    wide = x.permute(0, 2, 3, 4, 1).reshape(len(x) * x.shape[2], -1)
-    mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
-    mean, variance = mean.double().view(-1, x.shape[1]), variance.double().view(-1, x.shape[1])
-    grand = mean.mean(0)
-    return _pixels(x), grand, (variance + (mean - grand) ** 2).mean(0)
-
-
-def _merge(moments: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over all parts, float32 (Chan, Golub, LeVeque 1979)."""
-    share = torch.tensor([[count] for count, _, _ in moments], dtype=torch.float64)
-    share /= share.sum()
-    means = torch.stack([mean for _, mean, _ in moments])
-    variances = torch.stack([variance for _, _, variance in moments])
-    grand = (share * means).sum(0)
-    return grand.float(), (share * (variances + (means - grand) ** 2)).sum(0).float()
-
-
-def _through_elu(grad_y: Tensor, y: Tensor) -> Tensor:
-    """Gradient before ELU, from the one behind it and ELU's result."""
-    return torch.ops.aten.elu_backward(grad_y, 1.0, 1.0, 1.0, True, y)
-
-
-def _sums(grad: Tensor, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """(sum of the gradient, sum of gradient times normalised x) a channel, float64."""
-    channels = x.shape[1]
-    grads, rows = _rows(grad), _rows(x)
-    sum_g = grads.sum(0).double().view(-1, channels).sum(0)
-    sum_gx = (grads * rows).sum(0).double().view(-1, channels).sum(0)
-    inverse = torch.rsqrt(norm.variance.double() + norm.eps)
-    return sum_g, (sum_gx - norm.mean.double() * sum_g) * inverse
-
-
-def _factors(norm: Norm, sum_g: Tensor, sum_gx: Tensor, *, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(a, b, c) a channel, float32: gradient before the normalisation = a * gradient + b * x + c."""
-    inverse = torch.rsqrt(norm.variance.double() + norm.eps)
-    a = norm.weight.double() * inverse
-    b = -a * inverse * sum_gx / count
-    c = -a * sum_g / count - b * norm.mean.double()
-    return a.float(), b.float(), c.float()
-
-
-def _through_norm(grad: Tensor, x: Tensor, factors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    a, b, c = (factor.repeat(x.shape[4]) for factor in factors)
-    out = torch.addcmul(c, _rows(x), b).addcmul_(_rows(grad), a)
-    batch, channels, depth, height, width = x.shape
-    return out.view(batch, depth, height, width, channels).permute(0, 4, 1, 2, 3)
