@@ -163,3 +163,21 @@ def test_apply_is_pure_and_independent_of_the_batch():
     )
     torch.testing.assert_close(together[1, 2], alone[0, 0], rtol=0, atol=1e-6)
     assert torch.equal(patches, kept)
+
+
+@pytest.mark.parametrize("size", [(32, 32, 32), (8, 12, 10)])
+def test_sampling_by_planes_equals_sampling_at_once(size):
+    parameters = augment.draw(seed=5, epoch=0, scans=torch.arange(6), locations=torch.arange(3), view=0)
+    theta = augment._theta(parameters, size=torch.Size(size))
+    noise = torch.randint(0, 1264, (18, *size), generator=torch.Generator().manual_seed(0)).float()
+    smooth = (noise.cumsum(1) / 8 % 1264).contiguous()
+    far = theta.clone()
+    far[:, :, 3] += 3  # wholly beyond the edge
+    for patches in (noise, smooth):
+        for positions in (theta, far):
+            torch.testing.assert_close(
+                augment._resample_by_planes(patches, positions),
+                augment._resample_at_once(patches.double(), positions.double()).float(),
+                rtol=0,
+                atol=0.2,  # of 1264 HU from one voxel to the next
+            )
