@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster lint format benchmarks clean
+.PHONY: help install demo test test-cluster lint format benchmarks benchmarks-data clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ format: install
 ## benchmarks    the method against the published computation, as ratios in one run
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
+
+## benchmarks-data  the training feed against others, as ratios in one run (needs DRASCLR_REAL_CT and DRASCLR_ATLAS)
+benchmarks-data: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m tests.benchmarks.feed
 
 ## clean         remove .venv and caches
 clean:

@@ -2,31 +2,35 @@
 
 The order of an epoch is a pure function of (seed, epoch), so a run resumes at any step without reading what came
 before. A read takes one row group from each of `scans_per_batch` scans; its anchors are then served
-`locations_per_batch` at a time, and a thread reads ahead. Training reads row groups with plain pyarrow: a Ray Data
-pipeline over the same files was measured at a quarter of that rate or less.
+`locations_per_batch` at a time. Threads read and decompress the next row groups while one more thread puts together
+the next batches, so that who trains finds them ready.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
-from ctplatform import shards
+from ctplatform import pages, shards
 from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
     from drasclr.atlas import Atlas
 
-READ_AHEAD = 2  # blocks; a block of 16 scans x 40 patches is 40 MiB
+READS_AHEAD = 1  # beside the one that batches are made of; 16 scans x 27 patches are 27 MiB
+BATCHES_AHEAD = 2
+MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Feed:
         seed: of the order.
         rank: this worker's place among `world` workers.
         world: how many workers share a step.
+        threads: that read and decompress; by default this process's share of the cores, at most four.
 
     Raises:
         StageError: fewer scans than workers.
@@ -91,6 +96,7 @@ class Feed:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        threads: int | None = None,
     ) -> None:
         if len(scans) < world:
             raise StageError(
@@ -107,7 +113,11 @@ class Feed:
                 code="config",
             )
         self.anchors, self.seed, self.rank, self.world = locations_per_batch, seed, rank, world
-        self._footers: dict[int, pq.FileMetaData] = {}
+        self.threads = threads or min(MOST_THREADS, max(1, (os.cpu_count() or 1) // world))
+        self._extents: dict[
+            int, list[pages.Extent]
+        ] = {}  # kept in place of parsed footers, which are far larger
+        self._row_orders: dict[int, np.ndarray] = {}
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
@@ -140,22 +150,18 @@ class Feed:
             if skip < len(read.steps):
                 work.append((read, skip))
             skip = max(0, skip - len(read.steps))
-        for (read, first), blocks in self._read_ahead(work):
-            for anchors in read.steps[first:]:
-                yield self._assemble(read, blocks, anchors)
+        yield from self._read_ahead(work)
 
     def sample(self, epoch: int, count: int) -> Iterator[Batch]:
         """`count` single steps spread evenly over the epoch's reads, so that all blocks are seen."""
         plan = self.plan(epoch)
         for index in np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int):
             read = plan[index]
-            blocks = [self._read(scan, read.block) for scan in self._mine(read)]
-            yield self._assemble(read, blocks, read.steps[0])
+            patches = [self._read(scan, read.block) for scan in self._mine(read)]
+            yield self._assemble(read, patches, read.steps[0])
 
-    def _read_ahead(
-        self, work: list[tuple[Read, int]]
-    ) -> Iterator[tuple[tuple[Read, int], list[shards.Block]]]:
-        ready: queue.Queue = queue.Queue(maxsize=READ_AHEAD)
+    def _read_ahead(self, work: list[tuple[Read, int]]) -> Iterator[Batch]:
+        ready: queue.Queue = queue.Queue(maxsize=BATCHES_AHEAD)
         stop = threading.Event()
 
         def put(item: object) -> bool:
@@ -169,9 +175,11 @@ class Feed:
 
         def run() -> None:
             try:
-                for item in work:
-                    if not put((item, [self._read(scan, item[0].block) for scan in self._mine(item[0])])):
-                        return
+                with ThreadPoolExecutor(self.threads, thread_name_prefix="read") as pool:
+                    try:
+                        self._produce(work, pool, put)
+                    finally:
+                        pool.shutdown(wait=False, cancel_futures=True)
                 put(None)
             except BaseException as error:  # handed over: the training loop must see it
                 put(error)
@@ -192,33 +200,79 @@ class Feed:
             stop.set()
             thread.join()
 
+    def _produce(
+        self, work: list[tuple[Read, int]], pool: ThreadPoolExecutor, put: Callable[[object], bool]
+    ) -> None:
+        """All batches in order into `put`, until it refuses; the reads of what comes next go on meanwhile."""
+        todo, running = iter(work), deque[tuple]()
+
+        def start() -> None:
+            for read, first in todo:
+                running.append(
+                    (read, first, [pool.submit(self._read, s, read.block) for s in self._mine(read)])
+                )
+                return
+
+        for _ in range(READS_AHEAD):
+            start()
+        while running:
+            read, first, reading = running.popleft()
+            start()
+            patches = [future.result() for future in reading]
+            for anchors in read.steps[first:]:
+                if not put(self._assemble(read, patches, anchors)):
+                    return
+
     def _mine(self, read: Read) -> np.ndarray:
         return read.scans[self.rank :: self.world]
 
-    def _read(self, scan: int, block: int) -> shards.Block:
-        entry = self.scans[scan]
-        if scan not in self._footers:
-            self._footers[scan] = shards.read_footer(entry.footer)
-        return shards.read_block(self.workspace, entry.scan_id, block, footer=self._footers[scan])
+    def _read(self, scan: int, block: int) -> np.ndarray:
+        """One scan's patches of a block in `shards.row_order`, as bytes [R, patch]: one range of its file."""
+        entry, width = self.scans[scan], self.atlas.patch_size**3 * shards.DTYPE.itemsize
+        try:
+            if scan not in self._extents:
+                footer = shards.read_footer(entry.footer)
+                self._extents[scan] = [
+                    pages.Extent.of(footer, group, "patch") for group in range(footer.num_row_groups)
+                ]
+            extent = self._extents[scan][block]
+            if extent.values != len(self._rows(block)):
+                raise pages.PageError(
+                    f"block {block} has {extent.values} rows, {len(self._rows(block))} expected"
+                )
+            return pages.rows(shards.read_range(self.workspace, entry.scan_id, extent), extent, width=width)
+        except (pages.PageError, IndexError) as error:
+            raise StageError(
+                f"the shard of scan {entry.scan_id} does not fit the atlas or this software: {error}",
+                "Prepare the scan again: delete its shard and its row in the ledger, then run `drasclr prepare`",
+                code="shard",
+            ) from error
 
-    def _assemble(self, read: Read, blocks: list[shards.Block], anchors: np.ndarray) -> Batch:
+    def _rows(self, block: int) -> np.ndarray:
+        if block not in self._row_orders:
+            self._row_orders[block] = shards.row_order(self.atlas, block)[0]
+        return self._row_orders[block]
+
+    def _assemble(self, read: Read, patches: list[np.ndarray], anchors: np.ndarray) -> Batch:
         neighbours = self.atlas.neighbours_NK[anchors]
         # A block's rows are the same for every scan, so one look-up serves all.
-        row_of = {int(location): row for row, location in enumerate(blocks[0].locations_N)}
-        anchor_rows = [row_of[int(a)] for a in anchors]
-        neighbour_rows = [[row_of[int(n)] for n in near] for near in neighbours]
+        row_of = {int(location): row for row, location in enumerate(self._rows(read.block))}
         mine = self._mine(read)
-        side = self.atlas.patch_size
-        anchors_GSDHW = np.stack([[block.hu_NDHW[row] for block in blocks] for row in anchor_rows])
-        if neighbours.shape[1]:
-            neighbours_GKSDHW = np.stack(
-                [[[block.hu_NDHW[row] for block in blocks] for row in rows] for rows in neighbour_rows]
-            )
-        else:
-            neighbours_GKSDHW = np.zeros((len(anchors), 0, len(blocks), side, side, side), np.int16)
+
+        def gather(locations: np.ndarray) -> torch.Tensor:
+            side = self.atlas.patch_size
+            hu = np.empty((locations.size * len(patches), side**3), shards.DTYPE)
+            rows = [row_of[int(location)] for location in locations.ravel()]
+            bytes_, index = hu.view(np.uint8), 0
+            for row in rows:
+                for scan in patches:
+                    bytes_[index] = scan[row]
+                    index += 1
+            return torch.from_numpy(hu.reshape(*locations.shape, len(patches), side, side, side))
+
         return Batch(
-            anchors_GSDHW=torch.from_numpy(anchors_GSDHW),
-            neighbours_GKSDHW=torch.from_numpy(neighbours_GKSDHW),
+            anchors_GSDHW=gather(anchors),
+            neighbours_GKSDHW=gather(neighbours),
             locations_G=torch.from_numpy(anchors.astype(np.int64)),
             neighbour_locations_GK=torch.from_numpy(neighbours.astype(np.int64)),
             scans_S=torch.from_numpy(mine.astype(np.int64)),

@@ -20,14 +20,15 @@ from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
+    from ctplatform.pages import Extent
     from drasclr.atlas import Atlas
 
 FORMAT_VERSION = 1
 FOLDER = "patches"
 DTYPE = np.dtype("<i2")
-COMPRESSION_LEVEL = (
-    1  # zstd-1: 0.62 of the raw bytes at ~850 MB/s; higher levels cost more time than they save
-)
+COMPRESSION_LEVEL = -1
+"""zstd without entropy coding of literals: four times faster to read than level 1, for files half as large again
+(docs/benchmarks.md, Feed)."""
 
 SCHEMA = pa.schema(
     [
@@ -64,6 +65,7 @@ def encode(
     inside_N: np.ndarray,
     atlas: Atlas,
     metadata: dict[str, Any],
+    level: int = COMPRESSION_LEVEL,
 ) -> tuple[bytes, bytes]:
     """One scan's shard.
 
@@ -74,6 +76,7 @@ def encode(
         inside_N: fraction of each patch inside the scan, 0 to 1.
         atlas: locations, blocks and neighbours.
         metadata: further provenance for the file's key-value metadata.
+        level: zstd level.
 
     Returns:
         The file's bytes, and its footer (as a Parquet metadata file) for the ledger.
@@ -103,12 +106,11 @@ def encode(
         sink,
         schema,
         compression="zstd",
-        compression_level=COMPRESSION_LEVEL,
+        compression_level=level,
         use_dictionary=["scan_id", "subject_id"],
     ) as writer:
         for block in range(atlas.num_blocks):
-            home, halo = np.sort(atlas.members(block)), np.sort(atlas.halo(block))
-            rows = np.concatenate([home, halo]).astype(np.int32)
+            rows, home = row_order(atlas, block)
             raw = np.ascontiguousarray(hu_NDHW[rows]).astype(DTYPE, copy=False).reshape(len(rows), -1)
             writer.write_table(
                 pa.table(
@@ -117,7 +119,7 @@ def encode(
                         "subject_id": pa.array([subject_id] * len(rows)).dictionary_encode(),
                         "block": np.full(len(rows), block, np.int32),
                         "location": rows,
-                        "home": np.arange(len(rows)) < len(home),
+                        "home": np.arange(len(rows)) < home,
                         "inside": inside_N[rows].astype(np.float32),
                         "patch": _binary(raw),
                     },
@@ -129,6 +131,12 @@ def encode(
     footer = pa.BufferOutputStream()
     pq.read_metadata(pa.BufferReader(data)).write_metadata_file(footer)
     return data.to_pybytes(), footer.getvalue().to_pybytes()
+
+
+def row_order(atlas: Atlas, block: int) -> tuple[np.ndarray, int]:
+    """Locations of a row group's rows, int32, and how many of them, the first, are the block's own."""
+    home, halo = np.sort(atlas.members(block)), np.sort(atlas.halo(block))
+    return np.concatenate([home, halo]).astype(np.int32), len(home)
 
 
 def read_footer(footer: bytes) -> pq.FileMetaData:
@@ -156,6 +164,16 @@ def read_block(
     return _block(_open(workspace, scan_id, footer).read_row_group(block, columns=_COLUMNS))
 
 
+def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> pa.Buffer:
+    """The bytes of a range of a shard.
+
+    Raises:
+        StageError: there is no shard of that scan.
+    """
+    with _stream(workspace, scan_id) as stream:
+        return stream.read_at(extent.size, extent.offset)
+
+
 def read_patches(
     workspace: Workspace, scan_id: str, locations: Sequence[int] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -170,13 +188,14 @@ def read_patches(
         locations_N int32 and hu_NDHW int16 HU.
     """
     file = _open(workspace, scan_id, None)
+    groups = list(range(file.num_row_groups))
+    if locations is not None:
+        # All row groups' locations in one read, then the patches of the right ones in a second.
+        rows = file.read_row_groups(groups, columns=["block", "location", "home"])
+        here = rows.column("home").to_numpy() & np.isin(rows.column("location").to_numpy(), locations)
+        groups = np.unique(rows.column("block").to_numpy()[here]).tolist()
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    for index in range(file.num_row_groups):
-        if locations is not None:
-            rows = file.read_row_group(index, columns=["location", "home"])
-            here = rows.column("location").to_numpy()[rows.column("home").to_numpy()]
-            if not np.isin(here, locations).any():
-                continue
+    for index in groups:
         block = _block(file.read_row_group(index, columns=_COLUMNS))
         keep = block.home_N
         if locations is not None:
@@ -195,9 +214,12 @@ _COLUMNS = ["location", "home", "inside", "patch"]
 
 
 def _open(workspace: Workspace, scan_id: str, footer: pq.FileMetaData | None) -> pq.ParquetFile:
-    path = workspace.path(FOLDER, f"{scan_id}.parquet")
+    return pq.ParquetFile(_stream(workspace, scan_id), metadata=footer)
+
+
+def _stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
     try:
-        return pq.ParquetFile(workspace.fs.open_input_file(path), metadata=footer)
+        return workspace.fs.open_input_file(workspace.path(FOLDER, f"{scan_id}.parquet"))
     except FileNotFoundError:
         raise StageError(
             f"scan {scan_id} has no shard in {workspace.display(FOLDER)}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from collections import Counter
 
 import numpy as np
@@ -98,6 +100,78 @@ def test_two_ranks_together_serve_what_one_serves(cohort, small_atlas):
         assert torch.equal(whole.locations_G, a.locations_G)
         assert torch.equal(a.locations_G, b.locations_G)
         assert sorted(whole.scans_S.tolist()) == sorted([*a.scans_S.tolist(), *b.scans_S.tolist()])
+
+
+def test_two_ranks_serve_the_same_patches_that_one_does(cohort, small_atlas):
+    """Whatever the number of ranks and threads, a scan's anchor comes with the same voxels and neighbours."""
+    workspace, entries = cohort
+
+    def served(rank, world, threads):
+        loader = Feed(
+            workspace,
+            entries,
+            small_atlas,
+            scans_per_batch=4,
+            locations_per_batch=3,
+            seed=7,
+            rank=rank,
+            world=world,
+            threads=threads,
+        )
+        for step, batch in enumerate(loader.epoch(1)):
+            for s, scan in enumerate(batch.scans_S.tolist()):
+                for g, location in enumerate(batch.locations_G.tolist()):
+                    near = batch.neighbours_GKSDHW[g, :, s]
+                    yield (step, scan, location), (batch.anchors_GSDHW[g, s], near)
+
+    whole = dict(served(0, 1, 1))
+    split = dict(served(0, 2, 3)) | dict(served(1, 2, 1))
+    assert whole.keys() == split.keys()
+    for key, (anchor, near) in whole.items():
+        assert torch.equal(anchor, split[key][0])
+        assert torch.equal(near, split[key][1])
+
+
+def test_random_voxels_come_through_the_feed_unchanged(small_atlas, tmp_path):
+    rng, side, workspace = np.random.default_rng(3), small_atlas.patch_size, Workspace(tmp_path)
+    volumes, entries = [], []
+    for number in range(3):
+        hu = rng.integers(-1024, 241, (small_atlas.num_locations, side, side, side)).astype(np.int16)
+        data, footer = shards.encode(
+            scan_id=f"r{number}",
+            subject_id=f"r{number}",
+            hu_NDHW=hu,
+            inside_N=np.ones(len(hu), np.float32),
+            atlas=small_atlas,
+            metadata={},
+            level=(-1, 1, 3)[number],
+        )
+        workspace.write_bytes(data, shards.FOLDER, f"r{number}.parquet")
+        volumes.append(hu)
+        entries.append(ScanEntry(f"r{number}", number, footer))
+    truth = torch.from_numpy(np.stack(volumes))
+    loader = Feed(workspace, entries, small_atlas, scans_per_batch=3, locations_per_batch=5)
+    for batch in loader.epoch(0):
+        picked = truth[batch.scans_S][:, batch.locations_G].transpose(0, 1)
+        assert torch.equal(batch.anchors_GSDHW, picked)
+        near = truth[batch.scans_S][:, batch.neighbour_locations_GK].permute(1, 2, 0, 3, 4, 5)
+        assert torch.equal(batch.neighbours_GKSDHW, near)
+
+
+def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas):
+    before = threading.active_count()
+    batches = feed(cohort, small_atlas).epoch(0)
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_a_shard_of_another_atlas_is_refused(cohort, small_atlas):
+    workspace, entries = cohort
+    other = dataclasses.replace(small_atlas, blocks_N=np.zeros_like(small_atlas.blocks_N))
+    loader = Feed(workspace, entries, other, scans_per_batch=2, locations_per_batch=2)
+    with pytest.raises(StageError, match="does not fit the atlas"):
+        next(loader.epoch(0))
 
 
 def test_epochs_and_seeds_differ(cohort, small_atlas):

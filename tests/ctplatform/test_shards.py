@@ -45,6 +45,16 @@ def test_some_patches(shard):
     np.testing.assert_array_equal(read, hu[[1, 5]])
 
 
+def test_any_subset_of_locations_in_any_order(shard, small_atlas):
+    workspace, hu, _, _ = shard
+    rng = np.random.default_rng(1)
+    for count in (1, 3, small_atlas.num_locations // 2, small_atlas.num_locations):
+        chosen = rng.permutation(small_atlas.num_locations)[:count]
+        locations, read = shards.read_patches(workspace, "a", chosen)
+        assert locations.tolist() == sorted(chosen.tolist())
+        np.testing.assert_array_equal(read, hu[np.sort(chosen)])
+
+
 def test_every_neighbour_of_a_blocks_locations_is_in_its_row_group(shard, small_atlas):
     workspace, hu, inside, footer = shard
     assert small_atlas.num_blocks > 1
