@@ -244,13 +244,20 @@ def _folder(path: str | Path) -> Path:
     if not HUB_ID.match(str(path)):
         raise FileNotFoundError(f"there is no folder {path}, and it is no Hub id of the form owner/name")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import hf_hub_download
     except ImportError:
         raise FileNotFoundError(
-            f"there is no folder {path}; to look for it on the Hugging Face Hub, install huggingface_hub"
+            f"there is no folder {path}; to look for it on the Hugging Face Hub, install huggingface_hub "
+            "(pip install 'drasclr[hub]')"
         ) from None
     name, _, revision = str(path).partition("@")
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[WEIGHTS, CARD]))
+    try:
+        folder = Path(hf_hub_download(name, CARD, revision=revision or None)).parent
+        # The folder of a snapshot is named by its commit: weights of the same one, whatever is pushed meanwhile.
+        hf_hub_download(name, WEIGHTS, revision=folder.name)
+    except (OSError, ValueError) as error:  # what the Hub's client raises is one of the two
+        raise FileNotFoundError(f"{path} could not be loaded from the Hugging Face Hub: {error}") from error
+    return folder
 
 
 def _readme(card: Mapping[str, Any]) -> str:
