@@ -1,4 +1,7 @@
-"""The whole chain as one job: `ray job submit --working-dir . -- python jobs/pipeline.py --recipe demo`."""
+"""The whole chain as one job: `ray job submit --working-dir . -- python jobs/pipeline.py --recipe demo`.
+
+Stages whose inputs, settings and code are unchanged are skipped; the same command resumes a run that was cut off.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from pathlib import Path
 # A submitted job is a source tree without an installation.
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
+from ctplatform.cli import course_options, run_chain_command
 from ctplatform.config import load_recipe
 from ctplatform.errors import PlatformError
-from ctplatform.launch import run_cohort, run_demo
 
 
 def main() -> None:
@@ -20,16 +23,15 @@ def main() -> None:
     parser.add_argument("--recipe", default="fast", metavar="NAME|FILE")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--cohort", metavar="CSV")
+    parser.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     parser.add_argument("--workspace", default="runs/job", help="folder or s3:// gs:// URI")
+    course_options(parser)
     args = parser.parse_args()
+    args.address = None  # a job runs on the cluster that it was submitted to
     try:
-        recipe = load_recipe(args.recipe, args.overrides)
-        if args.cohort:
-            run_cohort(args.workspace, args.cohort, recipe)
-        elif recipe.phantom:
-            run_demo(args.workspace, recipe)
-        else:
+        if not args.cohort and not args.status and not load_recipe(args.recipe, args.overrides).phantom:
             parser.error(f"recipe {args.recipe!r} makes no synthetic cohort: give --cohort")
+        run_chain_command(args)
     except PlatformError as error:
         sys.exit(f"error: {error}")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ctplatform.config import AtlasConfig, Recipe, config_hash
 from ctplatform.errors import ScanError, StageError
+from ctplatform.placement import ray_options
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _build_template(
         {"scan_id": r["scan_id"], "path": r["path"], "series_uid": r.get("series_uid") or ""} for r in rows
     ]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _Masker(recipe), num_cpus=recipe.prepare.num_cpus
+        _Masker(recipe), num_cpus=recipe.prepare.num_cpus, **ray_options(recipe.placement.prepare)
     )
     refs, reasons = [], []
     for done, row in enumerate(dataset.iter_rows(), 1):
@@ -141,7 +142,8 @@ def _build_template(
             "Give whole-lung CTs, or an atlas with --atlas",
             code="atlas",
         )
-    mean = ray.remote(num_cpus=recipe.prepare.num_cpus)(_mean_template)
+    options = ray_options(recipe.placement.prepare)
+    mean = ray.remote(num_cpus=recipe.prepare.num_cpus, **options)(_mean_template)
     return _image_from_bytes(ray.get(mean.remote(refs, config.iterations))), len(refs)
 
 

@@ -40,16 +40,18 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    demo = command("demo", "The whole chain on a synthetic cohort that is made first.", _demo)
+    demo = command("demo", "The whole chain on a synthetic cohort that is made first.", run_chain_command)
     demo.add_argument(
         "--workspace", default="runs/demo", help="folder or s3:// gs:// URI (default: %(default)s)"
     )
     _recipe_options(demo, default="demo")
+    course_options(demo)
 
     run = command(
-        "run", "The whole chain on your scans; run it again to go on where it stopped.", _chain(None)
+        "run", "The whole chain on your scans; run it again to go on where it stopped.", run_chain_command
     )
     _stage_options(run, cohort=True, required=True)
+    course_options(run)
 
     cohort = command(
         "cohort", "Find CT volumes and DICOM series below a folder and write the scan table.", _cohort
@@ -75,12 +77,32 @@ def parser() -> argparse.ArgumentParser:
         # Labels come with the cohort: the stages after prepare read them from it.
         _stage_options(command(name, text, _chain(name)), cohort=True, required=name in ("prepare", "sweep"))
 
-    status = command("status", "What came of each scan, and why.", _status)
+    status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+
+    estimate = command(
+        "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
+    )
+    estimate.add_argument("--scans", type=int, required=True)
+    estimate.add_argument("--locations", type=int, help="default: by the recipe's atlas.step")
+    estimate.add_argument("--cores", type=float, default=1, help="(default: %(default)s)")
+    estimate.add_argument("--gpus", type=float, default=0, help="(default: %(default)s)")
+    estimate.add_argument("--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU")
+    estimate.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
+    estimate.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
+    estimate.add_argument("--workspace", help="take costs measured in this one")
+    _recipe_options(estimate)
 
     submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)
     submit.add_argument(
         "--address", default="http://127.0.0.1:8265", help="of the Ray dashboard (default: %(default)s)"
+    )
+    submit.add_argument("--detach", action="store_true", help="end once the cluster has the job")
+    submit.add_argument("--attach", metavar="JOB", help="follow a job that was submitted before")
+    submit.add_argument(
+        "--install",
+        action="store_true",
+        help="nodes install the pinned dependencies; else their image has them",
     )
     submit.add_argument("arguments", nargs=argparse.REMAINDER, help="for jobs/pipeline.py, after --")
     return top
@@ -104,6 +126,45 @@ def _stage_options(sub: argparse.ArgumentParser, *, cohort: bool, required: bool
     _recipe_options(sub)
 
 
+def course_options(sub: argparse.ArgumentParser) -> None:
+    """Options of whoever runs more than one stage."""
+    stages = ("atlas", "prepare", "split", "pretrain", "embed", "sweep", "report")
+    sub.add_argument("--from", dest="first", choices=stages, default=stages[0], help="first stage")
+    sub.add_argument("--to", dest="last", choices=stages, default=stages[-1], help="last stage")
+    sub.add_argument("--dry-run", action="store_true", help="say what would run, and how much work it is")
+    sub.add_argument("--status", action="store_true", help="say where the workspace stands, and end")
+    sub.add_argument(
+        "--redo", action="append", default=[], choices=stages, help="make this stage's work again"
+    )
+    sub.add_argument(
+        "--keep-older", action="store_true", help="keep what another version of this software finished"
+    )
+    sub.add_argument(
+        "--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU, for --dry-run"
+    )
+
+
+def run_chain_command(args: argparse.Namespace) -> None:
+    """Run, plan or describe the chain as `course_options` were given; without a cohort, the synthetic one."""
+    if args.status:
+        _status(args)
+        return
+    from ctplatform.launch import Course, run_cohort, run_demo
+
+    course = Course(
+        first=args.first,
+        last=args.last,
+        dry=args.dry_run,
+        redo=tuple(args.redo),
+        older_code="keep" if args.keep_older else "redo",
+        gpu_rate=args.gpu_rate,
+    )
+    if getattr(args, "cohort", None):
+        run_cohort(args.workspace, args.cohort, _recipe(args), course)
+    else:
+        run_demo(args.workspace, _recipe(args), course)
+
+
 def _recipe(args: argparse.Namespace) -> Recipe:
     from ctplatform.config import load_recipe
 
@@ -115,20 +176,13 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     return load_recipe(args.recipe, overrides)
 
 
-def _demo(args: argparse.Namespace) -> None:
-    from ctplatform.launch import run_demo
-
-    run_demo(args.workspace, _recipe(args))
-
-
-def _chain(stage: str | None) -> Callable[[argparse.Namespace], None]:
+def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
-        from ctplatform.launch import run_cohort
+        from ctplatform.launch import Course, run_cohort
 
-        first = stage
-        if stage == "pretrain":
-            first = "split"  # training needs to know whom it may not see
-        run_cohort(args.workspace, args.cohort, _recipe(args), first=first, last=stage)
+        # Training needs to know whom it may not see.
+        first = "split" if stage == "pretrain" else stage
+        run_cohort(args.workspace, args.cohort, _recipe(args), Course(first=first, last=stage))
 
     return run
 
@@ -151,17 +205,36 @@ def _cohort(args: argparse.Namespace) -> None:
 
 
 def _status(args: argparse.Namespace) -> None:
-    from ctplatform.console import show_ledger
+    from ctplatform.status import show_status
     from ctplatform.workspace import Workspace
 
-    show_ledger(Workspace(args.workspace))
+    show_status(Workspace(args.workspace))
+
+
+def _estimate(args: argparse.Namespace) -> None:
+    from ctplatform.estimate import Costs, Size, bill, costs_of, guess_locations, table, work_of
+    from ctplatform.stages import STAGES
+    from ctplatform.workspace import Workspace
+
+    recipe = _recipe(args)
+    costs = Costs(gpu_anchors_per_s=args.gpu_rate, gpu_basis="--gpu-rate" if args.gpu_rate else "")
+    if args.workspace:
+        costs = costs_of(Workspace(args.workspace), costs)
+    training = round(args.scans * (1 - recipe.split.test_fraction))
+    size = Size(args.scans, training, args.locations or guess_locations(recipe))
+    works = [work for stage in STAGES if (work := work_of(stage, recipe, size, costs)).amount]
+    print("\n".join(table(works)), end="\n\n")
+    prices = {"core_price": args.core_price, "gpu_price": args.gpu_price}
+    print("\n".join(bill(works, cores=args.cores, gpus=args.gpus, **prices)))
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from ctplatform.submission import submit
+    from ctplatform.submission import attach, submit
 
+    if args.attach:
+        sys.exit(attach(args.attach, address=args.address))
     rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
-    sys.exit(submit(rest, address=args.address))
+    sys.exit(submit(rest, address=args.address, follow=not args.detach, install=args.install))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

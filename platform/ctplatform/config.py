@@ -161,6 +161,7 @@ class EmbedConfig(Section):
     scans_per_batch: int = Field(default=8, gt=0)
     num_workers: int = Field(default=2, gt=0)
     use_gpu: bool = False
+    gpus_per_worker: float = Field(default=1.0, gt=0, description="with use_gpu; 0.5: two workers share one")
     pooling: Literal["mean", "mean_std"] = "mean"
 
 
@@ -242,6 +243,29 @@ class PhantomConfig(Section):
     )
 
 
+class ResourcesConfig(Section):
+    """Custom resources of the nodes that a stage runs on, beside its CPUs and GPUs."""
+
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="custom resource -> amount a task, trial or training worker"
+    )
+
+
+class PlacementConfig(ResourcesConfig):
+    """Which nodes a stage runs on: custom resources, and labels such as `ray.io/market-type: spot`."""
+
+    labels: dict[str, str] = Field(default_factory=dict, description="node label -> value, in, !in(...)")
+
+
+class PlacementsConfig(Section):
+    """Which nodes each stage runs on. Says where, never what comes out: no finished work is done again for it."""
+
+    prepare: PlacementConfig = PlacementConfig()
+    pretrain: PlacementConfig = PlacementConfig()
+    embed: PlacementConfig = PlacementConfig()
+    sweep: ResourcesConfig = ResourcesConfig()
+
+
 class RayConfig(Section):
     """How the chain talks to Ray."""
 
@@ -265,6 +289,7 @@ class Recipe(Section):
     sweep: SweepConfig = SweepConfig()
     report: ReportConfig = ReportConfig()
     phantom: PhantomConfig | None = None
+    placement: PlacementsConfig = PlacementsConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

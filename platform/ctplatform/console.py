@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.pipeline import Outcome
-from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +32,11 @@ class Console:
         self._task: Any = None
         self._last = 0.0
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, why: str = "") -> None:
         """A stage begins."""
         self._last = 0.0
         if not self.live:
-            print(f"[{stage}] started", flush=True)
+            print(f"[{stage}] started{f': {why}' if why else ''}", flush=True)
             return
         from rich.progress import (
             BarColumn,
@@ -59,6 +59,16 @@ class Console:
         self._bar.start()
         self._task = self._bar.add_task("", total=None, stage=stage, text="")
 
+    def skipped(self, stage: str, why: str) -> None:
+        """A stage has nothing to do."""
+        if self.live:
+            from rich import print as rich_print
+            from rich.markup import escape
+
+            rich_print(f"[dim]- {stage:<9} unchanged: {escape(why)}[/]")
+        else:
+            print(f"[{stage}] unchanged: {why}", flush=True)
+
     def progress(self, stage: str, done: int, total: int, text: str = "") -> None:
         """So much of it is done."""
         if self.live:
@@ -66,6 +76,14 @@ class Console:
         elif time.monotonic() - self._last > LINE_EVERY_S or done == total:
             self._last = time.monotonic()
             print(f"[{stage}] {done}/{total} {text}".rstrip(), flush=True)
+
+    def told(self, stage: str, lines: Sequence[str]) -> None:
+        """What a stage is about to do, and why."""
+        for line in lines:
+            if self.live:
+                self._bar.console.print(f"  {stage:<9} {line}", markup=False, highlight=False)
+            else:
+                print(f"[{stage}] {line}", flush=True)
 
     def finished(self, stage: str, text: str, seconds: float) -> None:
         """A stage ended well."""
@@ -163,14 +181,3 @@ def _table(summary: pd.DataFrame) -> None:
 
 def _interval(row: Any) -> str:
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-
-
-def show_ledger(workspace: Workspace) -> None:
-    """Counts by state and each scan's reason."""
-    from ctplatform.ledger import STATES, read_ledger
-
-    rows = read_ledger(workspace, columns=["scan_id", "state", "reason", "remedy"])
-    counts = rows["state"].value_counts()
-    print(", ".join(f"{counts.get(state, 0)} {state}" for state in STATES))
-    for row in rows[rows["state"] != "accepted"].itertuples():
-        print(f"  {row.scan_id}  {row.state}: {row.reason}. {row.remedy}".rstrip(". ") + ".")

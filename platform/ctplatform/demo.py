@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
-from ctplatform.config import PhantomConfig, config_hash
+from ctplatform.config import PhantomConfig, PlacementConfig, config_hash
+from ctplatform.placement import ray_options
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ FOLDER = "phantom"
 
 
 def phantom_cohort(
-    workspace: Workspace, config: PhantomConfig, *, on_progress: Callable[[int, int], None] | None = None
+    workspace: Workspace,
+    config: PhantomConfig,
+    *,
+    placement: PlacementConfig | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Generate the subjects that are not there yet, and return the cohort table.
 
@@ -33,7 +38,7 @@ def phantom_cohort(
     names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
     there = set(workspace.files(FOLDER, "rows", suffix=".json"))
     todo = [index for index, name in enumerate(names) if name not in there]
-    make = ray.remote(num_cpus=1)(_make)
+    make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make)
     waiting = [make.remote(workspace, index, config, names[index]) for index in todo]
     done = 0
     while waiting:

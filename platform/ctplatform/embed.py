@@ -24,6 +24,7 @@ from ctplatform import ledger, shards
 from ctplatform import pretrain as pretraining
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
+from ctplatform.placement import ray_options
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,13 +82,15 @@ def embed(
                 Embedder,  # type: ignore[arg-type]  # ray.data takes a class and makes actors of it
                 fn_constructor_args=(workspace, recipe, run),
                 compute=ray.data.ActorPoolStrategy(size=workers),
-                num_gpus=1,
+                num_gpus=config.gpus_per_worker,
+                **ray_options(recipe.placement.embed),
             )
         else:
             dataset = dataset.map(
                 _EmbedTask(workspace, recipe, run),
                 compute=ray.data.TaskPoolStrategy(size=workers),
                 num_cpus=1,
+                **ray_options(recipe.placement.embed),
             )
         for done, _ in enumerate(dataset.iter_rows(), 1):
             if on_progress:

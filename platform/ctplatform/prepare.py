@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 from ctplatform import __version__, ledger, shards
 from ctplatform.config import PrepareConfig, Recipe, config_hash
 from ctplatform.errors import ScanError, StageError
+from ctplatform.placement import ray_options
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def prepare(
             _Preparer(workspace, recipe.prepare, wanted),
             num_cpus=recipe.prepare.num_cpus,
             memory=recipe.prepare.memory_gb * 2**30 or None,
+            **ray_options(recipe.placement.prepare),
         )
         for done, _ in enumerate(dataset.iter_rows(), 1):
             if on_progress:

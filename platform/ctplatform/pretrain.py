@@ -95,10 +95,15 @@ def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
         train_loop,
         train_loop_config={"workspace": workspace.uri, "recipe": recipe.model_dump(mode="json"), "run": run},
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # which is Train V2's, with labels
             num_workers=config.num_workers,
             use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
+            resources_per_worker={
+                "CPU": config.cpus_per_worker,
+                **({"GPU": 1} if config.use_gpu else {}),
+                **recipe.placement.pretrain.resources,
+            },
+            label_selector=recipe.placement.pretrain.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=run,

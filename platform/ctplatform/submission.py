@@ -1,17 +1,27 @@
-"""Submitting the chain to a running Ray cluster: small upload, followed log, real exit status."""
+"""Submitting the chain to a running Ray cluster: small upload, followed log, real exit status.
+
+The job belongs to the cluster from the moment that it is submitted: a lost connection, a closed laptop or Ctrl-C
+does not end it. A log that broke off goes on at the character where it stopped.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
+import queue
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctplatform import __version__
 from ctplatform.errors import StageError
 
 EXCLUDES = [
@@ -28,9 +38,35 @@ EXCLUDES = [
 ]
 ENTRY = "jobs/pipeline.py"
 AGENT_WAIT_S = 60.0
+RETRY_S = 2.0
+QUIET_S = 60.0  # a connection that says nothing for so long may be dead: take a new one
+ANSWER_S = 30.0
+INTERRUPTED = 130
+LOST = 75  # sysexits.h: a temporary failure, try again
 
 
-def submit(arguments: Sequence[str], *, address: str, root: str | Path = ".", follow: bool = True) -> int:
+@dataclass(frozen=True)
+class Follow:
+    """How a job is followed.
+
+    Args:
+        patience_s: how long a dashboard may stay away before we leave the job to itself.
+        ask: asked after Ctrl-C: "detach", "stop" or "continue".
+    """
+
+    patience_s: float = 900.0
+    ask: Callable[[str], str] | None = None
+
+
+def submit(
+    arguments: Sequence[str],
+    *,
+    address: str,
+    root: str | Path = ".",
+    follow: bool = True,
+    install: bool = False,
+    options: Follow | None = None,
+) -> int:
     """Submit `jobs/pipeline.py` with these arguments from a source tree.
 
     Args:
@@ -38,9 +74,12 @@ def submit(arguments: Sequence[str], *, address: str, root: str | Path = ".", fo
         address: of the Ray dashboard, http://host:8265.
         root: the source tree, uploaded as the job's working directory.
         follow: print the log until the job ends.
+        install: let every node install the pinned dependencies for this job; otherwise its image has them.
+        options: patience and what happens on Ctrl-C.
 
     Returns:
-        The job's exit status: 0 when it succeeded; 0 at once without `follow`.
+        The job's exit status: 0 when it succeeded; 0 at once without `follow`; 75 when the connection stayed lost;
+        130 after Ctrl-C.
 
     Raises:
         StageError: no tree at `root`, or no dashboard at `address`.
@@ -48,42 +87,217 @@ def submit(arguments: Sequence[str], *, address: str, root: str | Path = ".", fo
     root = Path(root).resolve()
     if not (root / ENTRY).is_file():
         raise StageError(f"{root} holds no {ENTRY}", "Run this in the source tree", code="submit")
-    # Ray reads this when it is imported: clusters that ask for a token get it, others ignore it.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
-    try:
-        client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        raise StageError(
-            f"no Ray dashboard answers at {address}: {str(error).splitlines()[0]}",
-            "Start one with `ray start --head --include-dashboard=true`, or give --address",
-            code="submit",
-        ) from None
-    for name in ("ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    job = _submit(client, shlex.join(["python", ENTRY, *arguments]), root)
+    client = connect(address)
+    environment: dict[str, Any] = {"working_dir": str(root), "excludes": EXCLUDES}
+    if install:
+        environment["pip"] = {"packages": pins(root), "pip_check": False}
+    job = _submit(client, shlex.join(["python", ENTRY, *arguments]), environment, metadata(arguments))
     print(f"submitted {job}; also at {address}/#/jobs/{job}", flush=True)
-    if not follow:
+    return attach(job, address=address, client=client, options=options) if follow else 0
+
+
+def attach(job: str, *, address: str, client: Any = None, options: Follow | None = None) -> int:
+    """Follow a submitted job to its end; exit status as of `submit`.
+
+    Raises:
+        StageError: no dashboard at `address`, or no such job.
+    """
+    client = client or connect(address)
+    options = options or Follow()
+    log = _Log(client, job, options.patience_s)
+    again = f"drasclr submit --address {address} --attach {job}"
+    while True:
+        try:
+            log.follow()
+            break
+        except KeyboardInterrupt:
+            choice = (options.ask or ask_on_terminal)(job)
+            if choice == "continue":
+                continue
+            if choice == "stop":
+                client.stop_job(job)
+                print(f"\nstopping {job}; the same command goes on where it stopped", file=sys.stderr)
+            else:
+                print(f"\n{job} runs on; follow it again with: {again}", file=sys.stderr)
+            return INTERRUPTED
+        except ConnectionError:
+            print(
+                f"\nno answer from {address} for {options.patience_s:.0f} s. The job runs on as long as its cluster "
+                f"does; follow it again with: {again}",
+                file=sys.stderr,
+            )
+            return LOST
+    if log.status == "SUCCEEDED":
         return 0
-    asyncio.run(_follow(client, job))
-    info = client.get_job_info(job)
-    if info.status == JobStatus.SUCCEEDED:
-        return 0
-    print(f"job {job} ended as {info.status}: {info.message or ''}", file=sys.stderr, flush=True)
+    info = log.info
+    print(f"job {job} ended as {log.status}: {info.message or ''}", file=sys.stderr, flush=True)
     return info.driver_exit_code or 1
 
 
-def _submit(client: Any, entrypoint: str, root: Path) -> str:
+def connect(address: str) -> Any:
+    """A client of the dashboard.
+
+    Raises:
+        StageError: none answers, or it wants a token that we do not have.
+    """
+    # Ray reads this when it is imported: clusters that ask for a token get it, others ignore it.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.job_submission import JobSubmissionClient
+
+    for name in ("ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        if "auth" in problem.lower() or "401" in problem or "token" in problem.lower():
+            raise StageError(
+                f"the dashboard at {address} refuses us: {problem}",
+                "Put the cluster's token into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH",
+                code="token",
+            ) from None
+        raise StageError(
+            f"no Ray dashboard answers at {address}: {problem}",
+            "Start one with `ray start --head --include-dashboard=true`, or give --address",
+            code="submit",
+        ) from None
+
+
+def metadata(arguments: Sequence[str]) -> dict[str, str]:
+    """What the dashboard shows beside the job: software, recipe, workspace, who submitted it."""
+    values = {"project": "drasclr", "version": __version__}
+    for option in ("--recipe", "--workspace", "--from", "--to"):
+        for place, word in enumerate(arguments):
+            if word == option and place + 1 < len(arguments):
+                values[option.strip("-")] = arguments[place + 1]
+            elif word.startswith(f"{option}="):
+                values[option.strip("-")] = word.partition("=")[2]
+    try:
+        values["submitted_by"] = getpass.getuser()
+    except (KeyError, OSError):  # containers run under ids without a name
+        values["submitted_by"] = str(os.getuid())
+    return values
+
+
+def pins(root: Path) -> list[str]:
+    """The project's dependencies in the exact versions of constraints.txt.
+
+    Raises:
+        StageError: a dependency has no exact version there.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    exact: dict[str, str] = {}
+    for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        name, sep, version = line.partition("==")
+        if sep and not line.startswith("#"):
+            exact[_canonical(name)] = version.strip()
+    found = []
+    for requirement in project["dependencies"]:
+        name = requirement.split(">")[0].split("=")[0].split("<")[0].strip()
+        bare = name.partition("[")[0]
+        if _canonical(bare) not in exact:
+            raise StageError(
+                f"constraints.txt pins no version of {bare}", "Add the tested version there", code="submit"
+            )
+        found.append(f"{name}=={exact[_canonical(bare)]}")
+    # Ray itself is what runs the installation: it comes with the node.
+    return [pin for pin in found if not pin.startswith("ray[")]
+
+
+def ask_on_terminal(job: str) -> str:
+    """What to do with the job after Ctrl-C; without a terminal it is left alone."""
+    if not sys.stdin.isatty():
+        return "detach"
+    while True:
+        try:
+            print(
+                f"\n{job} is running on the cluster. [d]etach, [s]top it, or [c]ontinue? ", end="", flush=True
+            )
+            answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            return "detach"
+        choice = {"d": "detach", "s": "stop", "c": "continue"}.get(answer.strip().lower()[:1])
+        if choice or not answer:
+            return choice or "detach"
+
+
+class _Log:
+    """A job's log, printed once, however often the connection is lost."""
+
+    def __init__(self, client: Any, job: str, patience_s: float) -> None:
+        self.client, self.job, self.patience_s = client, job, patience_s
+        self.printed = 0
+        self.status = ""
+        self.info: Any = None
+
+    def follow(self) -> None:
+        """Print until the job has ended.
+
+        Raises:
+            ConnectionError: nothing answered for longer than the patience.
+            KeyboardInterrupt: Ctrl-C.
+        """
+        while True:
+            try:
+                asyncio.run(self._tail())
+            except (TimeoutError, OSError, RuntimeError) as error:
+                logging.getLogger(__name__).info("log of %s: %s", self.job, error)
+            if self._ended():
+                return
+            time.sleep(RETRY_S)
+
+    async def _tail(self) -> None:
+        import aiohttp
+
+        seen = 0
+        lines = self.client.tail_job_logs(self.job)
+        try:
+            while True:
+                async with asyncio.timeout(QUIET_S):
+                    text = await anext(lines)
+                fresh = text[max(0, self.printed - seen) :]
+                seen += len(text)
+                if fresh:
+                    print(fresh, end="", flush=True)
+                    self.printed = max(self.printed, seen)
+        except StopAsyncIteration:
+            return
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error)) from None
+
+    def _ended(self) -> bool:
+        """Ask until somebody answers."""
+        deadline = time.monotonic() + self.patience_s
+        told = False
+        while True:
+            try:
+                self.info = _answered(lambda: self.client.get_job_info(self.job))
+            except (OSError, RuntimeError) as error:
+                if "does not exist" in str(error):
+                    raise StageError(
+                        f"the cluster knows no job {self.job}",
+                        "Look for it with `ray job list`",
+                        code="submit",
+                    ) from None
+                if time.monotonic() > deadline:
+                    raise ConnectionError(str(error)) from None
+                if not told:
+                    print("\n[connection lost; the job runs on, trying again]", file=sys.stderr, flush=True)
+                    told = True
+                time.sleep(RETRY_S)
+                continue
+            if told:
+                print("[connected again]", file=sys.stderr, flush=True)
+            self.status = str(self.info.status.value)
+            return self.info.status.is_terminal()
+
+
+def _submit(client: Any, entrypoint: str, environment: dict[str, Any], about: dict[str, str]) -> str:
     """Submit; a head that has just started needs a moment until its agent takes jobs."""
     deadline = time.monotonic() + AGENT_WAIT_S
     while True:
         try:
-            return client.submit_job(
-                entrypoint=entrypoint,
-                runtime_env={"working_dir": str(root), "excludes": EXCLUDES},
-                metadata={"project": "drasclr"},
-            )
+            return client.submit_job(entrypoint=entrypoint, runtime_env=environment, metadata=about)
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise StageError(
@@ -94,6 +308,29 @@ def _submit(client: Any, entrypoint: str, root: Path) -> str:
             time.sleep(1.0)
 
 
-async def _follow(client: Any, job: str) -> None:
-    async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
+def _answered(ask: Callable[[], Any]) -> Any:
+    """The answer to a request that knows no time limit of its own.
+
+    Raises:
+        TimeoutError: none came.
+    """
+    answer: queue.Queue = queue.Queue()
+
+    def run() -> None:
+        try:
+            answer.put((ask(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = answer.get(timeout=ANSWER_S)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {ANSWER_S:.0f} s") from None
+    if error:
+        raise error
+    return value
+
+
+def _canonical(name: str) -> str:
+    return name.strip().lower().replace("_", "-")

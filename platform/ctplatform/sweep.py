@@ -237,7 +237,10 @@ def _tune(
 
     config = recipe.sweep
     trainable = tune.with_parameters(_trainable, shared=shared)
-    trainable = tune.with_resources(trainable, {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial})
+    trainable = tune.with_resources(
+        trainable,
+        {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial, **recipe.placement.sweep.resources},
+    )
     tuner = tune.Tuner(
         trainable,
         param_space={"cell": tune.grid_search([asdict(cell) for cell in cells])},

@@ -108,7 +108,7 @@ def test_the_chain_on_a_users_table_by_command_and_again(prepared, tmp_path, cap
     again = capsys.readouterr().out
     assert "unchanged" in again
     assert f"{len(cohort)} done before" in again
-    assert "trained before" in again
+    assert "[pretrain] unchanged" in again
     main(["status", "--workspace", out])
     assert "1 failed" in capsys.readouterr().out
 

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Ray inside one SLURM allocation, and the chain on it: sbatch cluster/slurm.sh --recipe fast --cohort ... --workspace ...
+# The arguments are those of jobs/pipeline.py. The same command resumes: requeue it as often as the time limit asks.
+#SBATCH --job-name=drasclr
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=32
+#SBATCH --mem=128G
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@120
+set -euo pipefail
+
+TREE=${DRASCLR_TREE:-$SLURM_SUBMIT_DIR}
+VENV=${DRASCLR_VENV:-$TREE/.venv}
+PORT=${DRASCLR_PORT:-6379}
+# Socket paths must stay short; a node's own disk, not the shared one.
+SCRATCH=${DRASCLR_SCRATCH:-/tmp/ray-$SLURM_JOB_ID}
+GPUS=${SLURM_GPUS_ON_NODE:-0}
+
+# Other users share these machines: nothing talks to our cluster without the token.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OMP_NUM_THREADS=1
+RAY_AUTH_TOKEN=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+
+mapfile -t NODES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+HEAD=${NODES[0]}
+HEAD_IP=$(srun --nodes=1 --ntasks=1 --nodelist="$HEAD" hostname --ip-address | awk '{print $1}')
+
+start() { # node, then what `ray start` gets
+    local node=$1
+    shift
+    srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" --export=ALL \
+        "$VENV/bin/ray" start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$GPUS" "$@" &
+}
+
+start "$HEAD" --head --node-ip-address="$HEAD_IP" --port="$PORT" --temp-dir="$SCRATCH" --include-dashboard=true
+for _ in $(seq 60); do
+    "$VENV/bin/ray" health-check --address="$HEAD_IP:$PORT" && break
+    sleep 2
+done
+for node in "${NODES[@]:1}"; do
+    start "$node" --address="$HEAD_IP:$PORT"
+done
+
+cd "$TREE"
+RAY_ADDRESS="$HEAD_IP:$PORT" srun --overlap --nodes=1 --ntasks=1 --nodelist="$HEAD" --export=ALL \
+    "$VENV/bin/python" jobs/pipeline.py "$@"
