@@ -138,9 +138,9 @@ def main() -> None:
         table = evaluate(workspace, cohort, base, runs)
     text = "\n\n".join(
         [
-            f"`python -m tests.benchmarks.ablations --steps {options.steps}`: one pretraining run of {options.steps} steps "
-            "an option, one seed; linear probes on all training labels. Intervals (95%) are over test subjects; they do "
-            "not hold the spread between pretraining seeds. Losses with other sets of negatives do not compare.",
+            f"`python -m tests.benchmarks.ablations --steps {options.steps}`: one pretraining run of {options.steps} "
+            "steps an option, one seed; linear probes on all training labels. Intervals (95%) are over test subjects; "
+            "they do not hold the spread of pretraining seeds. Losses with other sets of negatives do not compare.",
             render(table, seconds, losses),
         ]
     )

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from drasclr import augment
 from drasclr.contrast import DrasCLR
-from drasclr.encoder import Encoder
+from drasclr.encoder import Encoder, channels_last
 from drasclr.weights import import_published
 from tests.benchmarks import document
 from tests.published import SlowEncoder, checkpoint
@@ -124,6 +125,54 @@ def inference_rows(repeats: int) -> list[list[str]]:
     return rows
 
 
+def format_rows(repeats: int, *, compiled: bool) -> list[list[str]]:
+    """The same step layer by layer, in each layout and precision, against the parts that `trunk` works in."""
+    _, fast = pair()
+    fast.train()
+    patches, locations = inputs(1, 16)
+
+    def layered(*, last: bool, act: Callable[..., Tensor] = norm_elu) -> Callable[[], Tensor]:
+        def features() -> Tensor:
+            x = channels_last(patches[0]) if last else patches[0]
+            for stage in fast.layers:
+                conv, norm = stage.conv, stage.norm
+                kernel = conv.kernels(locations)[0]
+                kernel = kernel if last else kernel.contiguous()
+                x = act(F.conv3d(x, kernel, conv.bias, conv.stride, 1), norm.weight, norm.bias)
+            return x.flatten(1)
+
+        return training_step(fast, features)
+
+    def bfloat16() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return layered(last=True)()
+
+    ours = training_step(fast, lambda: fast.grouped(patches, locations))
+    cases = {
+        "layer by layer, plain layout": layered(last=False),
+        "layer by layer, channels last": layered(last=True),
+        "the same under bfloat16 autocast": bfloat16,
+    }
+    if compiled:
+        function = torch.compile(norm_elu, dynamic=False)
+        torch._dynamo.config.recompile_limit = 64
+        cases["the same with compiled normalisation and ELU"] = layered(last=True, act=function)
+    rows = []
+    for name, step in cases.items():
+        start = time.perf_counter()
+        step()
+        first = time.perf_counter() - start
+        other, own = seconds(step, ours, repeats=repeats)
+        rows.append([name, f"{other * 1e3:.0f}", f"{own * 1e3:.0f}", f"{other / own:.1f}x", f"{first:.1f}"])
+        print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def norm_elu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Normalisation by the statistics of the batch, then ELU, as torch has them."""
+    return F.elu(F.batch_norm(x, None, None, weight, bias, True, 0.0, 1e-5))
+
+
 def row(name: str, loop: float, batched: float, bar: float | None, note: str) -> list[str]:
     """One line of the speed table."""
     wanted = "" if bar is None else f">= {bar:g}x"
@@ -217,9 +266,26 @@ def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--formats", action="store_true", help="layouts and precisions only")
+    parser.add_argument("--compile", action="store_true", help="compiled normalisation among them; minutes")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.formats:
+        head = [
+            "1 location x 16 scans, forward + backward",
+            "CPU ms",
+            "ours, CPU ms",
+            "ratio",
+            "first call, s",
+        ]
+        text = document.table(head, format_rows(options.repeats, compiled=options.compile))
+        print(text)
+        if options.write:
+            document.replace(
+                Path(__file__).parents[2] / "docs" / "benchmarks.md", "Layouts and precisions", text
+            )
+        return
     rows = train_rows(options.repeats) + inference_rows(options.repeats)
     rows += augmentation_rows(options.repeats) + momentum_rows(options.repeats)
     speed = document.table(
