@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +81,22 @@ def test_the_published_recipe_has_each_published_setting():
     assert (settings.optimizer, settings.lr, settings.sgd_momentum) == ("sgd", 0.01, 0.9)
     assert (settings.weight_decay, settings.warmup_steps) == (1e-4, 0)
     assert load_recipe("published").atlas.neighbours == 2
+
+
+def test_every_deviation_of_the_fast_recipe_is_explained():
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "method.md").read_text(encoding="utf-8")
+    section = page.split("## Where `fast` deviates from `published`")[1].split("\n## ")[0]
+    fast, published = (dict(leaves(load_recipe(name).model_dump())) for name in ("fast", "published"))
+    differing = {key for key in fast if fast[key] != published[key]} - {"name", "description"}
+    assert {"pretrain.neighbour_aggregation", "pretrain.shuffle_keys"} <= differing
+    aliases = {"pretrain.scans_per_batch": "`locations_per_batch` x scans"}
+    missing = [key for key in differing if aliases.get(key, f"`{key.split('.')[-1]}`") not in section]
+    assert missing == []
+
+
+def leaves(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
