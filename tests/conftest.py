@@ -15,6 +15,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT / "platform"), str(ROOT), os.environ.get("PYTHONPATH", "")]
 )
+# For the object store of the tests on loopback; Ray's workers inherit them.
+for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    os.environ.setdefault(name, "test")
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 for folder in (str(ROOT), str(ROOT / "platform")):
     if folder not in sys.path:
         sys.path.insert(0, folder)

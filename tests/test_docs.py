@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctplatform import shards
+from ctplatform import ledger, shards
 from ctplatform.cli import parser
+from ctplatform.compaction import compact
 from ctplatform.reference import reference
+from ctplatform.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,14 +47,49 @@ def test_the_recipe_table_is_current():
     assert text == reference(), "run: python -m ctplatform.reference > docs/reference/recipes.md"
 
 
-def test_the_shard_snippet_reads_a_patch(prepared, tmp_path, monkeypatch):
-    workspace, cohort = prepared
-    scan = cohort["scan_id"][0]
-    (tmp_path / "patches").mkdir()
-    shutil.copy(workspace.path(shards.FOLDER, f"{scan}.parquet"), tmp_path / "patches" / "SCAN.parquet")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("reader", ["pyarrow", "pandas", "duckdb"])
+def test_the_shard_snippets_read_a_patch(prepared, tmp_path, monkeypatch, reader):
+    """Each as the page has it, in a workspace whose first usable scan is called SCAN there."""
+    workspace, _ = prepared
+    scan = sorted(ledger.read_ledger(workspace)["scan_id"])[0]
+    shutil.copytree(workspace.path(ledger.FOLDER), tmp_path / "scans")
+    shutil.copytree(workspace.path(shards.FOLDER), tmp_path / "patches")
+    shutil.copy(tmp_path / "patches" / f"{scan}.parquet", tmp_path / "SCAN.parquet")
+    if reader != "duckdb":
+        shutil.move(tmp_path / "SCAN.parquet", tmp_path / "patches" / "SCAN.parquet")
     page = (ROOT / "docs" / "reference" / "shards.md").read_text(encoding="utf-8")
+    (code,) = [
+        code for code in re.findall(r"```python\n(.*?)```", page, re.S) if f"{reader}" in code.splitlines()[0]
+    ]
+    monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    exec(re.findall(r"```python\n(.*?)```", page, re.S)[0], scope)
+    exec(code.replace("patches/SCAN", "SCAN") if reader == "duckdb" else code, scope)
     _, hu = shards.read_patches(workspace, scan, [7])
     np.testing.assert_array_equal(scope["patch"], hu[0])
+    assert scope["patch"].min() >= -1024
+    if reader == "duckdb":
+        assert len(scope["rows"]) == len(ledger.usable(ledger.read_ledger(workspace), use_flagged=True))
+        texts = dict(scope["provenance"])
+        assert {"drasclr.content_hash", "drasclr.affine", "drasclr.atlas_hash", "drasclr.software"} <= set(
+            texts
+        )
+
+
+def test_duckdb_sees_the_rows_that_count(tmp_path):
+    """The page's query and our reader agree when rows were replaced, renewed and merged."""
+    duckdb = pytest.importorskip("duckdb")
+    workspace = Workspace(tmp_path)
+    for scan, version, state in (
+        *(("a", 1, "accepted"), ("a", 2, "flagged"), ("b", 1, "accepted")),
+        *(("b", 2, ledger.STARTED), ("c", 1, "failed"), ("d", 3, "accepted"), ("d", 2, "flagged")),
+    ):
+        ledger.write_row(workspace, {"scan_id": scan, "version": version, "state": state})
+    page = (ROOT / "docs" / "reference" / "shards.md").read_text(encoding="utf-8")
+    query = re.search(r"SELECT \* FROM read_parquet\('scans.*?= 1", page, re.S).group(0)
+    query = query.replace("scans/*", f"{tmp_path}/scans/*")
+    for _ in range(2):
+        rows = duckdb.sql(f"SELECT scan_id, version, state FROM ({query}) ORDER BY scan_id").fetchall()
+        ours = ledger.read_ledger(workspace, columns=["scan_id", "version", "state"], started=True)
+        assert rows == list(ours.itertuples(index=False, name=None))
+        assert rows == [("a", 2, "flagged"), ("b", 2, "started"), ("c", 1, "failed"), ("d", 3, "accepted")]
+        compact(workspace)

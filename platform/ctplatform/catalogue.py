@@ -15,7 +15,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,30 +53,47 @@ class Found:
     centre: tuple[float, ...]
 
 
-def search(root: Path, *, key: bytes, every_series: bool) -> tuple[list[Found], list[str]]:
-    """Scans below a folder, sorted by path, and a line for everything that was passed over."""
+@dataclass(frozen=True)
+class Look:
+    """What to look for, and how; goes to every worker."""
+
+    root: Path
+    key: bytes
+    every_series: bool
+
+
+def look_into(look: Look, folder: Path, names: Sequence[str]) -> tuple[list[Found], list[str]]:
+    """Scans among the files of one folder, and a line for everything that was passed over."""
+    files = [folder / name for name in names]
+    return judge(look, folder, names, index_files(f for f in files if not volume_suffix(f)))
+
+
+def judge(
+    look: Look, folder: Path, names: Sequence[str], found: Sequence[Series]
+) -> tuple[list[Found], list[str]]:
+    """The same, when the DICOM headers of the folder have been read already."""
     scans: list[Found] = []
     passed: list[str] = []
-    for folder, files in _walk(root):
-        place = folder.relative_to(root).as_posix()
-        volumes = [f for f in files if volume_suffix(f)]
-        for file in volumes:
-            try:
-                scans.append(_volume_file(file))
-            except ScanError as error:
-                passed.append(f"{file.relative_to(root).as_posix()}: {error.problem}")
-        others = [f for f in files if not volume_suffix(f)]
-        found = index_files(others)
-        used = {s.file for series in found for s in series.slices}
-        rest = [
-            f.name for f in others if f not in used and not (volumes and f.suffix in (".raw", ".zraw", ".gz"))
-        ]
-        if rest:
-            names = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
-            passed.append(f"{place}: {len(rest)} file(s) that are no CT volume ({names})")
-        for series, grid in _choose(found, place, passed, every_series=every_series):
-            scans.append(_dicom_scan(series, grid, folder, key=key))
-    return _without_repeats(scans, root, passed), passed
+    place = folder.relative_to(look.root).as_posix()
+    files = [folder / name for name in names]
+    volumes = [f for f in files if volume_suffix(f)]
+    for file in volumes:
+        try:
+            scans.append(_volume_file(file))
+        except ScanError as error:
+            passed.append(f"{file.relative_to(look.root).as_posix()}: {error.problem}")
+    used = {s.file for series in found for s in series.slices}
+    rest = [
+        f.name
+        for f in files
+        if not volume_suffix(f) and f not in used and not (volumes and f.suffix in (".raw", ".zraw", ".gz"))
+    ]
+    if rest:
+        shown = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
+        passed.append(f"{place}: {len(rest)} file(s) that are no CT volume ({shown})")
+    for series, grid in _choose(found, place, passed, every_series=look.every_series):
+        scans.append(_dicom_scan(series, grid, folder, key=look.key))
+    return scans, passed
 
 
 def scan_id_of(content: str | bytes) -> str:
@@ -85,8 +102,8 @@ def scan_id_of(content: str | bytes) -> str:
     return "ct-" + hashlib.sha256(data).hexdigest()[:10]
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders in a fixed order; hidden ones are left out, links are followed, none is visited twice."""
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and their files in a fixed order; hidden ones are left out, links are followed, none is visited twice."""
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -95,7 +112,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
             continue
         seen.add(real)
         subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-        yield Path(folder), [Path(folder, n) for n in sorted(names) if not n.startswith(".")]
+        yield Path(folder), [n for n in sorted(names) if not n.startswith(".")]
 
 
 def _choose(
@@ -209,12 +226,16 @@ def _grid(
     }
 
 
-def _without_repeats(scans: Sequence[Found], root: Path, passed: list[str]) -> list[Found]:
+def without_repeats(
+    scans: Sequence[Found], root: Path, passed: list[str], *, same: Callable[[Found, Found], bool]
+) -> list[Found]:
+    """Each scan once, sorted by path; `same` compares the voxels of two that may be one, `passed` gets the lines."""
     kept: dict[str, Found] = {}
     by_size: dict[tuple[int, ...], list[Found]] = {}
     for scan in sorted(scans, key=lambda s: (s.form != "DICOM", s.path, s.series_uid)):
         twin = kept.get(scan.scan_id) or next(
-            (other for other in by_size.get(scan.size, ()) if _same_scan(scan, other)), None
+            (other for other in by_size.get(scan.size, ()) if may_be_one(scan, other) and same(scan, other)),
+            None,
         )
         if twin:
             place, other_place = (s.path.relative_to(root).as_posix() for s in (scan, twin))
@@ -225,13 +246,17 @@ def _without_repeats(scans: Sequence[Found], root: Path, passed: list[str]) -> l
     return sorted(kept.values(), key=lambda s: (s.path, s.series_uid))
 
 
-def _same_scan(one: Found, other: Found) -> bool:
-    if one.form == other.form:
-        return False
-    if not np.allclose(one.spacing, other.spacing, atol=0.005) or not np.allclose(
-        one.centre, other.centre, atol=0.5
-    ):
-        return False
+def may_be_one(one: Found, other: Found) -> bool:
+    """Files of two formats with the same grid in space."""
+    return (
+        one.form != other.form
+        and np.allclose(one.spacing, other.spacing, atol=0.005)
+        and np.allclose(one.centre, other.centre, atol=0.5)
+    )
+
+
+def same_voxels(one: Found, other: Found) -> bool:
+    """Whether two scans hold the same volume; both are read."""
     try:
         images = [read_volume(s.path, series_uid=s.series_uid or None).image for s in (one, other)]
     except ScanError:

@@ -20,6 +20,7 @@ EPILOG = """examples:
   drasclr cohort scans/ -o cohort.csv               find CT volumes and DICOM series below a folder
   drasclr run --cohort cohort.csv --workspace out   the whole chain on your scans; run it again to go on
   drasclr status --workspace out                    what came of each scan, and why
+  drasclr explain SCAN_ID --workspace out           one of them, from its source to its embeddings
 """
 
 
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cohort.add_argument("folder", help="folder to search")
     cohort.add_argument("-o", "--output", default="cohort.csv", help="(default: %(default)s)")
+    cohort.add_argument("--address", help="of a Ray cluster, for large trees; default: a local one")
 
     atlas = command(
         "atlas", "Make the workspace's atlas: a mean of the cohort's lung masks, or a given one.", _atlas
@@ -92,6 +94,11 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
     estimate.add_argument("--workspace", help="take costs measured in this one")
     _recipe_options(estimate)
+
+    explain = command("explain", "One scan from its source to its verdict, shard and embeddings.", _explain)
+    explain.add_argument("scan_id", metavar="SCAN_ID")
+    explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    explain.add_argument("--json", action="store_true", help="print it as JSON")
 
     submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)
     submit.add_argument(
@@ -195,8 +202,9 @@ def _atlas(args: argparse.Namespace) -> None:
 
 def _cohort(args: argparse.Namespace) -> None:
     from ctplatform.cohort import discover, write_cohort
+    from ctplatform.config import RayConfig
 
-    found = discover(args.folder, csv_path=args.output)
+    found = discover(args.folder, csv_path=args.output, ray_config=RayConfig(address=args.address))
     write_cohort(found.table, args.output)
     for line in found.passed_over:
         print(f"passed over  {line}")
@@ -226,6 +234,16 @@ def _estimate(args: argparse.Namespace) -> None:
     print("\n".join(table(works)), end="\n\n")
     prices = {"core_price": args.core_price, "gpu_price": args.gpu_price}
     print("\n".join(bill(works, cores=args.cores, gpus=args.gpus, **prices)))
+
+
+def _explain(args: argparse.Namespace) -> None:
+    import json
+
+    from ctplatform.explain import explain, explain_lines
+    from ctplatform.workspace import Workspace
+
+    found = explain(Workspace(args.workspace), args.scan_id)
+    print(json.dumps(found, indent=2) if args.json else "\n".join(explain_lines(found)))
 
 
 def _submit(args: argparse.Namespace) -> None:

@@ -21,6 +21,8 @@ from ctplatform.errors import CohortError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ctplatform.config import RayConfig
+
 COLUMNS = ("scan_id", "subject_id", "path", "series_uid")
 REQUIRED = ("scan_id", "path")
 
@@ -44,7 +46,11 @@ class Discovery:
 
 
 def discover(
-    folder: str | Path, *, csv_path: str | Path | None = None, every_series: bool = False
+    folder: str | Path,
+    *,
+    csv_path: str | Path | None = None,
+    every_series: bool = False,
+    ray_config: RayConfig | None = None,
 ) -> Discovery:
     """Find volumes and DICOM series below a folder, from headers alone (ctplatform/catalogue.py has the rules).
 
@@ -53,13 +59,14 @@ def discover(
             (`cohort.csv` -> `cohort.key`, mode 0600) and is made on first use; keep it to get the same pseudonyms
             again. Without it a throw-away key is used: subjects are told apart, but get new names every time.
         every_series: take every axial CT series, not the best one of each study and folder.
+        ray_config: lets a tree of thousands of files be searched by Ray tasks; None: in this process.
 
     Raises:
         CohortError: no such folder, or nothing usable in it.
     """
     import pandas as pd
 
-    from ctplatform.catalogue import search
+    from ctplatform.discovery import search
     from ctplatform.pseudonym import read_or_make_key, throw_away_key
 
     root = Path(folder).expanduser()
@@ -68,7 +75,7 @@ def discover(
             f"there is no folder {folder}", "Give the folder that holds the scans", code="missing-path"
         )
     key = throw_away_key() if csv_path is None else read_or_make_key(Path(csv_path).with_suffix(".key"))
-    scans, passed_over = search(root.absolute(), key=key, every_series=every_series)
+    scans, passed_over = search(root.absolute(), key=key, every_series=every_series, ray_config=ray_config)
     if not scans:
         shown = "".join(f"\n  {line}" for line in passed_over[:_MAX_LINES])
         raise CohortError(f"no chest CT found below {folder}{shown}", "Give another folder", code="empty")

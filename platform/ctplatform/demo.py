@@ -49,7 +49,7 @@ def phantom_cohort(
             on_progress(done, len(todo))
     rows = [workspace.read_json(FOLDER, "rows", name) for name in names]
     for row in rows:
-        row["path"] = workspace.display(FOLDER, row["path"])
+        row["path"] = workspace.uri_of(FOLDER, row["path"])
     table = pd.DataFrame(rows)
     workspace.write_bytes(table.to_csv(index=False).encode(), FOLDER, "cohort.csv")
     return table

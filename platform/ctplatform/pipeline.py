@@ -159,7 +159,7 @@ class _Keeper:
         self.record = record
         try:
             self.write()
-        except OSError:
+        except (OSError, StageError):
             if record.state != "failed":
                 raise
 
@@ -233,7 +233,11 @@ def _prepare(
     from ctplatform.prepare import prepare
 
     summary = prepare(
-        ws, cohort, recipe, on_progress=lambda done, total: watcher.progress("prepare", done, total)
+        ws,
+        cohort,
+        recipe,
+        on_plan=lambda plan: watcher.told("prepare", plan.lines()),
+        on_progress=lambda done, total: watcher.progress("prepare", done, total),
     )
     counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items() if count)
     kept = f"; {summary.skipped} done before" if summary.skipped else ""

@@ -6,10 +6,10 @@ scan whole or absent, and neither a volume nor a patch passes through the object
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -17,26 +17,38 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.fs as pafs
-
 from ctplatform import __version__, ledger, shards
-from ctplatform.config import PrepareConfig, Recipe, config_hash
+from ctplatform.compaction import compact, sweep
+from ctplatform.config import PrepareConfig, Recipe
 from ctplatform.errors import ScanError, StageError
 from ctplatform.placement import ray_options
+from ctplatform.plan import HARDWARE, TRANSIENT, Plan, fingerprint, make_plan, settings_hash
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+    import ray
 
     from ctplatform.registration import Template
     from drasclr.atlas import Atlas
 
+__all__ = [
+    "HARDWARE",
+    "TRANSIENT",
+    "Plan",
+    "PrepareSummary",
+    "fingerprint",
+    "prepare",
+    "prepare_scan",
+    "settings_hash",
+]
 logger = logging.getLogger(__name__)
 
-#: Failures that may pass by themselves: a second run tries these scans again.
-TRANSIENT = ("unexpected", "io-error", "missing-path")
-#: Settings that change where a scan is prepared, not what comes out.
-HARDWARE = {"num_cpus", "memory_gb"}
+#: A scan whose worker dies this often (killed for its memory, crashed in a decoder) is given up, and the others go on.
+RETRIES = 3
+
+#: What `process_scan` is.
+Process = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class PrepareSummary:
     done: int
     skipped: int
     reasons: dict[str, str] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -55,7 +68,9 @@ def prepare(
     cohort: pd.DataFrame,
     recipe: Recipe,
     *,
+    on_plan: Callable[[Plan], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    process: Process | None = None,
 ) -> PrepareSummary:
     """Prepare every scan of the table that is not finished yet.
 
@@ -63,108 +78,130 @@ def prepare(
         workspace: holds the atlas; receives `scans/` and `patches/`.
         cohort: columns scan_id, subject_id, path and, for DICOM, series_uid.
         recipe: `prepare` says how.
+        on_plan: told what will be done and why, before it is.
         on_progress: called with (scans done, scans to do) in this run.
+        process: what makes patches and measures of a scan; None: `process_scan`. For simulations.
 
     Raises:
-        StageError: no atlas yet, or not one scan of the cohort could be used.
+        StageError: no atlas yet, the workspace cannot be written, or not one scan of the cohort could be used.
     """
-    import ray
-
     from ctplatform.atlas import read_atlas
 
     start = time.monotonic()
-    wanted = settings_hash(recipe, read_atlas(workspace).hash)
-    pending = _pending(workspace, cohort, wanted)
-    if pending:
-        dataset = ray.data.from_items(pending, override_num_blocks=len(pending)).map(
-            _Preparer(workspace, recipe.prepare, wanted),
-            num_cpus=recipe.prepare.num_cpus,
-            memory=recipe.prepare.memory_gb * 2**30 or None,
-            **ray_options(recipe.placement.prepare),
+    atlas_hash = read_atlas(workspace).hash
+    plan = make_plan(workspace, cohort, recipe, atlas_hash)
+    if on_plan:
+        on_plan(plan)
+    if plan.items:
+        worker = _Preparer(
+            workspace, recipe.prepare, settings_hash(recipe, atlas_hash), process or process_scan
         )
-        for done, _ in enumerate(dataset.iter_rows(), 1):
-            if on_progress:
-                on_progress(done, len(pending))
+        _run(plan.items, worker, recipe, on_progress)
+        _tidy(workspace)
     rows = ledger.read_ledger(workspace, columns=["scan_id", "state", "reason"])
     rows = rows[rows["scan_id"].isin(cohort["scan_id"])]
     summary = PrepareSummary(
         counts={state: Counter(rows["state"])[state] for state in ledger.STATES},
-        done=len(pending),
-        skipped=len(cohort) - len(pending),
+        done=len(plan.items),
+        skipped=plan.finished,
         reasons={r.scan_id: f"{r.state}: {r.reason}" for r in rows.itertuples() if r.state != "accepted"},
+        causes=plan.causes,
         seconds=time.monotonic() - start,
     )
     ledger.usable(rows, use_flagged=recipe.prepare.quality.use_flagged)
     return summary
 
 
-def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
-    """Names all that a scan's patches depend on beside the scan; where and on how much it runs is no part of it."""
-    return config_hash(recipe.prepare.model_dump(mode="json", exclude=HARDWARE), atlas_hash)
+def _run(
+    items: list[dict[str, Any]],
+    worker: _Preparer,
+    recipe: Recipe,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """One Ray task a scan. Scans whose task was lost with a node or a process, retries included, are tried once more;
+    then they end as failed.
+
+    Raises:
+        StageError: what a task met is no fault of its scan.
+    """
+    left, done = items, 0
+    for _ in range(2):
+        dataset = _one_task_a_scan(left, worker, recipe)
+        dataset.context.max_errored_blocks = -1  # a block is a scan here, and a lost one no reason to stop
+        seen = set()
+        for row in dataset.iter_rows():
+            if row["state"] == _STOPPED:
+                raise StageError(row["problem"], row["remedy"], code=row["code"])
+            seen.add(row["scan_id"])
+            done += 1
+            if on_progress:
+                on_progress(done, len(items))
+        left = [item for item in left if item["scan_id"] not in seen]
+        if not left:
+            return
+    for item in left:
+        row = _new_row(item, worker.wanted)
+        _settle(worker.workspace, row | _CRASHED)
 
 
-def _pending(workspace: Workspace, cohort: pd.DataFrame, wanted: str) -> list[dict[str, str]]:
-    """The rows whose ledger row is missing, or was made of another input or with another configuration."""
-    finished: dict[str, Any] = {}
-    if workspace.files(ledger.FOLDER, suffix=".parquet"):
-        columns = ["scan_id", "state", "code", "fingerprint", "config_hash"]
-        finished = {row.scan_id: row for row in ledger.read_ledger(workspace, columns=columns).itertuples()}
-    pending = []
-    for row in cohort.to_dict("records"):
-        old = finished.get(row["scan_id"])
-        print_ = fingerprint(row["path"])
-        if old and old.config_hash == wanted and old.fingerprint == print_ and old.code not in TRANSIENT:
-            continue
-        if old:
-            why = (
-                "configuration"
-                if old.config_hash != wanted
-                else "input"
-                if old.fingerprint != print_
-                else "failure"
-            )
-            logger.info("%s is prepared again: %s changed", row["scan_id"], why)
-        pending.append(
-            {
-                "scan_id": row["scan_id"],
-                "subject_id": row["subject_id"],
-                "path": row["path"],
-                "series_uid": row.get("series_uid") or "",
-                "fingerprint": print_,
-            }
+def _one_task_a_scan(items: list[dict[str, Any]], worker: _Preparer, recipe: Recipe) -> ray.data.Dataset:
+    import ray
+    from ray.util.annotations import RayDeprecationWarning
+
+    with warnings.catch_warnings():
+        # There is no other way yet to say this, and by itself Ray Data never gives up: one bad scan would hold up all.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return ray.data.from_items(items, override_num_blocks=len(items)).map(
+            worker,
+            num_cpus=recipe.prepare.num_cpus,
+            memory=recipe.prepare.memory_gb * 2**30 or None,
+            max_retries=RETRIES,
+            **ray_options(recipe.placement.prepare),
         )
-    return pending
 
 
-def fingerprint(path: str) -> str:
-    """Twelve hex digits that change with the sizes and times of a scan's files; empty if there are none."""
-    try:
-        fs, inner = (pafs.FileSystem.from_uri(path)) if "://" in path else (pafs.LocalFileSystem(), path)
-        info = fs.get_file_info(inner)
-        files = fs.get_file_info(pafs.FileSelector(inner)) if info.type == pafs.FileType.Directory else [info]
-        stamps = sorted((file.size, file.mtime_ns) for file in files if file.is_file)
-    except OSError:
-        return ""
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:12] if stamps else ""
+def _tidy(workspace: Workspace) -> None:
+    """Compaction in a task of its own: the driver never holds the ledger's footers."""
+    import ray
+
+    ray.get(ray.remote(num_cpus=0.5, max_retries=RETRIES)(_compact_and_sweep).remote(workspace))
+
+
+def _compact_and_sweep(workspace: Workspace) -> None:
+    compact(workspace)
+    sweep(workspace)
+
+
+_STOPPED = "stopped"
+_CRASHED = {
+    "state": "failed",
+    "reason": "the worker process died each time it worked on this scan: out of memory, or a crash of a decoder",
+    "remedy": "Give a scan more memory (prepare.memory_gb), or export it again; the next run tries it again",
+    "code": "crashed",
+}
 
 
 class _Preparer:
     """Row -> committed scan. Picklable; the atlas is read once a worker process."""
 
-    def __init__(self, workspace: Workspace, config: PrepareConfig, wanted: str) -> None:
-        self.workspace, self.config, self.wanted = workspace, config, wanted
+    def __init__(self, workspace: Workspace, config: PrepareConfig, wanted: str, process: Process) -> None:
+        self.workspace, self.config, self.wanted, self.process = workspace, config, wanted, process
 
-    def __call__(self, item: dict[str, str]) -> dict[str, str]:
-        row = prepare_scan(self.workspace, item, self.config, config_hash=self.wanted)
-        return {"scan_id": row["scan_id"], "state": row["state"]}
+    def __call__(self, item: dict[str, Any]) -> dict[str, str]:
+        told = {"scan_id": item["scan_id"], "problem": "", "remedy": "", "code": ""}
+        try:
+            row = prepare_scan(
+                self.workspace, item, self.config, config_hash=self.wanted, process=self.process
+            )
+        except StageError as error:  # told as a value: exceptions of a task are counted, not shown
+            return told | {
+                "state": _STOPPED, "problem": error.problem, "remedy": error.remedy, "code": error.code
+            }  # fmt: skip
+        return told | {"state": row["state"]}
 
 
-def prepare_scan(
-    workspace: Workspace, item: dict[str, str], config: PrepareConfig, *, config_hash: str
-) -> dict[str, Any]:
-    """Prepare and commit one scan; whatever is wrong with it ends in its ledger row, which is returned."""
-    clock = StepClock()
-    row: dict[str, Any] = {
+def _new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
+    return {
         "scan_id": item["scan_id"],
         "subject_id": item["subject_id"],
         "fingerprint": item["fingerprint"],
@@ -175,11 +212,45 @@ def prepare_scan(
         "remedy": "",
         "code": "",
         "notes": "",
+        "cause": item["cause"],
+        "version": item["version"],
     }
+
+
+def _settle(workspace: Workspace, row: dict[str, Any]) -> None:
+    """Commit a row; what may not be used leaves no shard behind, and what failed no picture."""
+    if row["state"] in ("failed", "rejected"):
+        workspace.delete(shards.FOLDER, f"{row['scan_id']}.parquet")
+    if row["state"] == "failed":
+        workspace.delete(ledger.FOLDER, "qc", f"{row['scan_id']}.png")
+    ledger.write_row(workspace, row)
+
+
+def prepare_scan(
+    workspace: Workspace,
+    item: dict[str, Any],
+    config: PrepareConfig,
+    *,
+    config_hash: str,
+    process: Process | None = None,
+) -> dict[str, Any]:
+    """Prepare and commit one scan; whatever is wrong with it ends in its ledger row, which is returned.
+
+    Safe to repeat and to kill anywhere: a scan that an earlier attempt finished is not done again, and one that is
+    renewed is invisible from before its shard changes until its new row is there.
+    """
+    clock = StepClock()
+    row = _new_row(item, config_hash)
+    before = ledger.read_row(workspace, item["scan_id"], item["version"])
+    if before and all(before[name] == row[name] for name in ("config_hash", "fingerprint", "subject_id")):
+        return before
+    if item["old"]:
+        mark = {"scan_id": item["scan_id"], "version": item["version"], "state": ledger.STARTED}
+        ledger.write_row(workspace, mark | json.loads(item["old"]))
     try:
         atlas, template = _atlas_of(workspace, config.model_dump_json(), config_hash)
         row["atlas_hash"] = atlas.hash
-        row.update(_process(workspace, item, config, atlas, template, clock))
+        row.update((process or process_scan)(workspace, item, config, atlas, template, clock, config_hash))
     except ScanError as error:
         row.update(state="failed", reason=error.problem, remedy=error.remedy, code=error.code)
     except StageError:
@@ -193,21 +264,25 @@ def prepare_scan(
             remedy="See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again",
             code="unexpected",
         )
-    if row["state"] in ("failed", "rejected"):
-        workspace.delete(shards.FOLDER, f"{item['scan_id']}.parquet")
     row["seconds"], row["cpu_seconds"], row["steps"] = clock.wall(), clock.cpu(), json.dumps(clock.steps)
-    ledger.write_row(workspace, row)
+    _settle(workspace, row)
     return row
 
 
-def _process(
+def process_scan(
     workspace: Workspace,
-    item: dict[str, str],
+    item: dict[str, Any],
     config: PrepareConfig,
     atlas: Atlas,
     template: Template,
     clock: StepClock,
+    config_hash: str,
 ) -> dict[str, Any]:
+    """Read, mask, register, sample, measure; write overlay and shard. Returns the ledger row's part of it.
+
+    Raises:
+        ScanError: the scan cannot be used.
+    """
     import SimpleITK as sitk
 
     from ctplatform.lungs import make_segmenter
@@ -257,6 +332,13 @@ def _process(
         **{name: measures[name] for name in ledger.MEASURES if name in measures},
         "measures": json.dumps({name: round(float(value), 6) for name, value in measures.items()}),
         "affine": [float(value) for value in registration.affine_44.ravel()],
+        "source": json.dumps(
+            {
+                **volume.source,
+                "size": list(volume.image.GetSize()),
+                "spacing_mm": [round(value, 4) for value in volume.image.GetSpacing()],
+            }
+        ),
         "content_hash": digest,
     }
     if verdict.state != "rejected":
@@ -276,6 +358,7 @@ def _process(
                     "axes": config.sampling.axes,
                     "interpolation": config.sampling.interpolation,
                     "software": __version__,
+                    "config_hash": config_hash,
                 },
             )
             workspace.write_bytes(data, shards.FOLDER, f"{item['scan_id']}.parquet")

@@ -9,8 +9,8 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,18 @@ def index_files(files: Iterable[Path]) -> list[Series]:
 def index_folder(folder: Path) -> list[Series]:
     """The series of the files directly in a folder."""
     return index_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
+
+
+def join(parts: Iterable[Sequence[Series]]) -> list[Series]:
+    """What `index_files` says of all files together, from what it says of consecutive parts of them."""
+    found: dict[str, list[Series]] = {}
+    for part in parts:
+        for series in part:
+            found.setdefault(series.uid, []).append(series)
+    return [
+        replace(pieces[0], slices=tuple(s for piece in pieces for s in piece.slices))
+        for _, pieces in sorted(found.items())
+    ]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from ctplatform import stores
 from ctplatform.errors import ScanError
 from ctplatform.hounsfield import to_hu
 from ctplatform.nifti import check_shape, not_scalar, read_header, read_voxels, truncated
@@ -136,28 +137,29 @@ def _local_copy(path: str) -> Iterator[Path]:
             code="unknown-format",
         )
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
-        try:
+
+        def copy() -> Path:
             remote, inner = pafs.FileSystem.from_uri(path.rstrip("/"))
             info = remote.get_file_info(inner)
-            target = Path(folder) / (
-                f"scan{volume_suffix(Path(inner)) or '.dcm'}" if info.is_file else "series"
-            )
-            if info.is_file:
-                pafs.copy_files(
-                    inner,
-                    str(target),
-                    source_filesystem=remote,
-                    destination_filesystem=pafs.LocalFileSystem(),
-                )
-            elif info.type == pafs.FileType.Directory:
-                target.mkdir()
-                pafs.copy_files(
-                    inner,
-                    str(target),
-                    source_filesystem=remote,
-                    destination_filesystem=pafs.LocalFileSystem(),
-                )
-        except (OSError, ValueError):
+            name = f"scan{volume_suffix(Path(inner)) or '.dcm'}" if info.is_file else "series"
+            target = Path(folder) / name
+            if info.type == pafs.FileType.Directory:
+                target.mkdir(exist_ok=True)
+            if info.type != pafs.FileType.NotFound:
+                local = pafs.LocalFileSystem()
+                pafs.copy_files(inner, str(target), source_filesystem=remote, destination_filesystem=local)
+            return target
+
+        try:
+            target = stores.patiently(copy, what="the object store of a scan")
+        except (OSError, ValueError) as error:
+            if stores.passes(error):
+                raise ScanError(
+                    f"the object store did not hand out the scan, tried {stores.ATTEMPTS} time(s) "
+                    f"({stores.told(error)})",
+                    "Run the command again when the store is well; this scan is then tried again",
+                    code="io-error",
+                ) from None
             raise ScanError(
                 "the object store cannot be reached or refuses the path",
                 "Check the URI, the credentials and the endpoint on every machine",
@@ -202,7 +204,8 @@ def _read_dicom(path: Path, series_uid: str | None) -> Raw:
                 "Give the folder of an axial CT series",
                 code="no-usable-series",
             )
-        notes.append(f"{len(passed)} other series in the folder passed over")
+        reasons = "; ".join(sorted({reason for _, reason in passed}))
+        notes.append(f"{len(passed)} other series in the folder passed over: {reasons}")
     grid = stack(series)
     return Raw(
         values_ZYX=read_pixels(grid),

@@ -5,32 +5,49 @@ Writes are whole or absent: on a local disk a temporary file is renamed, an obje
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from ctplatform import stores
 from ctplatform.errors import StageError
 
 TEMPORARY = ".tmp-"
+T = TypeVar("T")
+_SYNCED_BYTES = 1 << 20
 
 
 class Workspace:
     """A folder on any file system.
 
     Args:
-        uri: local path, or s3://, gs:// ... URI.
+        uri: local path, or s3://, gs:// ... URI; options of the store after `?`, as pyarrow takes them.
+
+    Raises:
+        StageError: no URI that pyarrow knows.
     """
 
     def __init__(self, uri: str | Path) -> None:
         text = str(uri)
         if "://" in text:
             self.uri = text.rstrip("/")
-            self.fs, root = pafs.FileSystem.from_uri(self.uri)
+            try:
+                self.fs, root = pafs.FileSystem.from_uri(self.uri)
+            except (OSError, ValueError) as error:
+                raise StageError(
+                    f"the workspace {_shown(self.uri)} cannot be opened: {error}",
+                    "Give a folder, or an s3:// or gs:// URI",
+                    code="workspace",
+                ) from None
         else:
             path = Path(text).expanduser().absolute()
             self.uri = str(path)
@@ -48,35 +65,66 @@ class Workspace:
         return hash(self.uri)
 
     def __repr__(self) -> str:
-        return f"Workspace({self.uri!r})"
+        return f"Workspace({self.display()!r})"
 
     def path(self, *parts: str) -> str:
         """Path below the root, in the file system's own form."""
         return "/".join((self.root, *parts))
 
+    def uri_of(self, *parts: str) -> str:
+        """What opens a path below the root from anywhere, the store's options included."""
+        base, mark, options = self.uri.partition("?")
+        return "/".join((base.rstrip("/"), *parts)) + mark + options
+
     def display(self, *parts: str) -> str:
-        """The same as a person would type it: with the scheme, if there is one."""
-        return "/".join((self.uri, *parts))
+        """The same as a person would type it: with the scheme, without credentials and the store's options."""
+        return "/".join((_shown(self.uri), *parts))
+
+    def patiently(self, action: Callable[[], T], *parts: str) -> T:
+        """The result of an action on a path here, repeated while the store answers with errors that pass.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            StageError: the store (or disk) does not do it.
+        """
+        try:
+            return stores.patiently(
+                action, what=self.display(*parts), attempts=1 if self.is_local else stores.ATTEMPTS
+            )
+        except FileNotFoundError:
+            raise
+        except pa.ArrowInvalid:
+            raise
+        except OSError as error:
+            remedy = "Check the disk" if self.is_local else "Check the store, its credentials and its limits"
+            raise StageError(
+                f"{self.display(*parts)} cannot be read or written: {error}",
+                f"{remedy}; the same command goes on where this one stopped",
+                code="store",
+            ) from None
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
-        return self.fs.get_file_info(self.path(*parts)).type != pafs.FileType.NotFound
+        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        return info.type != pafs.FileType.NotFound
+
+    def infos(self, *parts: str) -> list[pafs.FileInfo]:
+        """What lies directly below a folder, sorted by name, unfinished files included."""
+        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
+        found = self.patiently(lambda: self.fs.get_file_info(selector), *parts)
+        return sorted(found, key=lambda info: info.base_name)
 
     def files(self, *parts: str, suffix: str = "") -> list[str]:
         """Names of the committed files directly below a folder, sorted; none if the folder is missing."""
-        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        return sorted(
+        return [
             info.base_name
-            for info in self.fs.get_file_info(selector)
+            for info in self.infos(*parts)
             if info.is_file and info.base_name.endswith(suffix) and not info.base_name.startswith(TEMPORARY)
-        )
+        ]
 
     def folders(self, *parts: str) -> list[str]:
         """Names of the folders directly below a folder, sorted."""
-        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        return sorted(
-            i.base_name for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.Directory
-        )
+        return [i.base_name for i in self.infos(*parts) if i.type == pafs.FileType.Directory]
 
     def read_bytes(self, *parts: str) -> bytes:
         """Content of a file.
@@ -84,9 +132,13 @@ class Workspace:
         Raises:
             StageError: the file is not there.
         """
-        try:
+
+        def read() -> bytes:
             with self.fs.open_input_file(self.path(*parts)) as stream:
                 return stream.read()
+
+        try:
+            return self.patiently(read, *parts)
         except FileNotFoundError:
             raise StageError(
                 f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
@@ -95,16 +147,25 @@ class Workspace:
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Write a file whole or not at all; an existing one is replaced."""
         *folders, name = parts
-        target = self.path(*parts)
-        if self.is_local:
-            self.fs.create_dir(self.path(*folders), recursive=True)
-            temporary = self.path(*folders, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
-            with self.fs.open_output_stream(temporary, compression=None) as stream:
+
+        def local() -> None:
+            folder = Path(self.path(*folders))
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
+            with temporary.open("wb") as stream:
                 stream.write(data)
-            self.fs.move(temporary, target)
-        else:
-            with self.fs.open_output_stream(target, compression=None) as stream:
+                if (
+                    len(data) <= _SYNCED_BYTES
+                ):  # records; a shard that a power cut shortened is found by its size
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            os.replace(temporary, folder / name)
+
+        def remote() -> None:
+            with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
                 stream.write(data)
+
+        self.patiently(local if self.is_local else remote, *parts)
 
     def read_json(self, *parts: str) -> Any:
         """Content of a JSON file."""
@@ -126,8 +187,19 @@ class Workspace:
 
     def delete(self, *parts: str) -> None:
         """Remove a file, or a folder with all below it; nothing happens if it is not there."""
-        info = self.fs.get_file_info(self.path(*parts))
-        if info.type == pafs.FileType.Directory:
-            self.fs.delete_dir(info.path)
-        elif info.type == pafs.FileType.File:
-            self.fs.delete_file(info.path)
+
+        def delete() -> None:
+            info = self.fs.get_file_info(self.path(*parts))
+            if info.type == pafs.FileType.Directory:
+                self.fs.delete_dir(info.path)
+            elif info.type == pafs.FileType.File:
+                self.fs.delete_file(info.path)
+
+        with contextlib.suppress(FileNotFoundError):  # someone else was faster
+            self.patiently(delete, *parts)
+
+
+def _shown(uri: str) -> str:
+    if "://" not in uri:
+        return uri
+    return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")

@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+
+from ctplatform.errors import ScanError
+from ctplatform.volume import read_volume
 
 REAL_CT = Path(os.environ.get("DRASCLR_REAL_CT", Path(__file__).parents[2].parent / "shared" / "ct"))
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"no real CTs at {REAL_CT} (DRASCLR_REAL_CT)")
@@ -45,3 +49,27 @@ def rotated(image: sitk.Image, *, degrees: float) -> sitk.Image:
     result = sitk.Image(image)
     result.SetDirection(turn.GetMatrix())
     return result
+
+
+def code_of(path: str | Path, **options: str) -> str:
+    with pytest.raises(ScanError) as caught:
+        read_volume(path, **options)
+    assert Path(path).parent.name not in str(caught.value), "an error must not name the path"
+    return caught.value.code
+
+
+def array(image: sitk.Image) -> np.ndarray:
+    return sitk.GetArrayFromImage(image)
+
+
+def edit(folder: Path, index: int | slice = slice(None), **header: object) -> None:
+    """Change header fields of some files of a series; None removes one."""
+    files = sorted(folder.iterdir())[index]
+    for file in files if isinstance(files, list) else [files]:
+        data = pydicom.dcmread(file)
+        for keyword, value in header.items():
+            if value is None:
+                del data[keyword]
+            else:
+                setattr(data, keyword, value)
+        data.save_as(file)

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
+from ctplatform import discovery
 from ctplatform.cohort import COLUMNS, discover, read_cohort, write_cohort
+from ctplatform.config import RayConfig
 from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import CohortError
 from ctplatform.volume import read_volume
@@ -314,6 +316,42 @@ class TestDiscover:
         found = discover(tmp_path / "in", csv_path=tmp_path / "cohort.csv").table
         write_cohort(found, tmp_path / "cohort.csv")
         assert read_cohort(tmp_path / "cohort.csv").equals(found)
+
+
+def test_ray_tasks_find_the_same_as_one_process(tmp_path: Path, ray_local, monkeypatch) -> None:
+    """Nested folders, a folder too large for a task, repeats, rubbish, several studies: same rows, same lines."""
+    for k in range(3):
+        write_dicom_series(
+            chest(seed=k), tmp_path / "nested" / str(k) / "x", patient={"PatientID": f"p{k % 2}"}
+        )
+    flat = tmp_path / "flat"
+    for k in range(4):
+        patient = {"PatientID": f"f{k % 2}", "StudyInstanceUID": f"1.2.{k % 3}"}
+        write_dicom_series(chest(seed=10 + k), tmp_path / "part", patient=patient)
+        flat.mkdir(exist_ok=True)
+        for file in sorted((tmp_path / "part").iterdir()):
+            file.rename(flat / f"{file.stem}-{k}.dcm")  # the slices of the series are mixed
+    (tmp_path / "part").rmdir()
+    (flat / "notes.txt").write_text("x")
+    sitk.WriteImage(chest(), str(tmp_path / "a.nii.gz"))
+    sitk.WriteImage(chest(seed=77), str(flat / "b.nii.gz"))
+    (tmp_path / "nested" / "1" / "x" / "0007.dcm").unlink()
+    key = b"k" * 32
+    monkeypatch.setattr(discovery, "CHUNK", 30)
+    alone = discovery.search(tmp_path, key=key, every_series=False)
+    tasks = discovery.search(tmp_path, key=key, every_series=False, ray_config=RayConfig(), small=10)
+    assert len(alone[0]) == 6, (
+        "two of three nested ones, three studies in the flat folder, the file beside them"
+    )
+    assert any("the same scan as nested/0/x" in line for line in alone[1])
+    assert any("1 slice(s) are missing" in line for line in alone[1])
+    assert tasks == alone
+
+
+def test_a_small_tree_needs_no_ray(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(discovery, "_side_by_side", lambda *_: pytest.fail("Ray for 20 files"))
+    write_dicom_series(chest(), tmp_path / "x")
+    assert len(discover(tmp_path, ray_config=RayConfig()).table) == 1
 
 
 class TestSubjects:

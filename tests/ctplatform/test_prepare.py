@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -19,8 +20,12 @@ from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.config import load_recipe
 from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import StageError
+from ctplatform.explain import explain, explain_lines
 from ctplatform.prepare import prepare
+from ctplatform.series import quiet_pydicom
 from ctplatform.workspace import Workspace
+from tests.ctplatform.scans import chest
+from tests.ctplatform.test_identity import SECRET, assert_clean, planted
 
 
 @pytest.fixture
@@ -166,58 +171,44 @@ def test_a_ledger_row_survives_a_round_trip(tmp_path):
     assert pa.table(back[["scan_id"]]).num_rows == 1
 
 
-def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tmp_path):
-    """Planted in the header and in the path; looked for in every byte of what prepare wrote, decompressed."""
+def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tmp_path, caplog, capfd):
+    """Planted in every text field of the header, in sequences and private elements, in file and folder names; looked
+    for in every byte of what prepare wrote, decompressed, in its log and on the terminal."""
     _, cohort = prepared
     image = sitk.ReadImage(cohort[cohort["path"].str.endswith(".nii.gz")]["path"].iloc[1])
-    planted = {
-        "PatientName": "Zyxwv^Quentin",
-        "PatientID": "MRN-7731902",
-        "PatientBirthDate": "19330417",
-        "AccessionNumber": "ACC5550199",
-        "ReferringPhysicianName": "Hjklmn^Otto",
-        "PatientComments": "Lives in Vbnmtown",
-        "InstitutionName": "Qwertz Hospital",
-        "StudyDescription": "thorax of Zyxwv",
-    }
-    write_dicom_series(image, tmp_path / "Zyxwv_Quentin" / "ct", patient=planted)
-    row = {
-        "scan_id": "s1",
-        "subject_id": "p1",
-        "path": str(tmp_path / "Zyxwv_Quentin" / "ct"),
-        "series_uid": "",
-    }
-    broken = {
-        "scan_id": "s2",
-        "subject_id": "p2",
-        "path": str(tmp_path / "Zyxwv_Quentin" / "gone"),
-        "series_uid": "",
-    }
-    prepare(workspace, pd.DataFrame([row, broken]), small_recipe)
-    needles = [
-        b"zyxwv",
-        b"quentin",
-        b"7731902",
-        b"19330417",
-        b"acc5550199",
-        b"hjklmn",
-        b"vbnmtown",
-        b"qwertz",
+    good, gone, broken = (tmp_path / SECRET / name for name in ("good", f"{SECRET}^JANE", "broken"))
+    with quiet_pydicom():
+        for folder, volume in ((good, image), (broken, chest())):
+            write_dicom_series(volume, folder, patient={"PatientName": SECRET, "PatientID": SECRET})
+            for k, file in enumerate(sorted(folder.iterdir())):
+                if k % 30 == 0:  # the first header among them, from which most is taken
+                    data = pydicom.dcmread(file)
+                    for keyword, value in planted().items():
+                        if keyword not in ("SeriesInstanceUID", "StudyInstanceUID"):
+                            setattr(data, keyword, value)
+                    data.save_as(file)
+                file.rename(folder / f"{SECRET}-{k:03d}.dcm")
+    sorted(broken.iterdir())[5].unlink()
+    rows = [
+        {"scan_id": f"s{k}", "subject_id": f"p{k}", "path": str(path), "series_uid": ""}
+        for k, path in enumerate((good, gone, broken))
     ]
+    with caplog.at_level("INFO"):
+        summary = prepare(workspace, pd.DataFrame(rows), small_recipe)
+    assert summary.counts["accepted"] + summary.counts["flagged"] == 1
     looked_at = 0
     for path in Path(workspace.root).rglob("*"):
         if not path.is_file() or ATLAS_FOLDER in path.parts:
             continue
-        texts = [path.read_bytes()]
+        looked_at += 1
+        assert_clean(path.name, path.read_bytes())
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            texts += (
-                [str(table.schema.metadata).encode(), str(table.drop_columns("patch").to_pylist()).encode()]
-                if ("patch" in table.column_names)
-                else [str(table.to_pylist()).encode()]
-            )
-            texts += [b"".join(table["patch"].to_pylist())] if "patch" in table.column_names else []
-        for text in texts:
-            looked_at += 1
-            assert not any(needle in text.lower() for needle in needles), path
-    assert looked_at >= 6
+            assert_clean(str(table.schema.metadata))
+            for name in table.column_names:
+                values = table[name].to_pylist()
+                assert_clean(b"".join(values) if name == "patch" else str(values))
+    assert looked_at >= 4, "ledger, settings, overlay, shard"
+    streams = capfd.readouterr()
+    assert_clean(streams.out, streams.err, *caplog.messages, *summary.reasons.values())
+    assert_clean("\n".join(explain_lines(explain(workspace, "s0"))))

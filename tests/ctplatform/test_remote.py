@@ -1,132 +1,160 @@
-"""Scans and tables on an object store, through pyarrow's own S3 client and a small S3 server on loopback."""
+"""Scans, tables and workspaces on an object store, through pyarrow's own S3 client and an S3 server on loopback."""
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
 
+import pandas as pd
+import pyarrow.fs as pafs
 import pytest
 import SimpleITK as sitk
 
+from ctplatform import ledger, shards, stores
+from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.cohort import read_cohort
 from ctplatform.dicom import write_dicom_series
-from ctplatform.errors import CohortError, ScanError
+from ctplatform.errors import CohortError, ScanError, StageError
+from ctplatform.explain import explain
+from ctplatform.prepare import prepare
 from ctplatform.volume import content_hash, read_volume
+from ctplatform.workspace import Workspace
+from tests.ctplatform.objectstore import ObjectStore, Stored
 from tests.ctplatform.scans import chest
 
 
-class Bucket(BaseHTTPRequestHandler):
-    """The reading half of S3: HeadObject, GetObject with ranges, ListObjectsV2; objects are files below `root`."""
-
-    root: Path
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        url = urlsplit(self.path)
-        key = unquote(url.path).strip("/").partition("/")[2]
-        query = parse_qs(url.query)
-        if "list-type" in query:
-            self.send(200, self.listing(query), kind="application/xml", body=body)
-            return
-        file = self.root / key
-        if not key:
-            self.send(200, b"", body=body)
-        elif not file.is_file():
-            self.send(404, b"<Error><Code>NoSuchKey</Code></Error>", kind="application/xml", body=body)
-        else:
-            data = file.read_bytes()
-            span = self.headers.get("Range")
-            if span:
-                first, _, last = span.removeprefix("bytes=").partition("-")
-                data = data[int(first) : int(last) + 1 if last else None]
-            self.send(206 if span else 200, data, body=body)
-
-    def listing(self, query: dict[str, list[str]]) -> bytes:
-        prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
-        keys = sorted(f.relative_to(self.root).as_posix() for f in self.root.rglob("*") if f.is_file())
-        keys = [k for k in keys if k.startswith(prefix)]
-        folders = {
-            prefix + k[len(prefix) :].split("/")[0] + "/"
-            for k in keys
-            if delimiter and "/" in k[len(prefix) :]
-        }
-        files = [k for k in keys if not delimiter or "/" not in k[len(prefix) :]]
-        contents = "".join(
-            f"<Contents><Key>{escape(k)}</Key><Size>{(self.root / k).stat().st_size}</Size>"
-            "<LastModified>2020-01-01T00:00:00Z</LastModified></Contents>"
-            for k in files
-        )
-        common = "".join(
-            f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in sorted(folders)
-        )
-        count = f"<KeyCount>{len(files) + len(folders)}</KeyCount><IsTruncated>false</IsTruncated>"
-        return f"<ListBucketResult><Name>b</Name>{count}{contents}{common}</ListBucketResult>".encode()
-
-    def send(self, status: int, data: bytes, *, kind: str = "application/octet-stream", body: bool) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Content-Type", kind)
-        self.send_header("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
-        self.send_header("ETag", '"1"')
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
+@pytest.fixture
+def store() -> Iterator[ObjectStore]:
+    server = ObjectStore()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and the query that leads pyarrow to the server which shows it as s3://b/."""
-    root = tmp_path / "bucket"
-    root.mkdir()
-    handler = type("OneBucket", (Bucket,), {"root": root})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    yield root, f"?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=eu-central-1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between our own attempts that a test can wait for."""
+    monkeypatch.setattr(stores, "FIRST_WAIT_S", 0.01)
 
 
-def test_volumes_series_and_tables_on_s3(bucket: tuple[Path, str]) -> None:
-    root, query = bucket
-    (root / "in").mkdir()
-    sitk.WriteImage(chest(), str(root / "in" / "a.nii.gz"))
-    write_dicom_series(chest(), root / "in" / "series")
-    (root / "in" / "cohort.csv").write_text("scan_id,path\na,a.nii.gz\nb,/data/b\n")
-    local = content_hash(read_volume(root / "in" / "a.nii.gz"))
-    assert content_hash(read_volume(f"s3://b/in/a.nii.gz{query}")) == local
-    assert content_hash(read_volume(f"s3://b/in/series{query}")) == local
-    cohort = read_cohort(f"s3://b/in/cohort.csv{query}")
-    assert list(cohort["path"]) == [f"s3://b/in/a.nii.gz{query}", "/data/b"]
+def test_volumes_series_and_tables_on_s3(store: ObjectStore, tmp_path: Path) -> None:
+    sitk.WriteImage(chest(), str(tmp_path / "a.nii.gz"))
+    write_dicom_series(chest(), tmp_path / "series")
+    (tmp_path / "cohort.csv").write_text("scan_id,path\na,a.nii.gz\nb,/data/b\n")
+    store.load(tmp_path, "in")
+    local = content_hash(read_volume(tmp_path / "a.nii.gz"))
+    assert content_hash(read_volume(store.uri("in/a.nii.gz"))) == local
+    assert content_hash(read_volume(store.uri("in/series"))) == local
+    cohort = read_cohort(store.uri("in/cohort.csv"))
+    assert list(cohort["path"]) == [store.uri("in/a.nii.gz"), "/data/b"]
     assert content_hash(read_volume(cohort["path"][0])) == local
 
 
-def test_what_is_missing_on_s3(bucket: tuple[Path, str]) -> None:
-    root, query = bucket
-    (root / "other.txt").write_text("x")
+def test_what_is_missing_on_s3(store: ObjectStore) -> None:
+    store.objects["other.txt"] = Stored(b"x")
     with pytest.raises(ScanError) as scan:
-        read_volume(f"s3://b/in/none.nii.gz{query}")
+        read_volume(store.uri("in/none.nii.gz"))
     assert scan.value.code == "missing-path"
     with pytest.raises(ScanError) as scan:
-        read_volume(f"s3://b/in/none.mhd{query}")
+        read_volume(store.uri("in/none.mhd"))
     assert scan.value.code == "unknown-format"
     with pytest.raises(CohortError) as table:
-        read_cohort(f"s3://b/in/none.csv{query}")
+        read_cohort(store.uri("in/none.csv"))
     assert table.value.code == "missing-path"
+
+
+def test_files_of_a_workspace_on_s3(store: ObjectStore) -> None:
+    workspace = Workspace(store.uri("ws"))
+    large = bytes(range(256)) * 60_000  # more than one part of an upload
+    workspace.write_bytes(large, "deep", "x.bin")
+    workspace.write_json({"a": 1}, "deep", "y.json")
+    assert workspace.read_bytes("deep", "x.bin") == large
+    assert workspace.files("deep") == ["x.bin", "y.json"]
+    assert workspace.folders() == ["deep"]
+    workspace.delete("deep", "x.bin")
+    workspace.delete("deep", "x.bin")
+    assert not workspace.exists("deep", "x.bin")
+    for number in range(1100):
+        store.objects[f"ws/many/{number:04d}"] = Stored(b"")
+    assert len(workspace.files("many")) == 1100, "more than a page of a listing"
+    assert workspace.display("a") == "s3://b/ws/a", "options and credentials are not shown"
+    assert Workspace(workspace.uri_of("deep")).read_json("y.json") == {"a": 1}
+
+
+def test_prepare_on_s3_is_prepare_on_a_disk(store: ObjectStore, prepared, small_recipe, monkeypatch) -> None:
+    """Scans read from the store, everything written to it, while it refuses some requests; then again."""
+    local, cohort = prepared
+    store.load(Path(local.path(ATLAS_FOLDER)), f"ws/{ATLAS_FOLDER}")
+    series = cohort[~cohort["path"].str.endswith(".nii.gz")].head(1)
+    few = pd.concat([series, cohort[cohort["path"].str.endswith(".nii.gz")].head(1)]).reset_index(drop=True)
+    for path in few["path"]:
+        if Path(path).is_dir():
+            store.load(Path(path), f"in/{Path(path).name}")
+        else:
+            store.objects[f"in/{Path(path).name}"] = Stored(Path(path).read_bytes())
+    few = few.assign(path=[store.uri(f"in/{Path(path).name}") for path in few["path"]])
+    store.fail("PUT", "ws/patches", times=2)
+    store.fail("GET", "in/", times=2)
+    store.fail("PUT", "ws/scans", times=2)
+    workspace = Workspace(store.uri("ws"))
+    assert prepare(workspace, few, small_recipe).done == 2
+    assert all(fault.times == 0 for fault in store.faults), "the store did refuse"
+    for scan in few["scan_id"]:
+        name = f"{scan}.parquet"
+        assert workspace.read_bytes(shards.FOLDER, name) == local.read_bytes(shards.FOLDER, name)
+    names = [n for n in ledger.SCHEMA.names if n not in (*ledger.TIMES, "fingerprint")]
+    here = ledger.read_ledger(workspace, columns=names)
+    there = ledger.read_ledger(local, columns=names)
+    there = there[there["scan_id"].isin(few["scan_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(here, there)
+    before = dict(store.objects)
+    again = prepare(workspace, few, small_recipe)
+    assert (again.done, again.skipped) == (0, 2)
+    assert store.objects == before
+    found = explain(workspace, few["scan_id"][0])
+    assert found["shard"]["file"] == f"s3://b/ws/patches/{few['scan_id'][0]}.parquet"
+    assert found["shard"]["problem"] == ""
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_store_that_recovers_is_waited_for_and_said(store: ObjectStore, caplog) -> None:
+    workspace = Workspace(store.uri("ws"))
+    workspace.write_json([1], "x.json")
+    store.fail("GET", "x.json", times=3)
+    with caplog.at_level(logging.WARNING, logger="ctplatform"):
+        assert workspace.read_json("x.json") == [1]
+    assert any("s3://b/ws/x.json" in text and "trying again" in text for text in caplog.messages)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_store_that_does_not_recover(store: ObjectStore, monkeypatch) -> None:
+    store.objects["in/a.nii.gz"] = store.objects["ws/x.json"] = Stored(b"x" * 1000)
+    store.fail("GET", ".", times=10**6)
+    monkeypatch.setattr(stores, "ATTEMPTS", 1)
+    with pytest.raises(ScanError) as scan:
+        read_volume(store.uri("in/a.nii.gz"))
+    assert scan.value.code == "io-error"
+    assert "tried 1 time(s)" in scan.value.problem
+    with pytest.raises(StageError, match="goes on where this one stopped") as stage:
+        Workspace(store.uri("ws")).read_bytes("x.json")
+    assert stage.value.code == "store"
+
+
+def test_what_cannot_pass_is_not_tried_again(store: ObjectStore) -> None:
+    store.fail("GET", "secret", times=10**6, status=403)
+    store.fail("HEAD", "secret", times=10**6, status=403)
+    with pytest.raises(ScanError) as scan:
+        read_volume(store.uri("secret/a.nii.gz"))
+    assert scan.value.code == "missing-path"
+    assert len([request for request in store.requests if "secret" in request]) < 4
+
+
+def test_google_storage_goes_the_same_way() -> None:
+    """Credentials and network are not here to try it; the URI leads to pyarrow's client, and the rest is one path."""
+    workspace = Workspace("gs://anonymous@bucket/folder")
+    assert isinstance(workspace.fs, pafs.GcsFileSystem)
+    assert workspace.path("a", "b") == "bucket/folder/a/b"
+    assert not workspace.is_local
+    assert workspace.display("a") == "gs://bucket/folder/a"
+    with pytest.raises(StageError, match="s3:// or gs://"):
+        Workspace("ftp://somewhere/x")

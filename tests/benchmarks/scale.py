@@ -1,0 +1,227 @@
+"""What a cohort costs in files, bytes, tasks, driver memory and ledger: made-up scans, the real write path.
+
+    python -m tests.benchmarks.scale --atlas FOLDER --ct SCAN --scans 4000 --write
+
+The scans are made up and their patches small; plan, Ray Data execution, shards, ledger rows, compaction and the
+second run are those of `drasclr prepare`. Bytes of patches and overlay of a true scan come from preparing `--ct` for
+real, and all is extrapolated to 10,000 scans in proportion. `--write` puts it into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from ctplatform import compaction, ledger, shards
+from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes, locate
+from ctplatform.atlas import FOLDER as ATLAS_FOLDER
+from ctplatform.config import AtlasConfig, RayConfig, load_recipe
+from ctplatform.plan import fingerprint, settings_hash
+from ctplatform.prepare import prepare, prepare_scan
+from ctplatform.session import ray_session
+from ctplatform.workspace import Workspace
+from tests.benchmarks.document import replace, table
+
+ROOT = Path(__file__).resolve().parents[2]
+SIDE = 6  # voxels of a synthetic patch
+COHORT = 10_000
+
+
+def synthetic(workspace, item, config, atlas, template, clock, config_hash) -> dict[str, Any]:
+    """In place of `process_scan`: made-up patches and measures, written as it writes them."""
+    rng = np.random.default_rng(int(item["scan_id"][4:]))
+    hu = rng.normal(-850, 60, (atlas.num_locations, SIDE, SIDE, SIDE)).astype(np.int16)
+    affine = rng.normal(size=16).tolist()
+    texts = {
+        "content_hash": f"{rng.integers(2**62):064x}",
+        "affine": json.dumps(affine),
+        "config_hash": config_hash,
+    }
+    data, footer = shards.encode(
+        scan_id=item["scan_id"],
+        subject_id=item["subject_id"],
+        hu_NDHW=hu,
+        inside_N=np.ones(len(hu), np.float32),
+        atlas=atlas,
+        metadata=texts,
+    )
+    workspace.write_bytes(data, shards.FOLDER, f"{item['scan_id']}.parquet")
+    workspace.write_bytes(b"overlay", ledger.FOLDER, "qc", f"{item['scan_id']}.png")
+    measures = {name: round(float(rng.normal()), 6) for name in ledger.MEASURES}
+    return {
+        "state": "accepted", "reason": "", "remedy": "", "code": "", "notes": "padding: 21.4% of the voxels lay below",
+        **measures, "measures": json.dumps(measures | {f"other_{k}": 0.123456 for k in range(12)}),
+        "affine": affine, "source": json.dumps({"format": "DICOM", "size": [512, 512, 300]}),
+        "content_hash": texts["content_hash"], "footer": footer, "patches": len(hu), "shard_bytes": len(data),
+    }  # fmt: skip
+
+
+def simulate(workspace: Workspace, cohort: pd.DataFrame, recipe: Any) -> dict[str, Any]:
+    """Prepare the made-up cohort, then again; what the driver and the workspace look like."""
+    me, memory, found = psutil.Process(), [], {}
+
+    def watch(done: int, total: int) -> None:
+        if done == 1 or done % 250 == 0:
+            memory.append((done, me.memory_info().rss))
+        if done == total:
+            found["rows_before"] = count(workspace, ledger.FOLDER)
+
+    start, cpu = time.monotonic(), time.process_time()
+    summary = prepare(workspace, cohort, recipe, on_progress=watch, process=synthetic)
+    found |= {"seconds": time.monotonic() - start, "driver_cpu": time.process_time() - cpu, "memory": memory}
+    assert summary.counts["accepted"] == len(cohort)
+    found["rows_after"] = count(workspace, ledger.FOLDER)
+    found["patches"] = count(workspace, shards.FOLDER)
+    found["overlays"] = count(workspace, ledger.FOLDER, "qc")
+    start, before = time.monotonic(), me.memory_info().rss
+    again = prepare(workspace, cohort, recipe, process=synthetic)
+    assert (again.done, again.skipped) == (0, len(cohort))
+    found |= {"again_seconds": time.monotonic() - start, "again_growth": me.memory_info().rss - before}
+    start = time.monotonic()
+    assert len(ledger.read_ledger(workspace)) == len(cohort)
+    found["read_seconds"] = time.monotonic() - start
+    start = time.monotonic()
+    assert compaction.compact(workspace) == 0
+    found["compact_seconds"] = time.monotonic() - start
+    return found
+
+
+def count(workspace: Workspace, *folder: str) -> tuple[int, int]:
+    """Files and bytes directly in a folder."""
+    sizes = [info.size for info in workspace.infos(*folder) if info.is_file]
+    return len(sizes), sum(sizes)
+
+
+def real_scan(workspace: Workspace, path: str, recipe: Any) -> dict[str, int]:
+    """Bytes of shard, overlay and ledger row of one true scan."""
+    item = {
+        "scan_id": "real",
+        "subject_id": "real",
+        "path": str(Path(path).expanduser().resolve()),
+        "series_uid": "",
+    }
+    item |= {"fingerprint": fingerprint(item["path"]), "version": 1, "cause": "new", "old": ""}
+    atlas_hash = workspace.read_json(ATLAS_FOLDER, ATLAS_FILE)["hash"]
+    row = prepare_scan(workspace, item, recipe.prepare, config_hash=settings_hash(recipe, atlas_hash))
+    assert row["state"] in ("accepted", "flagged"), row["reason"]
+    return {
+        "shard": row["shard_bytes"],
+        "overlay": count(workspace, ledger.FOLDER, "qc")[1],
+        "row": count(workspace, ledger.FOLDER)[1],
+        "footer": len(row["footer"]),
+    }
+
+
+def atlas_at(folder: str, source: str, side: int) -> Workspace:
+    """A workspace with the given atlas, its patches of `side` voxels."""
+    workspace = Workspace(folder)
+    template, corners = _given(source)
+    made = locate(template, AtlasConfig(source=source, patch_size=side), corners_N3=corners)
+    workspace.write_bytes(_image_to_bytes(template), ATLAS_FOLDER, TEMPLATE_FILE)
+    workspace.write_json(made.to_json(), ATLAS_FOLDER, ATLAS_FILE)
+    return workspace
+
+
+def main() -> None:
+    """Run, print, and on demand write the section of docs/benchmarks.md."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--atlas", required=True, help="folder of a given atlas (581 locations)")
+    options.add_argument("--ct", required=True, help="one true scan, for the size of real shards")
+    options.add_argument("--scans", type=int, default=4000)
+    options.add_argument("--write", action="store_true")
+    args = options.parse_args()
+    recipe = load_recipe("fast", [f"atlas.source={args.atlas}"])
+    with tempfile.TemporaryDirectory() as folder:
+        real_workspace = atlas_at(f"{folder}/real", args.atlas, 32)
+        real = real_scan(real_workspace, args.ct, recipe)
+        workspace = atlas_at(f"{folder}/ws", args.atlas, SIDE)
+        cohort = made_up(Path(folder) / "in", args.scans)
+        with ray_session(RayConfig(num_cpus=2)):
+            found = simulate(workspace, cohort, recipe)
+        text = section(args.scans, found, real, shards_atlas(workspace))
+    print(text)
+    if args.write:
+        replace(ROOT / "docs" / "benchmarks.md", "Scale", text)
+
+
+def made_up(folder: Path, scans: int) -> pd.DataFrame:
+    """A scan table whose files exist, so that looking at them costs what it costs."""
+    folder.mkdir()
+    rows = []
+    for number in range(scans):
+        path = folder / f"{number}.nii.gz"
+        path.write_bytes(b"")
+        os.truncate(path, 100 + number)
+        rows.append({"scan_id": f"scan{number:06d}", "subject_id": f"sub{number:06d}", "path": str(path)})
+    return pd.DataFrame(rows).assign(series_uid="")
+
+
+def shards_atlas(workspace: Workspace) -> Any:
+    """The atlas of a workspace."""
+    from ctplatform.atlas import read_atlas
+
+    return read_atlas(workspace)
+
+
+def section(scans: int, found: dict[str, Any], real: dict[str, int], atlas: Any) -> str:
+    """Text and tables."""
+    n = atlas.num_locations
+    rows = sum(len(atlas.members(b)) + len(atlas.halo(b)) for b in range(atlas.num_blocks))
+    to = COHORT / scans
+    memory = found["memory"]
+    (first, low), (last, high) = memory[len(memory) // 4], memory[-1]
+    slope = (high - low) / max(1, last - first)
+    before, after = found["rows_before"], found["rows_after"]
+    mib, gib = 2**20, 2**30
+
+    def line(name: str, here: str, there: str) -> list[str]:
+        return [name, here, there]
+
+    lines = [
+        line("tasks", f"{scans:,} + 1", f"{COHORT:,} + 1"),
+        line("files of patches", f"{found['patches'][0]:,}", f"{COHORT:,}"),
+        line("row groups", f"{scans * atlas.num_blocks:,}", f"{COHORT * atlas.num_blocks:,}"),
+        line("bytes of patches", "", f"{COHORT * real['shard'] / gib:,.0f} GiB ({real['shard'] / mib:.1f} MiB a scan)"),
+        line("overlays", f"{found['overlays'][0]:,}", f"{COHORT:,}, {COHORT * real['overlay'] / gib:.1f} GiB"),
+        line("ledger before compaction", f"{before[0]:,} files, {before[1] / mib:.1f} MiB",
+             f"{before[0] * to:,.0f} files, {before[1] * to / mib:.0f} MiB"),
+        line("ledger after compaction", f"{after[0]:,} files, {after[1] / mib:.1f} MiB",
+             f"{np.ceil(COHORT / compaction.ROWS_PER_FILE):.0f} files, {after[1] * to / mib:.0f} MiB"),
+        line("driver memory, growth a scan", f"{slope / 1024:.1f} KiB (from scan {first:,} to {last:,})",
+             f"{slope * COHORT / mib:.0f} MiB in all"),
+        line("driver CPU", f"{found['driver_cpu']:.0f} s, {1000 * found['driver_cpu'] / scans:.1f} ms a scan",
+             f"{found['driver_cpu'] * to / 60:.1f} min"),
+        line("second run, nothing to do", f"{found['again_seconds']:.1f} s, +{found['again_growth'] / mib:.0f} MiB",
+             f"{found['again_seconds'] * to:.0f} s"),
+        line("reading the whole ledger", f"{found['read_seconds']:.2f} s", f"{found['read_seconds'] * to:.1f} s"),
+        line("compaction with nothing to do", f"{found['compact_seconds']:.2f} s",
+             f"{found['compact_seconds'] * to:.1f} s"),
+    ]  # fmt: skip
+    return (
+        f"`python -m tests.benchmarks.scale --atlas FOLDER --ct SCAN --scans {scans} --write`: {scans:,} made-up scans "
+        f"through the true plan, Ray Data execution, shards, ledger and compaction, two workers on "
+        f"{platform.machine()}, in {found['seconds']:.0f} s; "
+        f"{n} locations in {atlas.num_blocks} blocks, patches of {SIDE}^3 so that the "
+        f"disk holds them. Bytes of patches and overlay are those of one true scan at 32^3. The right column is in "
+        "proportion, not measured.\n\n"
+        + table(["what", f"measured, {scans:,} scans", f"{COHORT:,} scans"], lines)
+        + f"\n\nThe halo: a shard stores {rows:,} patches for {n} locations, {rows / n:.2f} times as many, so that an "
+        f"anchor's neighbours arrive with it. Its footer, kept in the ledger too, has "
+        f"{real['footer'] / 1024:.1f} KiB.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

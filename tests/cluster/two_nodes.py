@@ -1,0 +1,31 @@
+"""A Ray cluster of a head without CPUs and two workers, in a process of its own; for tests that kill a node.
+
+Prints its address; each line "kill" on standard input kills one worker node with SIGKILL, "add" adds one; ends with the
+end of input. Needs RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH in the environment.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ray.cluster_utils import Cluster
+
+
+def main() -> None:
+    """Start, obey, end."""
+    store = {"object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
+    nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
+    cluster.wait_for_nodes()
+    print(cluster.address, flush=True)
+    for line in sys.stdin:
+        if line.strip() == "kill":
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+        else:
+            nodes.append(cluster.add_node(num_cpus=1, **store))
+        print("done", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
