@@ -22,7 +22,7 @@ from ctplatform.compaction import compact, sweep
 from ctplatform.config import PrepareConfig, Recipe
 from ctplatform.errors import ScanError, StageError
 from ctplatform.placement import ray_options
-from ctplatform.plan import HARDWARE, TRANSIENT, Plan, fingerprint, make_plan, settings_hash
+from ctplatform.plan import HARDWARE, NEW, TRANSIENT, Plan, fingerprint, make_plan, settings_hash
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def _new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
         "remedy": "",
         "code": "",
         "notes": "",
-        "cause": item["cause"],
-        "version": item["version"],
+        "cause": item.get("cause", NEW),
+        "version": item.get("version", 1),
     }
 
 
@@ -237,14 +237,15 @@ def prepare_scan(
     """Prepare and commit one scan; whatever is wrong with it ends in its ledger row, which is returned.
 
     Safe to repeat and to kill anywhere: a scan that an earlier attempt finished is not done again, and one that is
-    renewed is invisible from before its shard changes until its new row is there.
+    renewed is invisible from before its shard changes until its new row is there. An item that did not come from a
+    plan, and has no `version`, is prepared whatever there is.
     """
     clock = StepClock()
     row = _new_row(item, config_hash)
-    before = ledger.read_row(workspace, item["scan_id"], item["version"])
+    before = ledger.read_row(workspace, item["scan_id"], item["version"]) if "version" in item else None
     if before and all(before[name] == row[name] for name in ("config_hash", "fingerprint", "subject_id")):
         return before
-    if item["old"]:
+    if item.get("old"):
         mark = {"scan_id": item["scan_id"], "version": item["version"], "state": ledger.STARTED}
         ledger.write_row(workspace, mark | json.loads(item["old"]))
     try:
