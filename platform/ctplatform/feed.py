@@ -8,10 +8,12 @@ the next batches, so that who trains finds them ready.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +69,25 @@ class Batch:
     subjects_S: torch.Tensor
 
 
+class Buffers:
+    """Memory of batches that nobody holds any more, for the next ones: fresh pages cost as much as filling them."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, deque[np.ndarray]] = {}
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An int16 array of any content. Its memory comes back by itself when it and all tensors on it are gone."""
+        size = math.prod(shape)
+        free = self._free.setdefault(size, deque(maxlen=BATCHES_AHEAD + 2))
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = np.empty(size, shards.DTYPE)
+        array = memory.reshape(shape)
+        weakref.finalize(array, free.append, memory).atexit = False
+        return array
+
+
 class Feed:
     """Batches of an epoch for one rank.
 
@@ -118,6 +139,7 @@ class Feed:
             int, list[pages.Extent]
         ] = {}  # kept in place of parsed footers, which are far larger
         self._row_orders: dict[int, np.ndarray] = {}
+        self._buffers = Buffers()
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
@@ -261,14 +283,14 @@ class Feed:
 
         def gather(locations: np.ndarray) -> torch.Tensor:
             side = self.atlas.patch_size
-            hu = np.empty((locations.size * len(patches), side**3), shards.DTYPE)
+            hu = self._buffers.take((locations.size * len(patches), side**3))
             rows = [row_of[int(location)] for location in locations.ravel()]
             bytes_, index = hu.view(np.uint8), 0
             for row in rows:
                 for scan in patches:
                     bytes_[index] = scan[row]
                     index += 1
-            return torch.from_numpy(hu.reshape(*locations.shape, len(patches), side, side, side))
+            return torch.from_numpy(hu).view(*locations.shape, len(patches), side, side, side)
 
         return Batch(
             anchors_GSDHW=gather(anchors),

@@ -239,18 +239,22 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
         labels, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8, True
     )
     labels_ZYX = sitk.GetArrayViewFromImage(native)
-    counts = np.bincount(labels_ZYX.ravel(), minlength=LEFT + 1)
-    hu = np.maximum(sitk.GetArrayViewFromImage(image)[labels_ZYX > 0], PADDING_HU)
-    histogram = np.bincount(np.minimum(hu, 0).astype(np.int64) - PADDING_HU)
-    cumulative = np.cumsum(histogram) / hu.size
+    # Slice by slice: no copy of all lung voxels at once.
+    histogram, total, right = np.zeros(1 - PADDING_HU, np.int64), 0, 0
+    for hu_YX, side_YX in zip(sitk.GetArrayViewFromImage(image), labels_ZYX):
+        hu = np.maximum(hu_YX[side_YX > 0], PADDING_HU)
+        histogram += np.bincount(np.minimum(hu, 0) - PADDING_HU, minlength=len(histogram))
+        total += int(hu.sum(dtype=np.int64))
+        right += int(np.count_nonzero(side_YX == RIGHT))
+    count = int(histogram.sum())
     voxel_l = math.prod(image.GetSpacing()) / 1e6
     return {
-        "laa950": float(np.mean(hu < -950)),
-        "perc15": float(np.searchsorted(cumulative, 0.15) + PADDING_HU),
-        "mean_hu": float(hu.mean(dtype=np.float64)),
-        "volume_l": float((counts[RIGHT] + counts[LEFT]) * voxel_l),
-        "right_l": float(counts[RIGHT] * voxel_l),
-        "left_l": float(counts[LEFT] * voxel_l),
+        "laa950": float(histogram[: -950 - PADDING_HU].sum() / count),
+        "perc15": float(np.searchsorted(np.cumsum(histogram) / count, 0.15) + PADDING_HU),
+        "mean_hu": total / count,
+        "volume_l": count * voxel_l,
+        "right_l": right * voxel_l,
+        "left_l": (count - right) * voxel_l,
     }
 
 

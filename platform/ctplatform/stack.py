@@ -154,7 +154,8 @@ def read_pixels(grid: Stack) -> np.ndarray:
                 link = Path(folder) / f"{k:05d}.dcm"
                 link.symlink_to(header.file.absolute())
                 files.append(str(link))
-            part_ZYX = _decode(files, slices).reshape(-1, *shape[1:])
+            decoded, _owner = _decode(files, slices)
+            part_ZYX = decoded.reshape(-1, *shape[1:])
             if part_ZYX.dtype.kind == "f":
                 hu_ZYX = hu_ZYX.astype(np.float32, copy=False)
             elif hu_ZYX.dtype == np.int16 and (part_ZYX.min() < -32768 or part_ZYX.max() > 32767):
@@ -163,14 +164,16 @@ def read_pixels(grid: Stack) -> np.ndarray:
     return hu_ZYX
 
 
-def _decode(files: Sequence[str], slices: Sequence[Slice]) -> np.ndarray:
+def _decode(files: Sequence[str], slices: Sequence[Slice]) -> tuple[np.ndarray, sitk.Image | None]:
+    """Pixels in HU; a view of the image beside, where there is one, which keeps them alive."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     reader.SetNumberOfWorkUnits(1)  # a scan is one task, on one core
     if not all(s.whole_hu for s in slices):  # else the type of the first slice cuts the others' fractions off
         reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
-        return sitk.GetArrayFromImage(reader.Execute())
+        image = reader.Execute()
+        return sitk.GetArrayViewFromImage(image), image
     except RuntimeError:
         pass
     arrays = []
@@ -182,7 +185,7 @@ def _decode(files: Sequence[str], slices: Sequence[Slice]) -> np.ndarray:
                 arrays.append((data.pixel_array * slope + intercept).astype(np.float32))
         except Exception:  # pydicom and its decoders raise many kinds
             raise _undecodable(header) from None
-    return np.stack(arrays)
+    return np.stack(arrays), None
 
 
 def _undecodable(header: Slice) -> ScanError:

@@ -12,7 +12,7 @@ import torch
 
 from ctplatform import shards
 from ctplatform.errors import StageError
-from ctplatform.feed import Feed, ScanEntry
+from ctplatform.feed import Buffers, Feed, ScanEntry
 from ctplatform.workspace import Workspace
 
 SCANS = 6
@@ -156,6 +156,31 @@ def test_random_voxels_come_through_the_feed_unchanged(small_atlas, tmp_path):
         assert torch.equal(batch.anchors_GSDHW, picked)
         near = truth[batch.scans_S][:, batch.neighbour_locations_GK].permute(1, 2, 0, 3, 4, 5)
         assert torch.equal(batch.neighbours_GKSDHW, near)
+
+
+def test_a_batch_that_is_kept_is_never_overwritten(cohort, small_atlas):
+    """Memory is used again only when nobody holds it: not by the batch, and not by a view of its tensors."""
+    fresh = [
+        (b.anchors_GSDHW.clone(), b.neighbours_GKSDHW.clone()) for b in feed(cohort, small_atlas).epoch(4)
+    ]
+    loader = feed(cohort, small_atlas)
+    views = [(b.anchors_GSDHW[1:, :, 0], b.neighbours_GKSDHW.flatten(0, 1)) for b in loader.epoch(4)]
+    for (anchors, near), (anchor_view, near_view) in zip(fresh, views, strict=True):
+        assert torch.equal(anchors[1:, :, 0], anchor_view)
+        assert torch.equal(near.flatten(0, 1), near_view)
+
+
+def test_memory_of_dropped_batches_is_used_again():
+    buffers = Buffers()
+    first = torch.from_numpy(buffers.take((4, 5)))
+    address = first.data_ptr()
+    second = torch.from_numpy(buffers.take((4, 5)))
+    assert second.data_ptr() != address
+    view = first[1:]
+    del first
+    assert torch.from_numpy(buffers.take((4, 5))).data_ptr() != address
+    del view
+    assert torch.from_numpy(buffers.take((2, 10))).data_ptr() == address
 
 
 def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas):
