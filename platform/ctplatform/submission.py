@@ -142,12 +142,20 @@ def connect(address: str) -> Any:
     """
     # Ray reads this when it is imported: clusters that ask for a token get it, others ignore it.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     for name in ("ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
+    except RayError as error:
+        raise StageError(
+            f"there is no token for the cluster: {str(error).partition('.')[0]}",
+            "Put it into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH; a cluster that asks for none is reached "
+            "with RAY_AUTH_MODE=disabled",
+            code="token",
+        ) from None
     except (ConnectionError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         if "auth" in problem.lower() or "401" in problem or "token" in problem.lower():

@@ -169,3 +169,43 @@ def test_submitting_from_elsewhere_is_said(tmp_path):
 
     with pytest.raises(StageError, match="holds no"):
         submit_here([], address="http://127.0.0.1:1", root=tmp_path)
+
+
+def test_without_a_token_it_says_where_to_put_one(tmp_path):
+    bare = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
+    command = [
+        sys.executable,
+        str(ROOT / "jobs" / "submit.py"),
+        "--address",
+        f"http://127.0.0.1:{free_port()}",
+    ]
+    done = subprocess.run([*command, "--", "x"], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "RAY_AUTH_TOKEN_PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_pins_are_the_tested_versions():
+    from ctplatform.submission import pins
+
+    found = pins(ROOT)
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
+    assert len(found) >= 15
+    assert not any(pin.startswith("ray") for pin in found)
+    for pin in found:
+        name, _, version = pin.partition("==")
+        assert f"{name.partition('[')[0].lower()}=={version}" in lines
+
+
+def test_an_upload_is_small():
+    """What Ray would send: the tree without the excludes, far below the 100 MiB that a head takes."""
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes  # Ray's own rules
+
+    from ctplatform.submission import EXCLUDES
+
+    sent: list = []
+    _dir_travel(ROOT, [_get_excludes(ROOT, EXCLUDES)], sent.append, include_gitignore=True)
+    names = {path.relative_to(ROOT).parts[0] for path in sent if path.is_file()}
+    assert {"jobs", "platform", "drasclr"} <= names
+    assert not names & {".git", ".venv", "docs", "tests"}
+    assert sum(path.stat().st_size for path in sent if path.is_file()) < 3_000_000
