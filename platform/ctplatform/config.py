@@ -37,7 +37,7 @@ class LungsConfig(Section):
 class RegistrationConfig(Section):
     """Affine registration of the scan's lung mask to the atlas."""
 
-    spacing_mm: float = Field(default=3.0, gt=0, description="grid of the signed distance maps, mm")
+    spacing_mm: float = Field(default=4.0, gt=0, description="grid of the signed distance maps, mm")
     points: int = Field(default=10_000, gt=100, description="atlas points that the fit uses")
     iterations: int = Field(default=25, gt=0)
 

@@ -24,6 +24,8 @@ STARTS = 4
 STRETCH = (0.4, 2.2)
 """No affine that scales any direction by less or more is tried."""
 
+LEAST_GAIN = 1e-4
+
 SCALE_MM = 100.0
 """Makes the linear part of a step comparable with its translation."""
 
@@ -90,8 +92,9 @@ class Fit:
         gradient_N3C = np.einsum("ij,njc->nic", self.to_mm_33, gradient_N3C * live_NC[:, None, :])
         return residual_NC, gradient_N3C, float((residual_NC**2).sum() / inside_N.sum())
 
-    def run(self, start_44: Array, *, iterations: int) -> Fitted:
-        """Levenberg-Marquardt from one start."""
+    def run(self, start_44: Array, *, iterations: int, tolerance: float = 0.01) -> Fitted:
+        """Levenberg-Marquardt from one start, until a step moves nothing by more than `tolerance` mm, about, or gains
+        less than a ten-thousandth of the cost."""
         affine_44, damping, count = np.array(start_44, np.float64), 1e-3, 0
         residual_NC, gradient_N3C, cost = self.residuals(affine_44)
         while count < iterations:
@@ -107,8 +110,9 @@ class Fit:
                 damping *= 8
             else:
                 break
+            gain = cost - trial_cost
             affine_44, cost, damping = trial_44, trial_cost, max(damping / 4, 1e-6)
-            if np.abs(step_34).max() < 0.01:
+            if np.abs(step_34).max() < tolerance or gain < LEAST_GAIN * cost:
                 break
         return Fitted(affine_44, cost, count)
 
