@@ -30,8 +30,12 @@ class Section(BaseModel):
 class LungsConfig(Section):
     """Lung mask."""
 
-    segmenter: Literal["classical"] = "classical"
+    segmenter: Literal["classical", "lungmask"] = Field(
+        default="classical",
+        description="lungmask: the U-Net of that package, pip install 'drasclr[lungmask]'",
+    )
     spacing_mm: float = Field(default=3.0, gt=0, description="working grid of the mask, mm")
+    weights: str | None = Field(default=None, description="lungmask's weights, if it shall not download them")
 
 
 class RegistrationConfig(Section):
@@ -65,6 +69,10 @@ class QualityConfig(Section):
     flag_determinant: float = 0.35
     flag_cut_cm2: float = 20.0
     reject_cut_cm2: float = 150.0
+    reject_air_hu: tuple[float, float] = (-1080.0, -900.0)
+    flag_air_hu: tuple[float, float] = (-1060.0, -930.0)
+    flag_mirrored: float = Field(default=0.75, description="probability that left and right are swapped")
+    reject_mirrored: float = 0.95
     flag_inside: float = 0.9
     reject_inside: float = 0.5
     use_flagged: bool = Field(

@@ -6,11 +6,14 @@ neither outside air nor airway nor bowel gas. What told these apart on real scan
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,7 +23,7 @@ from ctplatform import airway
 from ctplatform.coarse import PADDING_HU, Grid, Mask, bounding_box, shrink
 from ctplatform.config import LungsConfig
 from ctplatform.distance import LEFT, RIGHT
-from ctplatform.errors import ScanError
+from ctplatform.errors import ScanError, StageError
 from ctplatform.sides import split_sides
 
 logger = logging.getLogger(__name__)
@@ -66,8 +69,12 @@ class LungSegmenter(Protocol):
 
 
 def make_segmenter(config: LungsConfig) -> LungSegmenter:
-    """The segmenter that a recipe names."""
-    return ClassicalSegmenter(spacing_mm=config.spacing_mm)
+    """The segmenter that a recipe names.
+
+    Raises:
+        StageError: its package is not installed.
+    """
+    return SEGMENTERS[config.segmenter](config)
 
 
 @dataclass(frozen=True)
@@ -103,28 +110,80 @@ class ClassicalSegmenter:
         labels_ZYX = close(scan, labels_ZYX, outside | tree.mask_ZYX)
         labels = sitk.GetImageFromArray(labels_ZYX)
         labels.CopyInformation(coarse)
-        measures = self._measures(scan, labels_ZYX, outside)
+        measures = mask_measures(scan, labels_ZYX)
         measures["airway_ml"] = float(tree.mask_ZYX.sum() * scan.voxel_ml)
         return LungMask(labels, measures, tuple(notes))
 
-    @staticmethod
-    def _measures(scan: Grid, labels_ZYX: NDArray[np.uint8], outside: Mask) -> dict[str, float]:
-        lung = labels_ZYX > 0
-        x_mm, y_mm, z_mm = scan.spacing
-        right, left = (float((labels_ZYX == label).sum() * scan.voxel_ml / 1000) for label in (RIGHT, LEFT))
-        rim = sum(int(face.sum()) for face in (lung[:, :, 0], lung[:, :, -1])) * y_mm * z_mm
-        rim += sum(int(face.sum()) for face in (lung[:, 0], lung[:, -1])) * x_mm * z_mm
-        air = scan.hu_ZYX[outside]
-        return {
-            "volume_l": right + left,
-            "right_l": right,
-            "left_l": left,
-            "side_ratio": right / left if left else math.inf,
-            "cut_top_cm2": float(lung[-1].sum() * x_mm * y_mm / 100),
-            "cut_bottom_cm2": float(lung[0].sum() * x_mm * y_mm / 100),
-            "cut_side_cm2": rim / 100,
-            "air_hu": float(np.median(air)) if air.size else math.nan,
-        }
+
+def mask_measures(scan: Grid, labels_ZYX: NDArray[np.uint8]) -> dict[str, float]:
+    """Volumes, and how much of the lungs lies on the scan's faces."""
+    lung = labels_ZYX > 0
+    x_mm, y_mm, z_mm = scan.spacing
+    right, left = (float((labels_ZYX == label).sum() * scan.voxel_ml / 1000) for label in (RIGHT, LEFT))
+    rim = sum(int(face.sum()) for face in (lung[:, :, 0], lung[:, :, -1])) * y_mm * z_mm
+    rim += sum(int(face.sum()) for face in (lung[:, 0], lung[:, -1])) * x_mm * z_mm
+    return {
+        "volume_l": right + left,
+        "right_l": right,
+        "left_l": left,
+        "side_ratio": right / left if left else math.inf,
+        "cut_top_cm2": float(lung[-1].sum() * x_mm * y_mm / 100),
+        "cut_bottom_cm2": float(lung[0].sum() * x_mm * y_mm / 100),
+        "cut_side_cm2": rim / 100,
+    }
+
+
+@dataclass(frozen=True)
+class LungmaskSegmenter:
+    """The U-Net R231 of the package `lungmask`, which includes consolidation and effusion; on a CPU it takes minutes.
+
+    Source: Hofmanninger et al., European Radiology Experimental 2020, doi:10.1186/s41747-020-00173-2.
+    """
+
+    spacing_mm: float = 3.0
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("lungmask") is None:
+            raise StageError(
+                "prepare.lungs.segmenter is lungmask, and the package lungmask is not installed",
+                "Run: pip install 'drasclr[lungmask]', on every machine; or set prepare.lungs.segmenter=classical",
+                code="not-installed",
+            )
+
+    def __call__(self, image: sitk.Image) -> LungMask:
+        """Segment one scan."""
+        native_ZYX = _lungmask_model(self.weights).apply(image)
+        native = sitk.GetImageFromArray(np.array([0, RIGHT, LEFT], np.uint8)[native_ZYX])
+        native.CopyInformation(image)
+        coarse = shrink(image, self.spacing_mm)
+        labels = sitk.Resample(
+            native, coarse, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8
+        )
+        labels_ZYX = sitk.GetArrayViewFromImage(labels)
+        if not labels_ZYX.any():
+            raise ScanError(
+                "no lung was found in the scan",
+                "Check that it is a CT of the chest in Hounsfield units; else exclude it",
+                code="no-lung",
+            )
+        scan = Grid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
+        return LungMask(labels, mask_measures(scan, labels_ZYX))
+
+
+@lru_cache(maxsize=1)
+def _lungmask_model(weights: str | None) -> Any:
+    """Once a worker process; without a file of weights the package downloads its own."""
+    from lungmask import LMInferer
+
+    return LMInferer(modelname="R231", modelpath=weights, tqdm_disable=True)
+
+
+SEGMENTERS: dict[str, Callable[[LungsConfig], LungSegmenter]] = {
+    "classical": lambda config: ClassicalSegmenter(spacing_mm=config.spacing_mm),
+    "lungmask": lambda config: LungmaskSegmenter(spacing_mm=config.spacing_mm, weights=config.weights),
+}
+"""By the name that a recipe gives; one more is one more entry."""
 
 
 def outside_air(scan: Grid) -> Mask:

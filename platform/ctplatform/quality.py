@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import SimpleITK as sitk
 
+from ctplatform.coarse import PADDING_HU
 from ctplatform.config import QualityConfig
+from ctplatform.laterality import sides
 from ctplatform.lungs import LungMask, density
 from ctplatform.registration import Registration
 from ctplatform.sampling import Patches
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
     from ctplatform.volume import Volume
 
 State = Literal["accepted", "flagged", "rejected"]
+
+DARK_HU = -700
+"""Darker than this and no lung: room air, and some airway and bowel gas."""
+
+MIN_AIR = 0.005
+"""Of the voxels; in a field of view filled by the patient there is too little air to judge."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,15 @@ def measure(
 ) -> dict[str, float]:
     """All quality measures of a scan; those of stages that did not run are missing."""
     measures = {**mask.measures, **density(volume.image, mask.labels)}
+    # Linear interpolation of single voxels would leave the noise in; medians and shares do not mind.
+    hu = sitk.Resample(
+        volume.image, mask.labels, sitk.Transform(), sitk.sitkLinear, float(PADDING_HU), sitk.sitkInt16
+    )
+    hu_ZYX = sitk.GetArrayViewFromImage(hu)
+    found = sides(hu_ZYX, mask.labels)
+    measures |= {"heart_left_mm": found.heart_mm, "liver_right": found.soft, "mirrored": found.mirrored}
+    air = hu_ZYX[(sitk.GetArrayViewFromImage(mask.labels) == 0) & (hu_ZYX < DARK_HU) & (hu_ZYX > PADDING_HU)]
+    measures["air_hu"] = float(np.median(air)) if air.size > MIN_AIR * hu_ZYX.size else math.nan
     if registration is not None:
         linear_33 = registration.affine_44[:3, :3]
         stretch = np.linalg.svd(linear_33, compute_uv=False)
@@ -74,6 +92,19 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         elif value > flag:
             flagged.append(text.format(value))
 
+    reject_air, flag_air = config.reject_air_hu, config.flag_air_hu
+    not_hu = "the values are not HU: air outside the lungs lies at {:.0f}, not near -1000"
+    below("air_hu", reject_air[0], flag_air[0], not_hu)
+    above("air_hu", reject_air[1], flag_air[1], not_hu)
+    heart, liver = measures.get("heart_left_mm", math.nan), measures.get("liver_right", math.nan)
+    above(
+        "mirrored",
+        config.reject_mirrored,
+        config.flag_mirrored,
+        "the scan seems to be mirrored left-right (probability {:.0%}): the tissue between the lungs lies "
+        f"{abs(heart):.0f} mm to the {'left' if heart > 0 else 'right'} of the middle, and under the right dome "
+        f"there is {abs(liver):.0%} {'more' if liver > 0 else 'less'} soft tissue than under the left one",
+    )
     cut = (config.reject_cut_cm2, config.flag_cut_cm2)
     above(
         "cut_top_cm2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.config import LungsConfig, PhantomConfig
-from ctplatform.errors import ScanError
-from ctplatform.lungs import LEFT, RIGHT, LungMask, density, make_segmenter
+from ctplatform.errors import ScanError, StageError
+from ctplatform.lungs import LEFT, RIGHT, SEGMENTERS, LungMask, density, make_segmenter
 from ctplatform.phantom import make_subject
 
 SEGMENT = make_segmenter(LungsConfig.model_validate({}))
@@ -155,6 +156,30 @@ def test_density_against_numpy(subject):
     assert measured["perc15"] == pytest.approx(np.percentile(hu, 15), abs=1)
     assert measured["mean_hu"] == pytest.approx(np.maximum(hu, -1024).mean())
     assert measured["volume_l"] == pytest.approx(hu.size * np.prod(image.GetSpacing()) / 1e6)
+
+
+def test_lungmask_says_how_to_install_it():
+    if importlib.util.find_spec("lungmask"):
+        pytest.skip("lungmask is installed")
+    with pytest.raises(StageError, match="lungmask is not installed") as caught:
+        make_segmenter(LungsConfig.model_validate({"segmenter": "lungmask"}))
+    assert "pip install 'drasclr[lungmask]'" in caught.value.remedy
+
+
+def test_the_recipe_chooses_the_segmenter(monkeypatch, subject):
+    """Whatever stands in the registry under the recipe's name is what masks the scan."""
+    image, truth = subject
+
+    class Known:
+        def __init__(self, config: LungsConfig) -> None:
+            self.config = config
+
+        def __call__(self, image: sitk.Image) -> LungMask:
+            return LungMask(truth, {"volume_l": self.config.spacing_mm}, ("as given",))
+
+    monkeypatch.setitem(SEGMENTERS, "lungmask", Known)
+    mask = make_segmenter(LungsConfig.model_validate({"segmenter": "lungmask", "spacing_mm": 4.5}))(image)
+    assert (mask.labels, mask.measures, mask.notes) == (truth, {"volume_l": 4.5}, ("as given",))
 
 
 @pytest.mark.real_ct

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ctplatform.config import LungsConfig, QualityConfig, RegistrationConfig
+from ctplatform.config import LungsConfig, PhantomConfig, QualityConfig, RegistrationConfig
 from ctplatform.lungs import LungMask, make_segmenter
+from ctplatform.phantom import make_subject
 from ctplatform.quality import assess, measure
 from ctplatform.registration import Registration, Template, register
 from ctplatform.volume import Volume, read_volume
@@ -31,6 +32,10 @@ GOOD = {
     "sv_min": 0.9,
     "sv_max": 1.1,
     "inside": 0.99,
+    "air_hu": -995.0,
+    "mirrored": 0.02,
+    "heart_left_mm": 10.0,
+    "liver_right": 0.2,
 }
 
 
@@ -61,6 +66,10 @@ def test_a_good_scan_has_no_reasons():
         ("sv_max", 1.9, "flagged", "stretches"),
         ("inside", 0.3, "rejected", "30%"),
         ("inside", 0.8, "flagged", "80%"),
+        ("air_hu", -870.0, "rejected", "air outside the lungs lies at -870"),
+        ("air_hu", -920.0, "flagged", "air outside the lungs lies at -920"),
+        ("mirrored", 0.8, "flagged", "mirrored left-right (probability 80%)"),
+        ("mirrored", 0.99, "rejected", "mirrored left-right (probability 99%)"),
     ],
 )
 def test_each_measure_has_its_words(name, value, state, words):
@@ -108,6 +117,47 @@ def test_measure_of_a_known_affine():
     assert measures["cut_top_cm2"] == 3.0
     assert "inside" not in measures
     assert all(isinstance(value, float) for value in measures.values())
+
+
+def mirrored(image: sitk.Image) -> sitk.Image:
+    """The voxels with left and right swapped under the same header."""
+    swapped = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image)[:, :, ::-1])
+    swapped.CopyInformation(image)
+    return swapped
+
+
+def shifted(image: sitk.Image, hu: int) -> sitk.Image:
+    """A wrong rescale intercept."""
+    return sitk.Clamp(image + hu, sitk.sitkInt16, -1024, 3071)
+
+
+@pytest.fixture(scope="module", params=[0, 2])
+def phantom(request) -> sitk.Image:
+    config = PhantomConfig.model_validate({"spacing_mm": 3.0})
+    return sitk.DICOMOrient(make_subject(request.param, config=config).image, "LPS")
+
+
+def unregistered(image: sitk.Image) -> dict[str, float]:
+    mask = make_segmenter(LungsConfig.model_validate({}))(image)
+    return measure(Volume(image, (), {}), mask, None, None)
+
+
+def test_a_mirrored_phantom_is_told_from_the_same_one_as_it_is(phantom):
+    plain, swapped = unregistered(phantom), unregistered(mirrored(phantom))
+    assert assess(plain, CONFIG).reasons == ()
+    assert plain["mirrored"] == pytest.approx(1 - swapped["mirrored"], abs=0.05)
+    verdict = assess(swapped, CONFIG)
+    assert verdict.state in ("flagged", "rejected")
+    assert "mirrored left-right" in verdict.reasons[0]
+    assert "to the right of the middle" in verdict.reasons[0]
+
+
+def test_air_is_measured_where_it_is(phantom):
+    assert unregistered(phantom)["air_hu"] == pytest.approx(-1000, abs=25)
+    for wrong, states in ((110, ("flagged", "rejected")), (150, ("rejected",))):
+        verdict = assess(unregistered(shifted(phantom, wrong)), CONFIG)
+        assert verdict.state in states
+        assert any("not HU: air outside the lungs lies at" in reason for reason in verdict.reasons)
 
 
 REAL = Path(os.environ.get("DRASCLR_REAL_CT", Path(__file__).parents[3] / "shared/ct"))
@@ -158,3 +208,12 @@ class TestRealScans:
         verdict = self.verdict(path, template)
         assert verdict.state == state
         assert f"cut off at the {end} of the scan" in verdict.reasons[0]
+
+    @pytest.mark.parametrize("name", [*WHOLE, "lung1"])
+    def test_mirrored_scans_are_recognised(self, name):
+        if not REAL.is_dir():
+            pytest.skip(f"no real CTs in {REAL}; set DRASCLR_REAL_CT")
+        path = WHOLE.get(name) or PARTIAL[name][0]
+        verdict = assess(unregistered(mirrored(read_volume(str(REAL / path)).image)), CONFIG)
+        assert verdict.state in ("flagged", "rejected")
+        assert any("mirrored left-right" in reason for reason in verdict.reasons)
