@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ctplatform.ablations import ablated
 from ctplatform.config import Recipe, config_hash, load_recipe, recipe_names
 from ctplatform.errors import ConfigError
 
@@ -68,3 +69,24 @@ def test_a_circle_of_recipes_is_found(tmp_path):
 def test_hashes_name_values_not_objects():
     one, same, other = load_recipe("fast"), load_recipe("fast"), load_recipe("fast", ["pretrain.lr=0.2"])
     assert config_hash(one) == config_hash(same) != config_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ablation"),
+    [("local-only", "local"), ("global-only", "global"), ("unconditioned", "none"), ("moco", "moco")],
+)
+def test_ablation_recipes_are_the_ablations_of_the_sweep(recipe, ablation):
+    assert load_recipe(f"ablation-{recipe}").pretrain == ablated(load_recipe("fast"), ablation).pretrain
+
+
+def test_ablations_change_what_they_name():
+    fast = load_recipe("fast")
+    assert load_recipe("ablation-concat").pretrain.encoder.conditioning == "concat"
+    none = load_recipe("ablation-no-neighbours")
+    assert (none.atlas.neighbours, none.pretrain.beta) == (0, 0.0)
+    assert none.pretrain == load_recipe("ablation-local-only").pretrain
+    for name in recipe_names():
+        if name.startswith("ablation-"):
+            changed = load_recipe(name)
+            assert changed.pretrain.model_dump() != fast.pretrain.model_dump()
+            assert (changed.prepare, changed.split, changed.sweep) == (fast.prepare, fast.split, fast.sweep)
