@@ -3,8 +3,8 @@
     python -m tests.benchmarks.scale --atlas FOLDER --ct SCAN --scans 4000 --write
 
 The scans are made up and their patches small; plan, Ray Data execution, shards, ledger rows, compaction and the
-second run are those of `drasclr prepare`. Bytes of patches and overlay of a true scan come from preparing `--ct` for
-real, and all is extrapolated to 10,000 scans in proportion. `--write` puts it into docs/benchmarks.md.
+second run are those of `drasclr prepare`. What a true scan takes comes from preparing `--ct` for real. `--scans 0`
+measures that alone, without Ray; `--write` puts it all into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 import psutil
 
 from ctplatform import compaction, ledger, shards
-from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes, locate
+from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes, locate, read_atlas
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.config import AtlasConfig, RayConfig, load_recipe
 from ctplatform.plan import fingerprint, settings_hash
@@ -111,8 +111,8 @@ def real_scan(workspace: Workspace, path: str, recipe: Any) -> dict[str, int]:
         "series_uid": "",
     }
     item |= {"fingerprint": fingerprint(item["path"]), "version": 1, "cause": "new", "old": ""}
-    atlas_hash = workspace.read_json(ATLAS_FOLDER, ATLAS_FILE)["hash"]
-    row = prepare_scan(workspace, item, recipe.prepare, config_hash=settings_hash(recipe, atlas_hash))
+    settings = settings_hash(recipe, read_atlas(workspace).hash)
+    row = prepare_scan(workspace, item, recipe.prepare, config_hash=settings)
     assert row["state"] in ("accepted", "flagged"), row["reason"]
     return {
         "shard": row["shard_bytes"],
@@ -146,11 +146,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         real_workspace = atlas_at(f"{folder}/real", args.atlas, 32)
         real = real_scan(real_workspace, args.ct, recipe)
-        workspace = atlas_at(f"{folder}/ws", args.atlas, SIDE)
-        cohort = made_up(Path(folder) / "in", args.scans)
-        with ray_session(RayConfig(num_cpus=2)):
-            found = simulate(workspace, cohort, recipe)
-        text = section(args.scans, found, real, shards_atlas(workspace))
+        text = storage(real, read_atlas(real_workspace))
+        if args.scans:
+            workspace = atlas_at(f"{folder}/ws", args.atlas, SIDE)
+            cohort = made_up(Path(folder) / "in", args.scans)
+            with ray_session(RayConfig(num_cpus=2)):
+                found = simulate(workspace, cohort, recipe)
+            text = section(args.scans, found, read_atlas(workspace)) + "\n\n" + text
     print(text)
     if args.write:
         replace(ROOT / "docs" / "benchmarks.md", "Scale", text)
@@ -168,23 +170,43 @@ def made_up(folder: Path, scans: int) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(series_uid="")
 
 
-def shards_atlas(workspace: Workspace) -> Any:
-    """The atlas of a workspace."""
-    from ctplatform.atlas import read_atlas
-
-    return read_atlas(workspace)
-
-
-def section(scans: int, found: dict[str, Any], real: dict[str, int], atlas: Any) -> str:
-    """Text and tables."""
+def storage(real: dict[str, int], atlas: Any) -> str:
+    """What a true scan takes, and what the halo adds."""
     n = atlas.num_locations
     rows = sum(len(atlas.members(b)) + len(atlas.halo(b)) for b in range(atlas.num_blocks))
+    raw = n * atlas.patch_size**3 * 2
+    lines = [
+        ["shard", f"{real['shard'] / 1e6:.1f} MB", f"{COHORT * real['shard'] / 1e9:,.0f} GB"],
+        ["its patches unpacked, each once", f"{raw / 1e6:.1f} MB", f"{COHORT * raw / 1e9:,.0f} GB"],
+        ["overlay", f"{real['overlay'] / 1e3:.0f} kB", f"{COHORT * real['overlay'] / 1e9:.1f} GB"],
+        [
+            "ledger row, in a file of its own",
+            f"{real['row'] / 1e3:.1f} kB",
+            f"{COHORT * real['row'] / 1e6:.0f} MB",
+        ],
+        [
+            "of which the shard's footer",
+            f"{real['footer'] / 1e3:.1f} kB",
+            f"{COHORT * real['footer'] / 1e6:.0f} MB",
+        ],
+    ]
+    return (
+        "`python -m tests.benchmarks.scale --atlas FOLDER --ct SCAN --scans 0`, one true scan:\n\n"
+        + table(["what", "one scan", f"{COHORT:,} scans, in proportion"], lines)
+        + f"\n\nThe halo: a shard stores {rows} patches in {atlas.num_blocks} row groups for {n} locations, "
+        f"{rows / n:.3f} times as many,\nso that an anchor's neighbours arrive with it.\n"
+    )
+
+
+def section(scans: int, found: dict[str, Any], atlas: Any) -> str:
+    """What the simulation came to."""
+    n = atlas.num_locations
     to = COHORT / scans
     memory = found["memory"]
     (first, low), (last, high) = memory[len(memory) // 4], memory[-1]
     slope = (high - low) / max(1, last - first)
     before, after = found["rows_before"], found["rows_after"]
-    mib, gib = 2**20, 2**30
+    mib = 2**20
 
     def line(name: str, here: str, there: str) -> list[str]:
         return [name, here, there]
@@ -193,8 +215,7 @@ def section(scans: int, found: dict[str, Any], real: dict[str, int], atlas: Any)
         line("tasks", f"{scans:,} + 1", f"{COHORT:,} + 1"),
         line("files of patches", f"{found['patches'][0]:,}", f"{COHORT:,}"),
         line("row groups", f"{scans * atlas.num_blocks:,}", f"{COHORT * atlas.num_blocks:,}"),
-        line("bytes of patches", "", f"{COHORT * real['shard'] / gib:,.0f} GiB ({real['shard'] / mib:.1f} MiB a scan)"),
-        line("overlays", f"{found['overlays'][0]:,}", f"{COHORT:,}, {COHORT * real['overlay'] / gib:.1f} GiB"),
+        line("overlays", f"{found['overlays'][0]:,}", f"{COHORT:,}"),
         line("ledger before compaction", f"{before[0]:,} files, {before[1] / mib:.1f} MiB",
              f"{before[0] * to:,.0f} files, {before[1] * to / mib:.0f} MiB"),
         line("ledger after compaction", f"{after[0]:,} files, {after[1] / mib:.1f} MiB",
@@ -214,12 +235,8 @@ def section(scans: int, found: dict[str, Any], real: dict[str, int], atlas: Any)
         f"through the true plan, Ray Data execution, shards, ledger and compaction, two workers on "
         f"{platform.machine()}, in {found['seconds']:.0f} s; "
         f"{n} locations in {atlas.num_blocks} blocks, patches of {SIDE}^3 so that the "
-        f"disk holds them. Bytes of patches and overlay are those of one true scan at 32^3. The right column is in "
-        "proportion, not measured.\n\n"
+        f"disk holds them. The right column is in proportion, not measured.\n\n"
         + table(["what", f"measured, {scans:,} scans", f"{COHORT:,} scans"], lines)
-        + f"\n\nThe halo: a shard stores {rows:,} patches for {n} locations, {rows / n:.2f} times as many, so that an "
-        f"anchor's neighbours arrive with it. Its footer, kept in the ledger too, has "
-        f"{real['footer'] / 1024:.1f} KiB.\n"
     )
 
 
