@@ -47,10 +47,13 @@ format: install
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
 
-## benchmarks-data  the training feed against others, as ratios in one run (needs DRASCLR_REAL_CT and DRASCLR_ATLAS)
+## benchmarks-data  the data plane: feed, preparing scans, Ray's overhead, memory (DRASCLR_REAL_CT, DRASCLR_ATLAS)
 benchmarks-data: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m tests.benchmarks.feed
+	$(BIN)/python -m tests.benchmarks.prepare_speed
+	$(BIN)/python -m tests.benchmarks.ray_overhead
+	$(BIN)/python -m tests.benchmarks.memory
 
 ## clean         remove .venv and caches
 clean:

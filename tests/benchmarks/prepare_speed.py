@@ -71,6 +71,7 @@ def main() -> None:
         workspace = Workspace(folder / "workspace")
         atlas(workspace, None, recipe)
         items = realscans.items(ct)
+        run(items[-1], workspace.uri, 1)  # imports libraries
         done = [run(item, workspace.uri, options.passes)[0] for item in items]
         big = bigscans.resliced(ct, 300)
         tall = []
