@@ -124,8 +124,18 @@ class Driver:
         tree = self.tree()
         self.process.kill()
         self.process.wait()
-        _, left = psutil.wait_procs(tree, timeout=60)
-        assert not left, "Ray's processes end with their driver"
+        end = time.monotonic() + 60
+        while any(map(alive, tree)):
+            assert time.monotonic() < end, "Ray's processes end with their driver"
+            time.sleep(0.1)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Not ended; one that nobody reaps has ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def rows_of(workspace: Workspace) -> pd.DataFrame:
