@@ -1,6 +1,6 @@
 """Peak memory of preparing a 512 x 512 x 700 scan, and what of a run passes through Ray's object store.
 
-`python -m tests.benchmarks.memory`. Peaks are those of fresh processes that prepare one scan (ru_maxrss), beside one
+`python -m tests.benchmarks.memory`. Peaks are those of fresh processes that prepare one scan (VmHWM), beside one
 that only imports what a worker imports. The object store's counters are read from the raylet after a real
 `prepare` of the real CTs. Prints Markdown; `--write` puts it into docs/benchmarks.md.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def idle() -> float:
     import ctplatform.shards
     import ctplatform.volume  # noqa: F401
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return realscans.peak_mib()
 
 
 def through_the_store(ct: Path, atlas_folder: Path, folder: Path) -> list[str]:

@@ -12,7 +12,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
 from pathlib import Path
@@ -35,7 +34,7 @@ def run(item: dict[str, str], workspace: str, passes: int) -> tuple[dict[str, An
         for _ in range(passes)
     ]
     best = min(rows, key=lambda row: row["cpu_seconds"])
-    return best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return best, realscans.peak_mib()
 
 
 def fresh(item: dict[str, str], workspace: str, passes: int) -> tuple[dict[str, Any], float]:
