@@ -137,6 +137,7 @@ class EndToEnd:
         self.objective = Objective(self.task, targets).to(pool.device)
         self.encoder.to(pool.device)
         self.head.to(pool.device)
+        nn.init.constant_(self.head.bias, self.objective.start)
         if self.pretrained:
             self._start_at_probe(pool, subjects, targets)
         parameters = [*self.encoder.parameters(), *self.head.parameters(), *self.objective.parameters()]

@@ -86,6 +86,7 @@ def build(
         path="",
         emphysema_extent=0.5 * severity[place],
         gold_stage=np.digitize(severity, [0.3, 0.5, 0.7, 0.85])[place],
+        exacerbations=np.floor(5 * severity)[place],
         survival_days=np.minimum(death, 1500)[place],
         death=(death <= 1500).astype(int)[place],
     )
