@@ -23,9 +23,10 @@ import pyarrow as pa
 from ctplatform import ledger
 from ctplatform.ablations import ablation_runs
 from ctplatform.config import Recipe, config_hash
+from ctplatform.duplicates import near_duplicates
 from ctplatform.errors import StageError
 from ctplatform.representations import Representation, read_representation
-from ctplatform.splits import Split, read_split
+from ctplatform.splits import Split, across, read_split
 from ctplatform.tasks import get_task
 from ctplatform.trial import END_TO_END, FINETUNE, FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
 from ctplatform.workspace import Workspace
@@ -136,7 +137,7 @@ def assemble(
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     split = read_split(workspace)
     split.check(scans)
-    messages: list[str] = []
+    messages = across(split, scans, near_duplicates(workspace, scans))
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
     for name in (name for name in config.initialisations if name not in END_TO_END):
