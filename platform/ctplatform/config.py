@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -126,10 +127,22 @@ class EncoderConfig(Section):
     norm: Literal["batch", "group"] = "batch"
 
 
+class ProbeConfig(Section):
+    """A task's head on the encoder as it is, cross-validated among training subjects; changes nothing of the run."""
+
+    every_epochs: int = Field(default=1, ge=0, description="how often; 0: never")
+    task: str | None = Field(
+        default=None, description="None: the first of sweep.tasks that the training subjects have labels for"
+    )
+    subjects: int = Field(default=48, ge=8, description="labelled training subjects, one scan each, at most")
+    locations: int = Field(default=12, gt=0, description="locations a scan, at most")
+
+
 class PretrainConfig(Section):
     """Ray Train."""
 
     encoder: EncoderConfig = EncoderConfig()
+    probe: ProbeConfig = ProbeConfig()
     epochs: int = Field(default=20, gt=0)
     max_steps: int | None = Field(
         default=None, gt=0, description="stop after so many steps, whatever the epoch"
@@ -317,6 +330,27 @@ class RayConfig(Section):
     include_dashboard: bool = False
 
 
+class WatchConfig(Section):
+    """Where training and sweep can be watched. Says where figures go, never what comes out."""
+
+    tensorboard: bool = Field(default=True, description="event files in the workspace, beside the metrics")
+    mlflow: str | None = Field(
+        default=None,
+        description="tracking URI, http://... or sqlite:///file; $VARIABLES of the environment are filled in; "
+        "needs pip install 'drasclr[mlflow]'",
+    )
+    experiment: str = Field(default="drasclr", min_length=1, description="name of MLflow's experiment")
+
+    @model_validator(mode="after")
+    def _no_password(self) -> WatchConfig:
+        if re.search(r"://[^/@]*:[^/@$]+@", self.mlflow or ""):
+            raise ValueError(
+                "watch.mlflow holds a password, and recipes are stored with their runs; write $NAME in its place "
+                "and set that variable"
+            )
+        return self
+
+
 class Recipe(Section):
     """Everything that a run depends on."""
 
@@ -332,6 +366,7 @@ class Recipe(Section):
     phantom: PhantomConfig | None = None
     placement: PlacementsConfig = PlacementsConfig()
     ray: RayConfig = RayConfig()
+    watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -38,6 +38,7 @@ HARDWARE = {
     "keep_checkpoints",
     "max_failures",
     "log_every",
+    "probe",
 }
 
 
