@@ -249,6 +249,38 @@ class FinetuneConfig(Section):
     weight_decay: float = Field(default=1e-4, ge=0)
 
 
+class SearchConfig(Section):
+    """Learning rate and weight decay of end-to-end trials, searched by ASHA in each cell, on validation subjects."""
+
+    configurations: int = Field(
+        default=0, ge=0, description="tried in each cell, the recipe's own first; 0: no search"
+    )
+    algorithm: Literal["random", "optuna"] = Field(
+        default="random", description="optuna: its TPE sampler, pip install 'drasclr[optuna]'"
+    )
+    validation_fraction: float = Field(default=0.25, gt=0, lt=1, description="of a cell's training subjects")
+    lr_factor: tuple[float, float] = Field(
+        default=(0.1, 10.0), description="range, as multiples of the recipe's learning rate"
+    )
+    weight_decay: tuple[float, float] = Field(default=(1e-6, 0.1), description="range")
+    grace: float = Field(
+        default=0.1, gt=0, le=1, description="share of the steps before a configuration may be stopped"
+    )
+    reduction: int = Field(default=3, ge=2, description="one in so many goes on at each rung")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> SearchConfig:
+        for name in ("lr_factor", "weight_decay"):
+            low, high = getattr(self, name)
+            if not 0 < low < high:
+                raise ValueError(
+                    f"{name}: a range from above 0 to a larger value is needed, got {low} to {high}"
+                )
+        if self.configurations == 1:
+            raise ValueError("configurations: 1 is the recipe's own values only; set 0, or 2 and more")
+        return self
+
+
 class SweepConfig(Section):
     """Ray Tune: task x initialisation x label fraction x seed."""
 
@@ -268,6 +300,7 @@ class SweepConfig(Section):
     seeds: int = Field(default=5, gt=0)
     scratch: ScratchConfig = ScratchConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    search: SearchConfig = SearchConfig()
     bootstrap: int = Field(default=2000, ge=100)
     max_concurrent: int = Field(default=2, gt=0)
     cpus_per_trial: float = Field(default=1.0, gt=0)
