@@ -34,6 +34,7 @@ HARDWARE = {
     "best_by",
     "max_failures",
     "log_every",
+    "probe",
 }
 
 
