@@ -147,3 +147,5 @@ def test_what_a_disk_did_not_keep_is_passed_over(tmp_path):
     assert store.newest().step == 1
     (tmp_path / "run" / FOLDER / folder_of(1) / MANIFEST).unlink()
     assert store.newest() is None
+    with pytest.raises(StageError, match=r"lost state\.pt"):
+        store.commit(Checkpoint(**{**vars(made(3)), "files": {"state.pt": 0}}))
