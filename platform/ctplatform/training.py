@@ -18,6 +18,7 @@ from ctplatform import __version__, ledger
 from ctplatform.atlas import read_atlas
 from ctplatform.config import PretrainConfig, Recipe
 from ctplatform.feed import Batch, Feed, ScanEntry
+from ctplatform.pace import Pace
 from ctplatform.pretrain import CARD_FILE, FOLDER, METRICS_FILE, PROGRESS_FILE
 from ctplatform.splits import read_split
 from ctplatform.workspace import Workspace
@@ -29,6 +30,8 @@ from drasclr.norm import recalibrate
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ctplatform.online_probe import OnlineProbe
+    from ctplatform.watch import Watch
     from drasclr.atlas import Atlas
     from drasclr.contrast import Contrast
 
@@ -48,6 +51,10 @@ class Loop:
         rank: this worker's place among `world`.
         world: number of workers; more than one needs an initialised process group.
         device: where the model lives.
+
+    Attributes:
+        watch: dashboards that get each logged line; rank 0 may have them.
+        probe: scores the encoder after epochs; rank 0 may have one.
     """
 
     def __init__(
@@ -82,6 +89,8 @@ class Loop:
             )
         self.optimizer = _optimizer(self.model, self.config)
         self.step = 0
+        self.watch: Watch | None = None
+        self.probe: OnlineProbe | None = None
         self.lines: list[dict[str, Any]] = []
         self._flushed = 0.0  # when the newest line was last shown
         if self.config.precision == "bf16" and device.type != "cuda" and rank == 0:
@@ -89,29 +98,36 @@ class Loop:
 
     def run(self, *, on_checkpoint: Callable[[Loop, dict[str, float]], None]) -> None:
         """Train to the end; `on_checkpoint` is called on every rank equally often, at the end too."""
-        started, first, patches = time.perf_counter(), self.step, 0
+        if self.probe and self.step == 0:
+            self.probe.begin(self.model.query)
+        first, pace = self.step, Pace()
         metrics: dict[str, float] = {}
         while self.step < self.total_steps:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             for batch in self.feed.epoch(epoch, start_step=done):
                 contrast = self.train_step(batch, epoch)
                 self.step += 1
-                patches += batch.anchors_GSDHW.shape[0] * batch.anchors_GSDHW.shape[1] * self.world
+                patches = batch.anchors_GSDHW.shape[0] * batch.anchors_GSDHW.shape[1] * self.world
+                pace.step(patches, waited_s=self.feed.waited_s)
                 last = self.step == self.total_steps
-                if self.step % self.config.log_every == 0 or last or self.step == first + 1:
-                    elapsed = time.perf_counter() - started
-                    metrics = self._metrics(
-                        contrast, epoch, patches / elapsed, self.feed.waited_s / elapsed, elapsed
-                    )
-                    self._log(metrics)
+                ended = self.step % self.steps_per_epoch == 0 or last
+                if self.step % self.config.log_every == 0 or ended or self.step == first + 1:
+                    metrics = self._metrics(contrast, epoch, *pace.lap(), pace.seconds)
+                    with pace.aside():
+                        if self.probe and ended and self.probe.due(self.step, self.steps_per_epoch):
+                            metrics["probe"] = self.probe.score(self.model.query)
+                        self._log(metrics)
                 if self.step % self.config.checkpoint_every == 0 or last:
-                    self._flush(force=True)
-                    on_checkpoint(self, metrics)
+                    with pace.aside():
+                        self._flush(force=True)
+                        on_checkpoint(self, metrics)
                 if last:
                     break
         if self.rank == 0:
             self._flush(force=True)
             self.publish()
+            if self.watch:
+                self.watch.close()
 
     def train_step(self, batch: Batch, epoch: int) -> Contrast:
         """One optimiser step on one batch (this rank's share)."""
@@ -193,6 +209,8 @@ class Loop:
     def _log(self, metrics: dict[str, float]) -> None:
         if self.rank == 0:
             self.lines.append(metrics)
+            if self.watch:
+                self.watch.log(metrics)
             self._flush()
 
     def _flush(self, *, force: bool = False) -> None:
@@ -206,6 +224,8 @@ class Loop:
         if force:
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
             self.workspace.write_bytes(text.encode(), FOLDER, self.run_, METRICS_FILE)
+            if self.watch:
+                self.watch.flush()
 
     def save(self, folder: Path) -> None:
         """Write all that a resumed run needs: model, momentum model, memory, optimiser, step and metrics."""
