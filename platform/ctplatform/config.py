@@ -76,6 +76,7 @@ class QualityConfig(Section):
     flag_opaque: float = Field(
         default=0.1, description="share of a lung's inside, as the atlas has it, that is as dense as tissue"
     )
+    flag_base_step_mm: float = Field(default=50.0, description="by which one lung ends higher than the other")
     flag_inside: float = 0.9
     reject_inside: float = 0.5
     use_flagged: bool = Field(

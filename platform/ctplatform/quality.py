@@ -187,13 +187,26 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         config.flag_inside,
         "only {:.0%} of the atlas patches lies inside the scan",
     )
+    step = measures.get("base_step_mm", math.nan)
+    above(
+        "base_step_mm",
+        math.inf,
+        config.flag_base_step_mm,
+        "the right lung ends {:.0f} mm higher than the left one (its base lacks air, perhaps, or the diaphragm is "
+        "high)",
+    )
+    if step < -config.flag_base_step_mm:
+        flagged.append(
+            f"the left lung ends {-step:.0f} mm higher than the right one (its base lacks air, perhaps, or the "
+            "diaphragm is high)"
+        )
     for side in ("right", "left"):
         above(
             f"opaque_{side}",
             math.inf,
             config.flag_opaque,
-            f"{{:.0%}} of where the {side} lung should be is as dense as tissue (consolidation, effusion, a tumour or a "
-            "large heart, perhaps) and is not in the lung mask",
+            f"{{:.0%}} of where the {side} lung should be is as dense as tissue (consolidation, effusion, a tumour or "
+            "a large heart, perhaps) and is not in the lung mask",
         )
     if not rejected and not flagged:
         return Verdict("accepted")

@@ -242,9 +242,10 @@ def document(pairs: list[tuple[Case, Row, Row]], mine: list[tuple[Case, Row]], s
         else "No result of ANTs was at hand in this run"
     )
     return f"""`python -m tests.benchmarks.registration`: lung mask to the published atlas, both sides from one mask
-file on the scan's own grid. Ours is the fastest of three in CPU time. {peer_text}; it takes minutes
-to half an hour a case, so its results are kept and only some cases have one. The ratio divides its CPU-seconds by
-those of ours just before and after it, on the machine as it then was. Dice on the atlas grid, 60 mm wider. Error: mean over the 581 location centres, where the truth is known.
+file on the scan's own grid. Ours is the fastest of three in CPU time. {peer_text}.
+It takes minutes to half an hour a case, so its results are kept and only some cases have one. The ratio divides its
+CPU-seconds by those of ours just before and after it, on the machine as it then was. Dice on the atlas grid, 60 mm
+wider. Error: mean over the 581 location centres, where the truth is known.
 
 {table(head, rows)}
 

@@ -148,7 +148,8 @@ def test_trachea_and_main_bronchi_are_no_lung(subject):
     components = sitk.GetArrayFromImage(
         sitk.ConnectedComponent(sitk.GetImageFromArray(((hu < -900) & (true == 0)).astype(np.uint8)))
     )
-    outside = np.unique(np.concatenate([components[:, :, [0, -1]].ravel(), components[:, [0, -1]].ravel()]))
+    faces = [components[:, :, [0, -1]].ravel(), components[:, [0, -1]].ravel(), [0]]
+    outside = np.unique(np.concatenate(faces))
     lung = np.flatnonzero((true > 0).any(axis=(1, 2)))
     upper = components[(lung[0] + lung[-1]) // 2 :]
     sizes = np.bincount(upper[~np.isin(upper, outside)])

@@ -66,6 +66,8 @@ def test_a_good_scan_has_no_reasons():
         ("sv_max", 1.9, "flagged", "stretches"),
         ("inside", 0.3, "rejected", "30%"),
         ("inside", 0.8, "flagged", "80%"),
+        ("base_step_mm", 70.0, "flagged", "the right lung ends 70 mm higher than the left one"),
+        ("base_step_mm", -60.0, "flagged", "the left lung ends 60 mm higher than the right one"),
         ("opaque_right", 0.3, "flagged", "30% of where the right lung should be is as dense as tissue"),
         ("opaque_left", 0.2, "flagged", "20% of where the left lung should be is as dense as tissue"),
         ("air_hu", -870.0, "rejected", "air outside the lungs lies at -870"),
