@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import median
 
 from ctplatform.config import Recipe
 from ctplatform.errors import StageError
@@ -122,7 +123,7 @@ def costs_of(workspace: Workspace, base: Costs | None = None) -> Costs:
         if not lines or not workspace.exists(FOLDER, run, CONFIG_FILE):
             continue
         config = workspace.read_json(FOLDER, run, CONFIG_FILE)["pretrain"]
-        workers, rate = max(1, config["num_workers"]), float(lines[-1]["patches_per_s"])
+        workers, rate = max(1, config["num_workers"]), median(float(line["patches_per_s"]) for line in lines)
         if rate <= 0:
             continue
         if config["use_gpu"]:

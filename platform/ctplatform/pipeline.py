@@ -249,20 +249,19 @@ def _split(ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, _: _Keeper, __: 
 
 
 def _pretrain(
-    ws: Workspace, _: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
+    ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
     from ctplatform.ablations import ablated
     from ctplatform.pretrain import pretrain
+    from ctplatform.watch import summarised
 
     def show(m: dict[str, Any]) -> None:
-        losses = f"loss {m['loss']:.2f} (local {m['local']:.2f}, global {m['global']:.2f})"
-        text = f"{losses}, {m['patches_per_s']:.0f} patches/s"
-        watcher.progress("pretrain", int(m["step"]), int(m["total_steps"]), text, **m)
+        watcher.progress("pretrain", int(m["step"]), int(m["total_steps"]), summarised(m), **m)
 
-    summary = pretrain(ws, recipe, on_progress=show)
+    summary = pretrain(ws, recipe, cohort=cohort, on_progress=show)
     outcome.run = summary.run
     for name in recipe.sweep.ablations:
-        pretrain(ws, ablated(recipe, name), on_progress=show)
+        pretrain(ws, ablated(recipe, name), cohort=cohort, on_progress=show)
     kept = "" if summary.trained else ", trained before"
     more = f"; ablations {', '.join(recipe.sweep.ablations)}" if recipe.sweep.ablations else ""
     return summary, f"{summary.steps} steps, loss {summary.metrics.get('loss', float('nan')):.2f}{kept}{more}"
