@@ -77,7 +77,8 @@ def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_hu: float) ->
                     np.sqrt(np.square(centred_SF[first] - centred_SF[second], dtype=np.float64).mean())
                 )
                 if hu < alike_hu:
-                    found.append(Pair(*sorted((names[first], names[second])), hu))
+                    a, b = sorted((names[first], names[second]))
+                    found.append(Pair(a, b, hu))
     return sorted(found, key=lambda pair: (pair.hu, pair.a, pair.b))
 
 

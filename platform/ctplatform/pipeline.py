@@ -287,13 +287,19 @@ def _embed(
 def _sweep(
     ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
+    from ctplatform.dashboards import places
+    from ctplatform.session import dashboard_address
     from ctplatform.sweep import sweep
+    from ctplatform.watch import tracking_uri
 
+    run = _run(ws, recipe, outcome)
+    mlflow = tracking_uri(recipe.watch)
+    watcher.told("sweep", places(ws, recipe, run, ray=dashboard_address(), mlflow=mlflow))
     summary = sweep(
         ws,
         cohort,
         recipe,
-        run=_run(ws, recipe, outcome),
+        run=run,
         on_progress=lambda done, total: watcher.progress("sweep", done, total),
     )
     return summary, str(summary)
