@@ -92,7 +92,7 @@ def add_twin(workspace: Workspace, cohort: pd.DataFrame, original: str, *, subje
     row = {"scan_id": "twin", "subject_id": subject, "state": "accepted", "content_hash": "other"}
     row |= {"atlas_hash": atlas.hash, "laa950": 0.1, "perc15": -920.0, "volume_l": 5.0}
     ledger.write_row(workspace, row)
-    return pd.concat([cohort, pd.DataFrame([{"scan_id": "twin", "subject_id": subject}])])
+    return pd.concat([cohort, pd.DataFrame([{"scan_id": "twin", "subject_id": subject}])], ignore_index=True)
 
 
 def test_a_noisy_twin_is_found_and_kept_on_the_side_of_its_original(world, caplog):

@@ -55,6 +55,7 @@ def compose(inputs: Inputs) -> Page:
     """The page of these inputs, section by section."""
     from ctplatform import __version__
     from ctplatform.report import (
+        calibration,
         cohort,
         comparisons,
         efficiency,
@@ -78,6 +79,7 @@ def compose(inputs: Inputs) -> Page:
         efficiency,
         comparisons,
         scatter,
+        calibration,
         survival,
         nearest,
         provenance,
