@@ -199,8 +199,7 @@ def _discard(world: World, stage: str) -> None:
 
         workspace.delete(FOLDER)
     elif stage == "pretrain" and run:
-        from ctplatform.pretrain import CARD_FILE, FOLDER
-        from ctplatform.training import WEIGHTS_FILE
+        from ctplatform.pretrain import CARD_FILE, FOLDER, WEIGHTS_FILE
 
         if workspace.exists(
             FOLDER, run, CARD_FILE
