@@ -34,21 +34,21 @@ recipe = validate({
     "pretrain": {"encoder": {"experts": 1}},
     "sweep": {
         "tasks": ["emphysema_extent", "survival"],
-        "initialisations": ["drasclr", "density", "random", "scratch"],
+        "initialisations": ["drasclr", "density", "scratch"],
         "fractions": [0.5, 1.0],
-        "seeds": 2,
+        "seeds": 1,
         "bootstrap": 200,
         "max_concurrent": 2,
         "scratch": {"max_steps": 4, "locations": 1, "pool": 1, "subjects_per_batch": 4},
         # Nothing is stopped early: what is chosen then does not depend on who was faster.
-        "search": {"configurations": 2, "grace": 1.0},
+        "search": {"configurations": 3, "grace": 1.0},
     },
 })
 workspace = Workspace(sys.argv[1])
 with ray_session(RayConfig(num_cpus=2)):
     print(sweep(workspace, pd.read_csv(sys.argv[2]), recipe, run="run"), flush=True)
 """
-TRIALS, SEARCHES = 32, 8
+TRIALS, SEARCHES = 12, 2  # half of the labels leave nobody to validate on
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ class Driver:
         while not condition():
             assert self.process.poll() is None, "it ended too early: " + self.log.read_text()[-2000:]
             assert time.monotonic() < end, "waited in vain: " + self.log.read_text()[-2000:]
-            time.sleep(0.005)
+            time.sleep(0.002)
         tree = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -123,14 +123,14 @@ def test_a_killed_sweep_goes_on_and_comes_out_the_same(env, tmp_path):
     assert f"{TRIALS} trials" in Driver(undisturbed, env).wait()
     workspace = Workspace(folder)
 
-    Driver(folder, env).kill_when(lambda: len(committed(workspace, "searches")) >= 2)
+    Driver(folder, env).kill_when(lambda: len(committed(workspace, "searches")) >= 1)
     searched = committed(workspace, "searches")
-    assert 2 <= len(searched) < SEARCHES, "in the middle of the search"
+    assert 1 <= len(searched) < SEARCHES, "in the middle of the search"
     assert not committed(workspace, "trials")
 
-    Driver(folder, env).kill_when(lambda: len(committed(workspace, "trials")) >= 5)
+    Driver(folder, env).kill_when(lambda: len(committed(workspace, "trials")) >= 3)
     tried = committed(workspace, "trials")
-    assert 5 <= len(tried) < TRIALS, "in the middle of the trials"
+    assert 3 <= len(tried) < TRIALS, "in the middle of the trials"
     searches = committed(workspace, "searches")
     assert len(searches) == SEARCHES
     assert {name: searches[name] for name in searched} == searched, "no search is done again"
