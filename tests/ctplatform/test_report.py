@@ -28,11 +28,14 @@ from ctplatform.report import (
     provenance,
     quality,
     savings,
+    style,
     summary,
     survival,
     words,
 )
+from ctplatform.report import page as signs
 from ctplatform.report.commands import command
+from ctplatform.report.document import Key
 from ctplatform.report.inputs import read_inputs
 from ctplatform.report.provenance import _elapsed
 from ctplatform.workspace import Workspace
@@ -578,6 +581,18 @@ def test_words_stand_out(html, scheme):
     assert _contrast(colours["ink"], colours["notice"]) >= 4.5
     for line in ("blue", "green", "vermilion", "grey"):  # the four initialisations: WCAG 1.4.11
         assert _contrast(colours[line], colours["card"]) >= 3.0, line
+
+
+def test_each_of_many_initialisations_has_its_own_sign():
+    """All that a sweep can compare, and more: colours and markers of the charts are those of the legend."""
+    names = [*words.INITIALISATIONS, "mine", "yours"]
+    looks = style.styles(names)
+    assert len({looks[name] for name in words.INITIALISATIONS}) == len(words.INITIALISATIONS)
+    for name in names:
+        colour, marker = looks[name]
+        sign = signs._key(Key(name, colour, marker))
+        assert signs._SHAPES[marker] in sign
+        assert signs.VARIABLES[colour] in sign
 
 
 # --- a real browser
