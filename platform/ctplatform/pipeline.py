@@ -333,7 +333,7 @@ def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> 
     previous = splits.read_split(workspace) if workspace.exists(splits.FILE) else None
     if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
         return previous
-    similar = near_duplicates(workspace, rows)
+    similar = near_duplicates(workspace, rows, alike_above=recipe.split.alike_above)
     split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
     splits.write_split(workspace, split)
     return split

@@ -141,7 +141,7 @@ def assemble(
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     split = read_split(workspace)
     split.check(scans)
-    messages = across(split, scans, near_duplicates(workspace, scans))
+    messages = across(split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above))
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
     for name in (name for name in config.initialisations if name not in END_TO_END):
