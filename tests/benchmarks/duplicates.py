@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from ctplatform.atlas import atlas, read_atlas
 from ctplatform.config import PhantomConfig, SplitConfig
-from ctplatform.duplicates import read_signature
+from ctplatform.duplicates import chosen_blocks, read_signature
 from ctplatform.phantom.subject import make_subject
 from ctplatform.prepare import prepare_scan
 from ctplatform.volume import read_volume
@@ -86,8 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "ws")
         atlas(workspace, None, recipe)
-        count = read_atlas(workspace).num_blocks
-        blocks = sorted({count // 4, (3 * count) // 4})
+        blocks = chosen_blocks(read_atlas(workspace).num_blocks)
         own: dict[str, dict[str, np.ndarray]] = {"real": {}, "phantom": {}}
         changed: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
 
@@ -138,9 +137,9 @@ def main() -> None:
     replace(
         ROOT / "docs" / "benchmarks.md",
         "Near-duplicates",
-        f"Correlation of two scans' signatures; above {SplitConfig().alike_above} (`split.alike_above`) they count as one "
-        f"acquisition. {len(own['real'])} real CTs and {len(own['phantom'])} phantoms, registered to the published atlas."
-        f"\n\n{text}\n\n`python -m tests.benchmarks.duplicates`, {machine()}. Correlations do not depend on the machine.",
+        f"Correlation of the signatures of two scans; above {SplitConfig().alike_above} (`split.alike_above`) they are one "
+        f"acquisition. {len(own['real'])} real CTs and {len(own['phantom'])} phantoms, on the published atlas."
+        f"\n\n{text}\n\n`python -m tests.benchmarks.duplicates`, {machine()}. No correlation depends on the machine.",
     )
     print(text)
 
