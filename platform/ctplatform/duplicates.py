@@ -134,7 +134,7 @@ def read_signature(workspace: Workspace, scan_id: str, blocks: Sequence[int]) ->
 
 
 def chosen_blocks(count: int) -> list[int]:
-    """Every fourth of the atlas's blocks: as good as all of them and a quarter of the reading; all, if there are few."""
+    """Every fourth of the atlas's blocks: as good as all, for a quarter of the reading; all, where they are few."""
     return list(range(1, count, 4)) if count >= 8 else list(range(count))
 
 

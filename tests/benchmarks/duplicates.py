@@ -137,8 +137,8 @@ def main() -> None:
     replace(
         ROOT / "docs" / "benchmarks.md",
         "Near-duplicates",
-        f"Correlation of the signatures of two scans; above {SplitConfig().alike_above} (`split.alike_above`) they are\n"
-        f"one acquisition. {len(own['real'])} real CTs and {len(own['phantom'])} phantoms, on the published atlas.\n\n"
+        f"Correlation of the signatures of two scans; above {SplitConfig().alike_above} (`split.alike_above`) they\n"
+        f"are one. {len(own['real'])} real CTs and {len(own['phantom'])} phantoms, on the published atlas.\n\n"
         f"{text}\n\n`python -m tests.benchmarks.duplicates`, {machine()}. No correlation depends on the machine.",
     )
     print(text)

@@ -20,6 +20,7 @@ from ctplatform.config import load_recipe
 from ctplatform.errors import StageError
 from ctplatform.report import (
     ReportPaths,
+    ablations,
     build_report,
     cohort,
     gallery,
@@ -44,7 +45,16 @@ from tests.ctplatform.report_workspace import write_workspace
 RUN = "demo-1a2b"
 SECTIONS = (
     *("summary", "cohort", "quality", "gallery", "pretraining"),
-    *("efficiency", "comparisons", "scatter", "calibration", "survival", "nearest", "provenance"),
+    *(
+        "efficiency",
+        "comparisons",
+        "ablations",
+        "scatter",
+        "calibration",
+        "survival",
+        "nearest",
+        "provenance",
+    ),
 )
 BROWSER_ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -520,6 +530,21 @@ def test_effects_that_change_with_time_are_recognised():
     assert first > 1 > -0.2 > last
     few = pd.DataFrame({"risk": risk[:20], "time": lasting[:20], "event": [True] * 5 + [False] * 15})
     assert hazards.hazard(few) is None
+
+
+def test_the_ablation_table_says_what_each_lacks_and_by_how_much(world, recipe):
+    inputs = read_inputs(world, recipe, run=RUN)
+    (table,) = ablations.section(inputs).figures[0].tables
+    rows = {cells[1]: cells for cells in table.rows if cells[0] == "Emphysema extent"}
+    assert list(rows) == ["DrasCLR", "Local loss only", "No conditioning", "Random encoder"]
+    assert rows["Local loss only"][2:6] == ("yes", "no", "yes", "yes")
+    assert rows["No conditioning"][2:6] == ("yes", "yes", "no", "yes")
+    expected = inputs.comparisons.query(
+        "task == 'emphysema_extent' and metric == 'r2' and fraction == 1.0 and b == 'local'"
+    )["difference"].item()
+    shown = float(rows["Local loss only"][8].split()[0].replace("\N{MINUS SIGN}", "-"))
+    assert shown == pytest.approx(expected, abs=0.006)
+    assert rows["DrasCLR"][8] == words.DASH
 
 
 def test_what_was_searched_is_counted(world, recipe):

@@ -55,6 +55,7 @@ def compose(inputs: Inputs) -> Page:
     """The page of these inputs, section by section."""
     from ctplatform import __version__
     from ctplatform.report import (
+        ablations,
         calibration,
         cohort,
         comparisons,
@@ -78,6 +79,7 @@ def compose(inputs: Inputs) -> Page:
         pretraining,
         efficiency,
         comparisons,
+        ablations,
         scatter,
         calibration,
         survival,
