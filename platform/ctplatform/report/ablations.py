@@ -37,18 +37,18 @@ def section(inputs: Inputs) -> Section | Omitted:
     found = [(task, _rows(inputs.summary, task, present)) for task in tasks(inputs)]
     found = [(task, rows) for task, rows in found if WHOLE in rows.index]
     looks = style.styles(present)
-    seeds = inputs.summary["n_seeds"].max() if "n_seeds" in inputs.summary else None
+    seeds = int(inputs.summary["n_seeds"].max()) if "n_seeds" in inputs.summary else 0
     width = style.panel_width(len(found))
     figure = Figure(
         name="ablations",
         title="What each part of the method is worth",
         caption=(
             "Frozen encoders that differ in one part only, pretrained alike, with the same linear head on the same "
-            f"labels: {words.percent(float(inputs.summary['fraction'].max()))} of them. The random encoder is the whole "
-            "architecture without pretraining."
+            f"labels: {words.percent(float(inputs.summary['fraction'].max()))} of them. The random encoder is "
+            "the whole architecture without pretraining."
         ),
         n=f"n = {int(inputs.summary['n_test'].max()):,} held-out subjects"
-        + (f"; {words.count(int(seeds), 'seed')} a point" if not words.missing(seeds) else ""),
+        + (f"; {words.count(seeds, 'seed')} a point" if seeds else ""),
         interval="95% bootstrap over held-out subjects; differences are paired",
         command=command("sweep", inputs.recipe),
         panels=[_panel(task, rows, looks, width) for task, rows in found],
@@ -89,10 +89,7 @@ def _panel(task: str, rows: pd.DataFrame, looks: dict[str, tuple[str, str]], wid
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("lower is better" if words.lower_is_better(metric) else "higher is better")
 
-    told = "; ".join(
-        f"{words.initialisation(str(name))} {words.estimate(float(row['value']), float(row['low']), float(row['high']))}"
-        for name, row in rows.iterrows()
-    )
+    told = "; ".join(f"{words.initialisation(str(name))} {_estimate(row)}" for name, row in rows.iterrows())
     return Panel(
         f"ablations-{slug(task)}",
         f"{words.sentence(words.task(task))}, {words.metric(metric)}",
@@ -102,7 +99,8 @@ def _panel(task: str, rows: pd.DataFrame, looks: dict[str, tuple[str, str]], wid
 
 
 def _table(inputs: Inputs, found: list[tuple[str, pd.DataFrame]]) -> Table:
-    cells, strong = [], []
+    cells: list[tuple[str, ...]] = []
+    strong: list[int] = []
     for task, rows in found:
         for name, row in rows.iterrows():
             if name == WHOLE:
@@ -113,7 +111,7 @@ def _table(inputs: Inputs, found: list[tuple[str, pd.DataFrame]]) -> Table:
                     words.initialisation(str(name)),
                     *PARTS[str(name)],
                     words.metric(str(row["metric"])),
-                    words.estimate(float(row["value"]), float(row["low"]), float(row["high"])),
+                    _estimate(row),
                     *_difference(inputs, task, str(name), str(row["metric"])),
                     f"{int(row['n_test']):,}",
                 )
@@ -129,6 +127,10 @@ def _table(inputs: Inputs, found: list[tuple[str, pd.DataFrame]]) -> Table:
         strong=frozenset(strong),
         note="Bold: the whole method. Differences are in the metric's own direction, with a 95% paired interval.",
     )
+
+
+def _estimate(row: pd.Series) -> str:
+    return words.estimate(float(row["value"]), float(row["low"]), float(row["high"]))
 
 
 def _difference(inputs: Inputs, task: str, name: str, metric: str) -> tuple[str, str]:
