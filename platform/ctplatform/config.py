@@ -119,6 +119,11 @@ class SplitConfig(Section):
     """Subject-level split, stratified; stored before pretraining, which never sees a test subject."""
 
     test_fraction: float = Field(default=0.35, gt=0, lt=1)
+    alike_above: float = Field(
+        default=0.7,
+        gt=0,
+        description="correlation of lung density above which scans of different subjects count as one; 1: none do",
+    )
     seed: int = 0
     stratify: str | None = Field(default=None, description="label column; None: by lung density (LAA-950)")
 

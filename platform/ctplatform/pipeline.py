@@ -285,13 +285,19 @@ def _embed(
 def _sweep(
     ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
+    from ctplatform.dashboards import places
+    from ctplatform.session import dashboard_address
     from ctplatform.sweep import sweep
+    from ctplatform.watch import tracking_uri
 
+    run = _run(ws, recipe, outcome)
+    mlflow = tracking_uri(recipe.watch)
+    watcher.told("sweep", places(ws, recipe, run, ray=dashboard_address(), mlflow=mlflow))
     summary = sweep(
         ws,
         cohort,
         recipe,
-        run=_run(ws, recipe, outcome),
+        run=run,
         on_progress=lambda done, total: watcher.progress("sweep", done, total),
     )
     return summary, str(summary)
@@ -326,7 +332,7 @@ def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> 
     previous = splits.read_split(workspace) if workspace.exists(splits.FILE) else None
     if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
         return previous
-    similar = near_duplicates(workspace, rows)
+    similar = near_duplicates(workspace, rows, alike_above=recipe.split.alike_above)
     split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
     splits.write_split(workspace, split)
     return split
