@@ -118,20 +118,14 @@ def score_tables(scores: Scores, fractions: tuple[float, ...]) -> str:
     for fraction in fractions:
         heads = [f"{task}, {scores.metric(task)}" for task in scores.tasks]
         rows = [
-            [
-                TITLES[name],
-                *(
-                    scores.text(task, name, fraction) if scores.has(task, name, fraction) else ""
-                    for task in scores.tasks
-                ),
-            ]
+            [TITLES[name], *(scores.text(task, name, fraction) for task in scores.tasks)]
             for name in TITLES
-            if any(scores.has(task, name, fraction) for task in scores.tasks)
+            if all(scores.has(task, name, fraction) for task in scores.tasks)
         ]
         count = scores.n_train(scores.tasks[0], fraction)
+        size = f"{count} subjects, {scores.seeds} subsets; {scores.n_test} test subjects"
         parts.append(
-            f"{fraction:.0%} of the labels ({count} subjects; {scores.seeds} subsets; {scores.n_test} test subjects):\n\n"
-            + document.table(["initialisation", *heads], rows)
+            f"{fraction:.0%} of the labels ({size}):\n\n" + document.table(["initialisation", *heads], rows)
         )
     return "\n\n".join(parts)
 
