@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ctplatform.ablations import ablated
 from ctplatform.config import Recipe, load_recipe
 from ctplatform.console import Console
 from ctplatform.demo import phantom_cohort
@@ -53,11 +54,33 @@ SUBSETS = 10  # of the labels, a fraction
 
 def run(workspace: Workspace, recipe: Recipe) -> tuple[pd.DataFrame, str, float, float]:
     """Everything that computes: (cohort, main run, wall seconds, CPU seconds) of this call."""
+    assert recipe.phantom is not None
     start = time.monotonic()
     with CpuTime() as cpu, ray_session(recipe.ray):
-        cohort = phantom_cohort(workspace, recipe.phantom)  # type: ignore[arg-type]  # the recipe has one
+        cohort = phantom_cohort(workspace, recipe.phantom)
+        run_chain(workspace, cohort, recipe, Console(), last="split")
+        if recipe.pretrain.num_workers == 0:
+            pretrain_side_by_side(workspace, recipe)
         outcome = run_chain(workspace, cohort, recipe, Console())
     return cohort, outcome.run, time.monotonic() - start, cpu.seconds
+
+
+def pretrain_side_by_side(workspace: Workspace, recipe: Recipe) -> None:
+    """The recipe's own run and its ablations, one process each and as many at a time as there are cores."""
+    import ray
+
+    from ctplatform.pretrain import pretrain
+
+    @ray.remote(num_cpus=1)
+    def train(name: str, one: Recipe) -> tuple[str, float]:
+        return name, pretrain(workspace, one).seconds
+
+    recipes = {"drasclr": recipe, **{name: ablated(recipe, name) for name in recipe.sweep.ablations}}
+    waiting = [train.remote(name, one) for name, one in recipes.items()]
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        for name, seconds in ray.get(ready):
+            print(f"pretrained {name} in {seconds:.0f} s", flush=True)
 
 
 def claims(frozen: Scores, swept: Scores, fractions: tuple[float, ...]) -> str:
