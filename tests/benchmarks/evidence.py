@@ -20,7 +20,9 @@ from ctplatform.ablations import ablated
 from ctplatform.config import Recipe, load_recipe
 from ctplatform.console import Console
 from ctplatform.demo import phantom_cohort
+from ctplatform.embed import embed
 from ctplatform.pipeline import run_chain
+from ctplatform.pretrain import pretrain, run_name
 from ctplatform.records import read_records
 from ctplatform.session import ray_session
 from ctplatform.workspace import Workspace
@@ -52,24 +54,30 @@ TITLES = {
 SUBSETS = 10  # of the labels, a fraction
 
 
-def run(workspace: Workspace, recipe: Recipe) -> tuple[pd.DataFrame, str, float, float]:
-    """Everything that computes: (cohort, main run, wall seconds, CPU seconds) of this call."""
-    assert recipe.phantom is not None
+def run(workspace: Workspace, recipes: list[Recipe]) -> tuple[pd.DataFrame, str, float, float]:
+    """Everything that computes: (cohort, first run, wall seconds, CPU seconds) of this call.
+
+    The first recipe goes through the whole chain; of the others, which differ in the seed of pretraining, the frozen
+    representations are made.
+    """
+    first = recipes[0]
+    assert first.phantom is not None
     start = time.monotonic()
-    with CpuTime() as cpu, ray_session(recipe.ray):
-        cohort = phantom_cohort(workspace, recipe.phantom)
-        run_chain(workspace, cohort, recipe, Console(), last="split")
-        if recipe.pretrain.num_workers == 0:
+    with CpuTime() as cpu, ray_session(first.ray):
+        cohort = phantom_cohort(workspace, first.phantom)
+        run_chain(workspace, cohort, first, Console(), last="split")
+        for recipe in recipes:
             pretrain_side_by_side(workspace, recipe)
-        outcome = run_chain(workspace, cohort, recipe, Console())
+        outcome = run_chain(workspace, cohort, first, Console())
+        for recipe in recipes[1:]:
+            for one in (recipe, *(ablated(recipe, name) for name in recipe.sweep.ablations)):
+                embed(workspace, one, run=run_name(workspace, one))
     return cohort, outcome.run, time.monotonic() - start, cpu.seconds
 
 
 def pretrain_side_by_side(workspace: Workspace, recipe: Recipe) -> None:
     """The recipe's own run and its ablations, one process each and as many at a time as there are cores."""
     import ray
-
-    from ctplatform.pretrain import pretrain
 
     @ray.remote(num_cpus=1)
     def train(name: str, one: Recipe) -> tuple[str, float]:
@@ -80,59 +88,74 @@ def pretrain_side_by_side(workspace: Workspace, recipe: Recipe) -> None:
     while waiting:
         ready, waiting = ray.wait(waiting)
         for name, seconds in ray.get(ready):
-            print(f"pretrained {name} in {seconds:.0f} s", flush=True)
+            print(f"pretrained {name}, seed {recipe.pretrain.seed}, in {seconds:.0f} s", flush=True)
 
 
-def claims(frozen: Scores, swept: Scores, fractions: tuple[float, ...]) -> str:
-    """What is claimed, each as a difference on the same test subjects."""
-    least, most = min(fractions), max(fractions)
-    rows: list[list[str]] = []
-
-    def add(scores: Scores, claim: str, task: str, a: tuple[str, float], b: tuple[str, float]) -> None:
-        if not (scores.has(task, *a) and scores.has(task, *b)):
-            return
-        difference, low, high = scores.difference(task, a, b)
-        verdict = "yes" if low > 0 else "no: the contrary" if high < 0 else "not shown"
-        rows.append(
-            [
-                claim,
-                f"{task}, {scores.metric(task)}",
-                scores.text(task, *a, interval=False),
-                scores.text(task, *b, interval=False),
-                f"{difference:+.2f} ({low:+.2f} to {high:+.2f})",
-                verdict,
+def differences(scores: Scores, fractions: tuple[float, ...]) -> str:
+    """The frozen method minus each other frozen representation, paired; a star where the interval leaves zero out."""
+    parts = []
+    for fraction in fractions:
+        rows = []
+        for name, title in TITLES.items():
+            cells = [
+                _difference(scores, task, ("drasclr", fraction), (name, fraction)) for task in scores.tasks
             ]
+            if name != "drasclr" and any(cells):
+                rows.append([title, *cells])
+        heads = [f"{task}, {scores.metric(task)}" for task in scores.tasks]
+        parts.append(
+            f"DrasCLR minus the other, both frozen, {fraction:.0%} of the labels:\n\n"
+            + document.table(["other", *heads], rows)
         )
+    return "\n\n".join(parts)
 
-    for fraction in (least, most):
-        labels = f"{fraction:.0%} of the labels"
-        for task in ("emphysema_extent", "emphysema", "gold_stage"):
-            for other in ("random", "none", "local", "global", "moco", "density"):
-                claim = f"frozen DrasCLR > {TITLES[other].removesuffix(', frozen')}, {labels}"
-                add(frozen, claim, task, ("drasclr", fraction), (other, fraction))
-    for task in swept.tasks:
-        tuned, scratch = "fine-tuned DrasCLR", "from scratch"
-        for a, b in ((least, least), (least, most), (most, most)):
-            claim = f"{tuned} at {a:.0%} > {scratch} at {b:.0%} of the labels"
-            add(swept, claim, task, ("finetune", a), ("scratch", b))
-            claim = f"frozen DrasCLR at {a:.0%} > {scratch} at {b:.0%}"
-            add(swept, claim, task, ("drasclr", a), ("scratch", b))
-        for fraction in (least, most):
-            add(
-                swept,
-                f"{tuned} > frozen, {fraction:.0%} of the labels",
-                task,
-                ("finetune", fraction),
-                ("drasclr", fraction),
-            )
-            add(
-                swept,
-                f"{tuned} > density, {fraction:.0%} of the labels",
-                task,
-                ("finetune", fraction),
-                ("density", fraction),
-            )
-    return document.table(["claim", "task, metric", "first", "second", "difference (95%)", "holds"], rows)
+
+def claims(scores: Scores, fractions: tuple[float, ...]) -> str:
+    """What is said of training end to end, each as a difference on the same test subjects."""
+    least, most = min(fractions), max(fractions)
+    pairs = [
+        (("finetune", least), ("scratch", least)),
+        (("finetune", least), ("scratch", most)),
+        (("finetune", most), ("scratch", most)),
+        (("drasclr", least), ("scratch", least)),
+        (("drasclr", least), ("scratch", most)),
+        (("finetune", least), ("drasclr", least)),
+        (("finetune", most), ("drasclr", most)),
+        (("finetune", least), ("density", least)),
+        (("finetune", most), ("density", most)),
+    ]
+    rows = [
+        [
+            f"{task}, {scores.metric(task)}",
+            *(
+                f"{TITLES[name]}, {fraction:.0%}: {scores.text(task, name, fraction)}"
+                for name, fraction in pair
+            ),
+            _difference(scores, task, *pair),
+        ]
+        for task in scores.tasks
+        for pair in pairs
+        if all(scores.has(task, *end) for end in pair)
+    ]
+    return document.table(["task", "is this", "better than this?", "difference (95%)"], rows)
+
+
+def _difference(scores: Scores, task: str, a: tuple[str, float], b: tuple[str, float]) -> str:
+    if not (scores.has(task, *a) and scores.has(task, *b)):
+        return ""
+    difference, low, high = scores.difference(task, a, b)
+    return f"{difference:+.2f} ({low:+.2f} to {high:+.2f}){' *' if low > 0 or high < 0 else ''}"
+
+
+def by_run(scores: Scores, fraction: float) -> str:
+    """Each pretraining run's score: what the intervals over test subjects do not hold."""
+    rows = [
+        [title, *(scores.runs(task, name, fraction) for task in scores.tasks)]
+        for name, title in TITLES.items()
+        if all(scores.has(task, name, fraction) for task in scores.tasks) and name != "density"
+    ]
+    heads = [f"{task}, {scores.metric(task)}" for task in scores.tasks]
+    return document.table(["run by run", *heads], rows)
 
 
 def score_tables(scores: Scores, fractions: tuple[float, ...]) -> str:
@@ -290,19 +313,24 @@ def main() -> None:
     parser.add_argument("--workspace", default="runs/evidence", help="(default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--pretrain-seeds", type=int, default=2, help="runs of each (default: %(default)s)")
     options = parser.parse_args()
-    workspace, recipe = Workspace(options.workspace), load_recipe("evidence", options.overrides)
-    cohort, main_run, seconds, cpu_seconds = run(workspace, recipe)
+    workspace = Workspace(options.workspace)
+    recipes = [
+        load_recipe("evidence", [*options.overrides, f"pretrain.seed={seed}"])
+        for seed in range(options.pretrain_seeds)
+    ]
+    recipe = recipes[0]
+    cohort, main_run, seconds, cpu_seconds = run(workspace, recipes)
     fractions = recipe.sweep.fractions
     count = recipe.sweep.bootstrap
-    frozen = frozen_scores(
-        workspace, cohort, recipe, run=main_run, metrics=FROZEN, seeds=SUBSETS, bootstrap=count
-    )
+    frozen = frozen_scores(workspace, cohort, recipes, metrics=FROZEN, seeds=SUBSETS, bootstrap=count)
     swept = swept_scores(workspace, cohort, recipe, run=main_run, metrics=FROZEN, bootstrap=count)
+    most = max(fractions)
     parts: list[tuple[str, Callable[[], str]]] = [
-        ("What is claimed, and what came out", lambda: claims(frozen, swept, fractions)),
-        ("Frozen representations", lambda: score_tables(frozen, fractions)),
-        ("Trained end to end", lambda: score_tables(swept, fractions)),
+        ("Frozen: the method against the others", lambda: differences(frozen, fractions)),
+        ("End to end", lambda: claims(swept, fractions)),
+        ("Frozen: the scores", lambda: score_tables(frozen, fractions) + "\n\n" + by_run(frozen, most)),
         (
             "What was learned, and what the features hold",
             lambda: why_tables(workspace, cohort, recipe, main_run),

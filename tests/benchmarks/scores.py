@@ -5,7 +5,7 @@ Legend: B bootstrap resamples, N scans or subjects, L locations, D features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,16 +22,17 @@ DENSITY = "density"
 
 @dataclass(frozen=True)
 class Cell:
-    """One score: its value, that of each resample of the test subjects, and how many labels it took."""
+    """One score: its value, that of each resample of the test subjects, that of each pretraining, and its labels."""
 
     value: float
     draws_B: np.ndarray
+    by_run: tuple[float, ...]
     n_train: int
 
 
 @dataclass
 class Scores:
-    """Scores by (task, initialisation, label fraction), each the mean over label subsets."""
+    """Scores by (task, initialisation, label fraction), each the mean over label subsets and pretraining runs."""
 
     metrics: Mapping[str, str]
     seeds: int
@@ -63,6 +64,10 @@ class Scores:
         low, high = _interval(cell.draws_B)
         return f"{cell.value:.2f} ({low:.2f} to {high:.2f})"
 
+    def runs(self, task: str, name: str, fraction: float) -> str:
+        """The score of each pretraining run."""
+        return " / ".join(f"{value:.2f}" for value in self.cells[task, name, fraction].by_run)
+
     def difference(self, task: str, a: tuple[str, float], b: tuple[str, float]) -> tuple[float, float, float]:
         """a - b on the same test subjects and its interval; a and b are (initialisation, fraction)."""
         first, second = self.cells[task, *a], self.cells[task, *b]
@@ -75,16 +80,16 @@ class Scores:
         name: str,
         fraction: float,
         targets: Targets,
-        predictions: list[np.ndarray],
+        predictions: list[list[np.ndarray]],
         *,
         bootstrap: int,
         n_train: int,
     ) -> None:
-        """Score the predictions of several label subsets on the same resamples as everything else of the task."""
+        """Score predictions, those of each label subset of each pretraining run, on the task's own resamples."""
         metric, rows_BN = METRICS[self.metrics[task]], resamples(len(targets), count=bootstrap)
-        value = float(np.mean([metric.value(targets, prediction) for prediction in predictions]))
-        draws_B = np.mean([metric.score(targets, prediction, rows_BN) for prediction in predictions], axis=0)
-        self.cells[task, name, fraction] = Cell(value, draws_B, n_train)
+        by_run = [float(np.mean([metric.value(targets, p) for p in run])) for run in predictions]
+        draws_B = np.mean([metric.score(targets, p, rows_BN) for run in predictions for p in run], axis=0)
+        self.cells[task, name, fraction] = Cell(float(np.mean(by_run)), draws_B, tuple(by_run), n_train)
         self.n_test = len(targets)
 
 
@@ -94,31 +99,39 @@ _interval = interval
 def frozen_scores(
     workspace: Workspace,
     cohort: pd.DataFrame,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     *,
-    run: str,
     metrics: Mapping[str, str],
     seeds: int,
     bootstrap: int,
 ) -> Scores:
-    """Heads on the frozen representations of all of the recipe's initialisations, in this process."""
+    """Heads on the frozen representations of the recipes' initialisations, in this process.
+
+    The recipes differ in the seed of pretraining.
+    """
+    from ctplatform.pretrain import run_name
     from ctplatform.sweep import assemble
 
-    plain = recipe.model_dump(mode="json")
-    plain["sweep"]["tasks"] = list(metrics)
-    shared, _ = assemble(workspace, cohort, Recipe.model_validate(plain), run=run)
+    assembled = []
+    for recipe in recipes:
+        plain = recipe.model_dump(mode="json")
+        plain["sweep"]["tasks"] = list(metrics)
+        run = run_name(workspace, recipe)
+        assembled.append(assemble(workspace, cohort, Recipe.model_validate(plain), run=run)[0].problems)
     scores = Scores(metrics, seeds)
     for task in metrics:
-        problem, kind = shared.problems[task], get_task(task)
-        for fraction in recipe.sweep.fractions:
+        problem, kind = assembled[0][task], get_task(task)
+        for fraction in recipes[0].sweep.fractions:
             subsets = [label_subset(kind, problem.train, fraction=fraction, seed=s) for s in range(seeds)]
-            for name, (train_NP, test_NP) in problem.features.items():
-                predictions = [
-                    kind.clip(
-                        kind.probe().fit(train_NP[rows], problem.train.take(rows), seed=seed).predict(test_NP)
-                    )
-                    for seed, rows in enumerate(subsets)
-                ]
+            for name in problem.features:
+                predictions = []
+                for problems in assembled if name != DENSITY else assembled[:1]:
+                    train_NP, test_NP = problems[task].features[name]
+                    heads = [
+                        kind.probe().fit(train_NP[rows], problem.train.take(rows), seed=seed)
+                        for seed, rows in enumerate(subsets)
+                    ]
+                    predictions.append([kind.clip(head.predict(test_NP)) for head in heads])
                 scores.add(
                     task,
                     name,
@@ -159,7 +172,7 @@ def swept_scores(
             str(name),
             float(fraction),
             problem.test,
-            predictions,
+            [predictions],
             bootstrap=bootstrap,
             n_train=int(results.loc[same, "n_train"].iloc[0]),
         )
