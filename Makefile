@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster lint format benchmarks benchmarks-data clean
+.PHONY: help install demo evidence test test-cluster lint format benchmarks benchmarks-data clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ install: $(VENV)/installed
 ## demo          the whole chain on a synthetic cohort, about ten minutes on two cores
 demo: install
 	$(BIN)/drasclr demo
+
+## evidence      the method beside its ablations and baselines on 160 synthetic subjects, at most an hour on two cores
+evidence: install
+	$(BIN)/python -m tests.benchmarks.evidence --workspace runs/evidence --write
 
 ## test          the test suite without the multi-node tests
 test: install
