@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ctplatform import stores
 from ctplatform.errors import StageError
+from ctplatform.shortage import FULL_REMEDY, GOES_ON, disk_full
 
 TEMPORARY = ".tmp-"
 T = TypeVar("T")
@@ -99,11 +100,12 @@ class Workspace:
         except pa.ArrowInvalid:
             raise
         except OSError as error:
+            full = disk_full(error)
             remedy = "Check the disk" if self.is_local else "Check the store, its credentials and its limits"
             raise StageError(
                 f"{self.display(*parts)} cannot be read or written: {error}",
-                f"{remedy}; the same command goes on where this one stopped",
-                code="store",
+                f"{FULL_REMEDY if full else remedy}; {GOES_ON}",
+                code="disk-full" if full else "store",
             ) from None
 
     def exists(self, *parts: str) -> bool:
@@ -155,14 +157,17 @@ class Workspace:
             folder = Path(self.path(*folders))
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                if (
-                    len(data) <= _SYNCED_BYTES
-                ):  # records; a shard that a power cut shortened is found by its size
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            os.replace(temporary, folder / name)
+            try:
+                with temporary.open("wb") as stream:
+                    stream.write(data)
+                    # Records; a shard that a power cut shortened is found by its size.
+                    if len(data) <= _SYNCED_BYTES:
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what is smaller
+                raise
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:

@@ -256,7 +256,9 @@ def test_a_lost_head_is_gone_on_with_by_the_same_command(undisturbed, head, stor
     first = Head(tmp_path, environment(tmp_path), cpus=0, store_bytes=80_000_000, node_types=NODES)
     job = submit(first, store, tmp_path / "first.log")
     try:
-        job.until(lambda: any(re.match(r"ws/pretrain/.*checkpoint_.*/", key) for key in list(store.objects)))
+        job.until(
+            lambda: any(re.match(r"ws/pretrain/.*/checkpoint.json", key) for key in list(store.objects))
+        )
         first.stop(gently=False)
         until(lambda: "connection lost; the job runs on" in job.text(), seconds=90)
         job.end()
