@@ -93,11 +93,10 @@ class Command:
             list(command),
             env=dict(env),
             cwd=ROOT,
-            stdin=subprocess.DEVNULL,
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **options,
+            **{"stdin": subprocess.DEVNULL, **options},
         )
 
     def text(self) -> str:
