@@ -192,7 +192,7 @@ class Workspace:
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
             try:
                 with temporary.open("wb") as stream:
-                    write(stream)
+                    _written(write, stream)
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(temporary, folder / name)
@@ -202,7 +202,7 @@ class Workspace:
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
-                write(stream)
+                _written(write, stream)
 
         self.patiently(local if self.is_local else remote, *parts)
         return self.size(*parts)
@@ -273,3 +273,31 @@ def _shown(uri: str) -> str:
     if "://" not in uri:
         return uri
     return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")
+
+
+class _Noticing:
+    """A stream that remembers why a write to it failed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.error = stream, None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _written(write: Callable[[BinaryIO], None], stream: Any) -> None:
+    """Write to a stream; where that fails, the error is the file system's. PyTorch puts one of its own in its place."""
+    noticing: Any = _Noticing(stream)
+    try:
+        write(noticing)
+    except Exception as error:
+        if noticing.error and error is not noticing.error:
+            raise noticing.error from error
+        raise

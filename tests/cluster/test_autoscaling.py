@@ -16,10 +16,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 
 from ctplatform.metrics import GAUGES
 from tests.cluster.processes import Command, Head, environment, until
@@ -77,6 +79,7 @@ WORK = {
     "embed": (r"ray::Map\(_EmbedTask", "train"),
     "sweep": (r"ray::(ImplicitFunc|_trainable)", "train"),
 }
+LOST_IN = ("atlas", "prepare", "pretrain", "embed", "sweep")
 #: Columns that say when and how long, and where: not what came out.
 CLOCKS = {"started", "committed", "seconds", "cpu_seconds", "steps", "finished"}
 
@@ -174,10 +177,17 @@ def results(store: ObjectStore) -> dict[str, object]:
 
 
 def assert_same(ours: dict[str, object], theirs: dict[str, object]) -> None:
+    """The same files, rows and bytes; what training computes within rounding, for sums of floats depend on who adds."""
     assert sorted(ours) == sorted(theirs)
+    close = {"rtol": 1e-3, "atol": 1e-3}
     for key, value in theirs.items():
         if isinstance(value, pd.DataFrame):
-            pd.testing.assert_frame_equal(ours[key], value, obj=key)
+            pd.testing.assert_frame_equal(ours[key], value, obj=key, **close)
+        elif key.endswith(".safetensors"):
+            one, other = safetensors.numpy.load(ours[key]), safetensors.numpy.load(value)
+            assert sorted(one) == sorted(other)
+            for name, array in other.items():
+                np.testing.assert_allclose(one[name], array, err_msg=name, **close)
         else:
             assert ours[key] == value, key
 
@@ -219,6 +229,10 @@ def test_a_running_job_exports_our_measures(undisturbed):
     assert observer.gauges == set(GAUGES)
 
 
+def test_prometheus_finds_the_nodes_where_the_compose_file_looks(head):
+    assert (head.temporary / "prom_metrics_service_discovery.json").exists()
+
+
 def test_nodes_lost_in_every_stage_and_a_store_that_refuses(undisturbed, head, store, tmp_path):
     expected, _ = undisturbed
     wanted = _results_of(store, expected)
@@ -230,7 +244,8 @@ def test_nodes_lost_in_every_stage_and_a_store_that_refuses(undisturbed, head, s
     lost: dict[str, int] = {}
     job = submit(head, store, tmp_path / "job.log")
     try:
-        for stage, (title, _) in WORK.items():
+        for stage in LOST_IN:
+            title, _ = WORK[stage]
             _, raylet = job.until(lambda title=title: next(iter(head.workers(title)), None), seconds=300)
             time.sleep(0.3)  # it is at work
             head.kill_node(raylet)
@@ -238,7 +253,7 @@ def test_nodes_lost_in_every_stage_and_a_store_that_refuses(undisturbed, head, s
         text = job.wait(seconds=900)
     finally:
         job.end()
-    assert len(set(lost.values())) == len(WORK), "one node a stage"
+    assert len(set(lost.values())) == len(LOST_IN), "one node a stage"
     assert "[report] done" in text
     assert all(fault.times == 0 for fault in store.faults if fault.status), "the store did refuse"
     assert_same(results(store), wanted)

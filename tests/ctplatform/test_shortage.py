@@ -7,6 +7,7 @@ import errno
 import pytest
 from ray import exceptions as ray_errors
 
+from ctplatform import workspace as workspace_module
 from ctplatform.errors import StageError
 from ctplatform.shortage import disk_full, explained
 from ctplatform.workspace import Workspace
@@ -73,3 +74,25 @@ def test_a_write_that_does_not_fit_leaves_nothing_behind(tmp_path, monkeypatch):
     assert caught.value.code == "disk-full"
     assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
     assert workspace.read_bytes("x.bin") == b"old"
+
+
+def test_pytorch_does_not_hide_that_a_disk_is_full(tmp_path):
+    import torch
+
+    class Full:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+    workspace = Workspace(tmp_path)
+    real = workspace_module._Noticing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspace_module, "_Noticing", lambda stream: real(Full(stream)))
+        with pytest.raises(StageError, match="No space left on device"):
+            workspace.write_stream(lambda stream: torch.save({"x": torch.zeros(10)}, stream), "x.pt")
+    assert not list(tmp_path.iterdir())
