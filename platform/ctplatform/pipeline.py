@@ -17,6 +17,7 @@ from ctplatform.errors import StageError
 from ctplatform.metrics import Meter
 from ctplatform.postmortem import write_bundle
 from ctplatform.records import Record, now, sources_digest, write_record
+from ctplatform.shortage import explained
 from ctplatform.stages import GRAPH, STAGES, Verdict, World, assess
 from ctplatform.workspace import Workspace
 
@@ -126,12 +127,16 @@ def _run_stage(world: World, verdict: Verdict, meter: Meter, outcome: Outcome, *
             if error.code != "no-labels" or last:
                 raise
             summary, text = None, f"left out: {error}"
-    except BaseException as error:
-        seconds = time.monotonic() - start
+    except BaseException as raised:
+        seconds, error = time.monotonic() - start, explained(raised)
+        if error is not raised:
+            error.__cause__ = raised
         problem = str(error) or type(error).__name__
         keeper.end(keeper.record.ended_as("failed", seconds=seconds, text=problem[:2000], complete=False))
         write_bundle(world.workspace, world.cohort, world.recipe, name, error)
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     seconds = time.monotonic() - start
     complete = _complete(name, world.workspace, world.recipe, summary)
     keeper.end(keeper.record.ended_as("finished", seconds=seconds, text=text, complete=complete))
