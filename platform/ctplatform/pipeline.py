@@ -122,11 +122,11 @@ def _run_stage(world: World, verdict: Verdict, meter: Meter, outcome: Outcome, *
         keeper.write()
         try:
             summary, text = _RUNNERS[name](world.workspace, world.cohort, world.recipe, keeper, outcome)
-        except StageError as error:
+        except StageError as missing:
             # Scans without labels still deserve their encoder, embeddings and quality report.
-            if error.code != "no-labels" or last:
+            if missing.code != "no-labels" or last:
                 raise
-            summary, text = None, f"left out: {error}"
+            summary, text = None, f"left out: {missing}"
     except BaseException as raised:
         seconds, error = time.monotonic() - start, explained(raised)
         if error is not raised:
