@@ -35,12 +35,12 @@ LEAVE_OUT = 4  # steps, in which caches and the allocator warm up
 def made_up(root: Path, *, scans: int) -> Workspace:
     """A prepared workspace of noise around the density of lungs: as dear to read and to train on as any other."""
     workspace = Workspace(root)
-    z, y, x = np.ogrid[:70, :60, :80]
-    right = ((z - 35) / 30) ** 2 + ((y - 30) / 20) ** 2 + ((x - 22) / 15) ** 2 < 1
-    left = ((z - 35) / 30) ** 2 + ((y - 30) / 20) ** 2 + ((x - 58) / 15) ** 2 < 1
+    z, y, x = np.ogrid[:280, :240, :320]
+    right = ((z - 140) / 120) ** 2 + ((y - 120) / 80) ** 2 + ((x - 88) / 60) ** 2 < 1
+    left = ((z - 140) / 120) ** 2 + ((y - 120) / 80) ** 2 + ((x - 232) / 60) ** 2 < 1
     atlas = Atlas.from_template(
         (right * 50 + left * 100).astype(np.uint8),
-        spacing=(4.0, 4.0, 4.0),
+        spacing=(1.0, 1.0, 1.0),
         origin=(0.0, 0.0, 0.0),
         direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         step=40,
