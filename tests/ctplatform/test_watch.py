@@ -102,11 +102,11 @@ def test_both_dashboards_continue_a_killed_run(workspace, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = mlflow.MlflowClient(uri)
-    train(workspace, recipe_with(), mlflow=uri, killed_at=4, folder=tmp_path)
+    assert train(workspace, recipe_with(), mlflow=uri, killed_in=6).step == 5  # one after the last checkpoint
     until(
-        lambda: shown_in(client) == [1, 2, 3, 4]
-    )  # its thread is no longer there in a process that is killed
-    loop = train(workspace, recipe_with(), mlflow=uri, start=tmp_path)
+        lambda: shown_in(client) == [1, 2, 3, 4, 5]
+    )  # its thread would not be there in a process that is killed
+    loop = train(workspace, recipe_with(), mlflow=uri)
     lines = pretraining.read_metrics(workspace, "run")
     assert [line["step"] for line in lines] == list(range(1, 7)) == [line["step"] for line in loop.lines]
 
