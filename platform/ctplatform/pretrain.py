@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
+from ctplatform.shortage import explained
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ def _fit(
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
+        found = explained(error)
+        if isinstance(found, StageError):
+            raise found from error
         cause = str(error).strip().splitlines()
         raise StageError(
             f"pretraining {run} failed: {cause[-1] if cause else type(error).__name__}",
@@ -180,12 +184,13 @@ def train_loop(config: dict[str, Any]) -> None:
         world=context.get_world_size(),
         device=device,
     )
-    loop.resume()
     if loop.rank == 0:
         loop.watch = Watch(workspace, recipe, config["run"], mlflow=config["mlflow"])
         if config["probe"]:
-            selection = Selection(**config["probe"])
-            loop.probe = OnlineProbe(workspace, recipe, config["run"], selection, loop.atlas)
+            loop.probe = OnlineProbe(
+                workspace, recipe, config["run"], Selection(**config["probe"]), loop.atlas
+            )
+    loop.resume()
     loop.run()
 
 

@@ -120,11 +120,11 @@ class Loop:
                 self.step += 1
                 pace.step(len(batch.locations_G) * self.feed.batch, waited_s=self.feed.waited_s)
                 last = self.step == self.total_steps
-                ended = self.step % self.steps_per_epoch == 0
-                if self.step % self.config.log_every == 0 or ended or last or self.step == 1:
+                ended = self.step % self.steps_per_epoch == 0 or last
+                if self.step % self.config.log_every == 0 or ended or self.step == 1:
                     metrics = self._metrics(contrast, epoch, *pace.lap(), pace.seconds)
                     with pace.aside():
-                        if self.probe and self.probe.due(self.step, self.steps_per_epoch):
+                        if self.probe and ended and self.probe.due(self.step, self.steps_per_epoch):
                             metrics["probe"] = self.probe.score(self.model.query)
                         self._log(metrics)
                 if self.step % self.config.checkpoint_every == 0 or last:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.benchmarks import cost
+from tests.benchmarks import training_cost as cost
 from tests.published import SlowEncoder
 
 SAMPLES = 3

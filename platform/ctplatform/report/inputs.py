@@ -22,6 +22,8 @@ REQUIRED = {
     "predictions": ("task", "initialisation", "fraction", "seed", "subject_id", "prediction"),
     "summary": ("task", "initialisation", "fraction", "metric", "value", "low", "high", "n_test"),
     "comparisons": ("task", "metric", "fraction", "a", "b", "difference", "low", "high"),
+    "details": ("task", "initialisation", "fraction", "seed", "name", "value"),
+    "horizons": ("task", "initialisation", "fraction", "measure", "days", "value", "low", "high", "n_test"),
     "savings": ("task", "metric", "initialisation", "target", "labels", "low", "high", "n_baseline"),
 }
 
@@ -52,6 +54,8 @@ class Inputs:
     summary: pd.DataFrame | None
     comparisons: pd.DataFrame | None
     savings: pd.DataFrame | None = None
+    details: pd.DataFrame | None = None
+    horizons: pd.DataFrame | None = None
     remarks: tuple[str, ...] = ()
     probe: Mapping[str, Any] | None = None
 
@@ -92,6 +96,8 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
         summary=_table(workspace, "summary", *evaluation),
         comparisons=_table(workspace, "comparisons", *evaluation),
         savings=_table(workspace, "savings", *evaluation),
+        details=_table(workspace, "details", *evaluation),
+        horizons=_table(workspace, "horizons", *evaluation),
         remarks=tuple(map(str, _json(workspace, *evaluation, "notes.json") or ())),
     )
 
