@@ -23,11 +23,14 @@ import pyarrow as pa
 from ctplatform import ledger
 from ctplatform.ablations import ablation_runs
 from ctplatform.config import Recipe, config_hash
+from ctplatform.dashboards import Dashboards
+from ctplatform.duplicates import near_duplicates
 from ctplatform.errors import StageError
 from ctplatform.representations import Representation, read_representation
-from ctplatform.splits import Split, read_split
+from ctplatform.splits import Split, across, read_split
 from ctplatform.tasks import get_task
 from ctplatform.trial import END_TO_END, FINETUNE, FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
+from ctplatform.watch import tracking_uri
 from ctplatform.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -67,7 +70,8 @@ def sweep(
 ) -> SweepSummary:
     """Run the grid's missing trials on the Ray cluster around us, and write the tables of all.
 
-    Writes `evaluation/<run>/{results,predictions,summary,comparisons,savings}.parquet` and `notes.json`.
+    Writes `{results,predictions,summary,comparisons,savings,details,horizons}.parquet` and `notes.json` below
+    `evaluation/<run>/`.
 
     Args:
         workspace: with ledger, split, embeddings of the run, and shards for the from-scratch baseline.
@@ -79,7 +83,7 @@ def sweep(
     Raises:
         StageError: nothing can be evaluated: no task has labels, or every trial failed.
     """
-    start = time.monotonic()
+    start, mlflow = time.monotonic(), tracking_uri(recipe.watch)
     shared, messages = assemble(workspace, cohort, recipe, run=run)
     config = recipe.sweep
     # Seeds outermost: whatever stops a sweep, all methods have been given the same seeds.
@@ -92,19 +96,23 @@ def sweep(
     ]
     finished = {cell: trial for cell in cells if (trial := read_trial(shared, cell)) is not None}
     missing = [cell for cell in cells if cell not in finished]
-    if on_progress:
-        on_progress(len(finished), len(cells))
+    boards = Dashboards(shared, recipe, mlflow=mlflow)
+    boards.show(list(finished.values()))
+    show = _Counter(len(cells), on_progress)
+    show(len(finished))
+    messages += _search(shared, missing, recipe, boards, show)
     executed = 0
     if missing:
-        problems = _tune(shared, missing, recipe, before=len(finished), on_progress=on_progress)
+        failures = _tune(shared, missing, recipe, boards, show)
         done = {cell: trial for cell in missing if (trial := read_trial(shared, cell)) is not None}
         executed = len(done)
         messages += [
-            f"trial {cell.name} failed: {problems.get(cell, 'ended without a result')}"
+            f"trial {cell.name} failed: {failures.get(cell, 'ended without a result')}"
             for cell in missing
             if cell not in done
         ]
         finished |= done
+    boards.close()
     if not finished:
         raise StageError(
             f"none of {len(cells)} trials of run {run} has a result: {'; '.join(messages[:5])}",
@@ -113,9 +121,9 @@ def sweep(
         )
     trials = [finished[cell] for cell in cells if cell in finished]
     messages += dict.fromkeys(note for trial in trials for note in trial.notes)
+    _write(shared, trials, messages, recipe)
     for message in messages:
         logger.info("%s", message)
-    _write(shared, trials, messages, recipe)
     return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start)
 
 
@@ -133,7 +141,7 @@ def assemble(
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     split = read_split(workspace)
     split.check(scans)
-    messages: list[str] = []
+    messages = across(split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above))
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
     for name in (name for name in config.initialisations if name not in END_TO_END):
@@ -171,6 +179,7 @@ def assemble(
         weights=_weights_digest(workspace, run) if FINETUNE in config.initialisations else "",
         device="cuda" if config.gpus_per_trial > 0 else "cpu",
         threads=max(1, int(config.cpus_per_trial)),
+        search=config.search,
     )
     return shared, messages
 
@@ -214,26 +223,48 @@ def _problem(
     return Problem(name, train, targets[0], test, targets[1], features)
 
 
+class _Counter:
+    """What is done of all trials; configurations of searches count too, once their number is known."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self.done, self.total, self.on_progress = 0, total, on_progress
+
+    def __call__(self, more: int = 1, *, of: int = 0) -> None:
+        self.done, self.total = self.done + more, self.total + of
+        if self.on_progress:
+            self.on_progress(self.done, self.total)
+
+
+def _search(
+    shared: Shared, missing: list[Cell], recipe: Recipe, boards: Dashboards, show: _Counter
+) -> list[str]:
+    """Search hyper-parameters in the missing cells, where the recipe says so; returns problems."""
+    if not any(map(shared.searches, missing)):
+        return []
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
+    from ctplatform.search import missing_searches, search
+
+    cells = missing_searches(shared, missing)
+    if not cells:
+        return []
+    show(0, of=len(cells) * recipe.sweep.search.configurations)
+    return list(dict.fromkeys(search(shared, cells, recipe, on_tried=boards.tried, on_progress=show)))
+
+
 def _tune(
-    shared: Shared, cells: list[Cell], recipe: Recipe, *, before: int, on_progress: Progress | None
+    shared: Shared, cells: list[Cell], recipe: Recipe, boards: Dashboards, show: _Counter
 ) -> dict[Cell, str]:
     """Run some cells; returns the problems of those that failed."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
     class Watch(tune.Callback):
-        done = before
-
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._one_more()
+            boards.committed(Cell(**trial.config["cell"]))
+            show()
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._one_more()
-
-        def _one_more(self) -> None:
-            self.done += 1
-            if on_progress:
-                on_progress(self.done, before + len(cells))
+            show()
 
     config = recipe.sweep
     trainable = tune.with_parameters(_trainable, shared=shared)
@@ -293,4 +324,15 @@ def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Rec
     for name, table in tables(trials, shared.problems, bootstrap=recipe.sweep.bootstrap).items():
         data = pa.Table.from_pandas(table, preserve_index=False)
         shared.workspace.write_table(data, FOLDER, shared.run, f"{name}.parquet")
+    if any(get_task(name).kind == "survival" for name in shared.problems):
+        from ctplatform.horizons import horizons
+
+        try:
+            table = horizons(trials, shared.problems, bootstrap=recipe.sweep.bootstrap)
+        except StageError as error:  # an extra that is not installed
+            messages.append(str(error))
+            shared.workspace.delete(FOLDER, shared.run, "horizons.parquet")
+        else:
+            data = pa.Table.from_pandas(table, preserve_index=False)
+            shared.workspace.write_table(data, FOLDER, shared.run, "horizons.parquet")
     shared.workspace.write_json(messages, FOLDER, shared.run, "notes.json")

@@ -9,10 +9,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -20,10 +22,12 @@ import pyarrow.parquet as pq
 
 from ctplatform import stores
 from ctplatform.errors import StageError
+from ctplatform.shortage import FULL_REMEDY, GOES_ON, disk_full
 
 TEMPORARY = ".tmp-"
 T = TypeVar("T")
 _SYNCED_BYTES = 1 << 20
+_COPIED_BYTES = 8 << 20
 
 
 class Workspace:
@@ -96,11 +100,12 @@ class Workspace:
         except pa.ArrowInvalid:
             raise
         except OSError as error:
+            full = disk_full(error)
             remedy = "Check the disk" if self.is_local else "Check the store, its credentials and its limits"
             raise StageError(
                 f"{self.display(*parts)} cannot be read or written: {error}",
-                f"{remedy}; the same command goes on where this one stopped",
-                code="store",
+                f"{FULL_REMEDY if full else remedy}; {GOES_ON}",
+                code="disk-full" if full else "store",
             ) from None
 
     def exists(self, *parts: str) -> bool:
@@ -152,20 +157,85 @@ class Workspace:
             folder = Path(self.path(*folders))
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                if (
-                    len(data) <= _SYNCED_BYTES
-                ):  # records; a shard that a power cut shortened is found by its size
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            os.replace(temporary, folder / name)
+            try:
+                with temporary.open("wb") as stream:
+                    stream.write(data)
+                    # Records; a shard that a power cut shortened is found by its size.
+                    if len(data) <= _SYNCED_BYTES:
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what is smaller
+                raise
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
                 stream.write(data)
 
         self.patiently(local if self.is_local else remote, *parts)
+
+    def write_stream(self, write: Callable[[BinaryIO], None], *parts: str) -> int:
+        """Write a large file through a stream, whole or not at all as `write_bytes` does.
+
+        Args:
+            write: gets the open stream; may be called again where a store has to be asked twice.
+
+        Returns:
+            The file's size in bytes.
+        """
+        *folders, name = parts
+
+        def local() -> None:
+            folder = Path(self.path(*folders))
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
+            try:
+                with temporary.open("wb") as stream:
+                    _written(write, stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+        def remote() -> None:
+            with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
+                _written(write, stream)
+
+        self.patiently(local if self.is_local else remote, *parts)
+        return self.size(*parts)
+
+    def size(self, *parts: str) -> int:
+        """Bytes of a file; -1 if it is not there."""
+        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        return info.size if info.is_file else -1
+
+    @contextlib.contextmanager
+    def local_file(self, *parts: str) -> Iterator[Path]:
+        """The file as one on a local disk: itself, or a copy that is gone afterwards.
+
+        Raises:
+            StageError: the file is not there.
+        """
+        if self.is_local and self.exists(*parts):
+            yield Path(self.path(*parts))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, parts[-1])
+
+            def fetch() -> None:
+                with self.fs.open_input_stream(self.path(*parts)) as stream, path.open("wb") as target:
+                    shutil.copyfileobj(stream, target, _COPIED_BYTES)
+
+            try:
+                self.patiently(fetch, *parts)
+            except FileNotFoundError:
+                raise StageError(
+                    f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
+                ) from None
+            yield path
 
     def read_json(self, *parts: str) -> Any:
         """Content of a JSON file."""
@@ -203,3 +273,32 @@ def _shown(uri: str) -> str:
     if "://" not in uri:
         return uri
     return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")
+
+
+class _Noticing:
+    """A stream that remembers why a write to it failed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _written(write: Callable[[BinaryIO], None], stream: Any) -> None:
+    """Write to a stream; where that fails, the error is the file system's. PyTorch puts one of its own in its place."""
+    noticing: Any = _Noticing(stream)
+    try:
+        write(noticing)
+    except Exception as error:
+        if noticing.error and error is not noticing.error:
+            raise noticing.error from error
+        raise

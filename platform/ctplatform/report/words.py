@@ -29,7 +29,10 @@ TASKS = {
     "fev1_fvc": "FEV1/FVC",
     "visual_emphysema": "visual emphysema score",
     "mmrc": "mMRC dyspnoea",
-    "exacerbations": "exacerbations",
+    "exacerbations": "exacerbations before the scan",
+    "exacerbation_count": "number of exacerbations before the scan",
+    "future_exacerbations": "exacerbations after the scan",
+    "future_exacerbation_count": "number of exacerbations after the scan",
     "emphysema": "emphysema detection",
 }
 # Metrics that no task of this version has, but a table may.

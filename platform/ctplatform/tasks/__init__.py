@@ -16,6 +16,9 @@ NAMES = (
     "visual_emphysema",
     "mmrc",
     "exacerbations",
+    "exacerbation_count",
+    "future_exacerbations",
+    "future_exacerbation_count",
     "emphysema",
 )
 
