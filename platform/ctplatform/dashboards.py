@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.fs as pafs
+
 from ctplatform import __version__
 from ctplatform.config import Recipe
 from ctplatform.tasks import get_task
