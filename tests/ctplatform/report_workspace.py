@@ -180,11 +180,15 @@ def write_pretraining(workspace: Workspace, run: str, rng: np.random.Generator, 
                     "patches_per_s": rng.normal(240, 9),
                     "data_wait": 0.03,
                     "seconds": step * 0.31,
+                    **({"probe": 0.7 - 0.4 * fade} if step % 150 == 0 else {}),
                 }
             )
         )
     text = "\n".join(lines) + '\n{"step": 610, "lo'
     workspace.write_bytes(text.encode(), "pretrain", run, "metrics.jsonl")
+    about = {"task": "emphysema_extent", "metric_title": "Spearman's rho", "higher_is_better": True}
+    about |= {"subjects": 36, "locations": 12, "folds": 5, "start": 0.31, "density": None}
+    workspace.write_json(about, "pretrain", run, "probe.json")
     card = {"spacing_mm": 1.0, "hu_window": [-1024, 240], "patch_size": 32, "atlas_hash": "9f8e7d6c5b4a"}
     workspace.write_json(card, "pretrain", run, "card.json")
 

@@ -26,6 +26,7 @@ from ctplatform.report import (
     gallery,
     hazards,
     nearest,
+    pretraining,
     provenance,
     quality,
     savings,
@@ -578,6 +579,17 @@ def test_a_resumed_log_is_one_log(recipe, tmp_path):
     metrics = read_inputs(workspace, recipe, run=RUN).metrics
     assert list(metrics["step"]) == [10, 20, 30, 40]
     assert list(metrics["loss"]) == [0, 3, 4, 5]
+
+
+def test_the_probe_is_drawn_beside_what_it_is_compared_with(recipe, world):
+    inputs = read_inputs(world, recipe, run=RUN)
+    (figure,) = pretraining.section(inputs).figures
+    (panel,) = [panel for panel in figure.panels if panel.name == "pretraining-probe"]
+    assert "at the end probe 0.6" in panel.alt
+    assert "36 training subjects x 12 locations" in figure.caption
+    # No density was known for this run, so no line claims to be it.
+    assert pretraining.levels("probe", inputs) == [(0.31, "before training")]
+    assert pretraining.levels("loss", inputs) == []
 
 
 def test_time_of_a_resumed_run_is_the_sum():

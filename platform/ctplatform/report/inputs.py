@@ -36,6 +36,7 @@ class Inputs:
         ledger: one row a scan (scans/*.parquet).
         overlays: scan ids that have a quality-control picture.
         metrics: one row a logged pretraining step, steps ascending.
+        probe: what the scores of the probe in `metrics` are of.
         remarks: what the sweep left out, and why.
     """
 
@@ -56,6 +57,7 @@ class Inputs:
     details: pd.DataFrame | None = None
     horizons: pd.DataFrame | None = None
     remarks: tuple[str, ...] = ()
+    probe: Mapping[str, Any] | None = None
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -87,6 +89,7 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
         splits=_json(workspace, "splits.json"),
         atlas=_json(workspace, "atlas", "atlas.json"),
         metrics=_metrics(workspace, *pretrain, "metrics.jsonl"),
+        probe=_json(workspace, *pretrain, "probe.json"),
         card=_json(workspace, *pretrain, "card.json"),
         results=_table(workspace, "results", *evaluation),
         predictions=_table(workspace, "predictions", *evaluation),
