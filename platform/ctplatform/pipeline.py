@@ -294,7 +294,7 @@ def _sweep(
         cohort,
         recipe,
         run=_run(ws, recipe, outcome),
-        on_progress=lambda done, total: watcher.progress("sweep", done, total),
+        on_progress=lambda done, total, text="": watcher.progress("sweep", done, total, text),
     )
     return summary, str(summary)
 

@@ -17,6 +17,9 @@ NAMES = (
     "mmrc",
     "exacerbations",
     "emphysema",
+    "emphysema_subtypes",
+    "nodules",
+    "lobes",
 )
 
 __all__ = ["NAMES", "Labels", "Task", "get_task"]

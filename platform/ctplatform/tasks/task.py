@@ -14,7 +14,7 @@ from ctplatform.probes import Cumulative, Probe, Ridge
 from ctplatform.splits import quantile_strata
 from ctplatform.statistics import METRICS, Metric, Targets
 
-Kind = Literal["continuous", "ordinal", "binary", "survival"]
+Kind = Literal["continuous", "ordinal", "binary", "survival", "regions", "structures"]
 
 
 @dataclass(frozen=True)

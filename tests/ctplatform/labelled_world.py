@@ -1,0 +1,56 @@
+"""A workspace whose scans have small cubes with label maps of known truth: dense parts are centrilobular, bright ones
+nodules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctplatform.dense import cube as cubes
+from ctplatform.dense import problem as problems
+from ctplatform.dense.cube import Cube, write_cube, write_labels
+from ctplatform.ledger import read_ledger
+from ctplatform.tasks import get_task
+from tests.ctplatform.evaluation_world import build
+
+SIDE = 64
+MAPS = {"emphysema_subtypes": "subtype_map", "nodules": "nodule_map"}
+
+
+def labelled(rng: np.random.Generator) -> tuple[Cube, np.ndarray, np.ndarray]:
+    """A cube, its subtypes and its nodules."""
+    lungs = np.zeros((SIDE,) * 3, bool)
+    lungs[16:48, 16:48, 16:48] = True
+    hu = rng.normal(-860, 30, lungs.shape)
+    subtypes = lungs.astype(np.uint8)
+    z, y, x = (int(v) for v in rng.integers(0, 2, 3) * 16 + 16)
+    part = slice(z, z + 16), slice(y, y + 16), slice(x, x + 16)
+    subtypes[part] = int(rng.integers(2, 5))
+    hu[part] -= 40 * (int(subtypes[part][0, 0, 0]) - 1)
+    nodules = np.zeros_like(subtypes)
+    at = rng.integers(20, 40, 3)
+    nodules[at[0] : at[0] + 6, at[1] : at[1] + 6, at[2] : at[2] + 6] = 1
+    hu[nodules > 0] = 40
+    hu[~lungs] = -1024
+    to_scan = np.eye(4)
+    to_scan[:3, 3] = 3.0
+    return Cube(hu.astype(np.int16), lungs, to_scan, np.eye(4)), subtypes, nodules
+
+
+def build_labelled(folder, recipe, *, subjects: int = 12, seed: int = 0):
+    """Workspace and cohort with columns subtype_map and nodule_map; what `prepare_scan` makes is there already."""
+    workspace, cohort = build(folder, subjects=subjects, seed=seed)
+    for column in MAPS.values():
+        cohort[column] = [str(folder / f"{scan}-{column}.nii.gz") for scan in cohort["scan_id"]]
+    tasks = {name: get_task(name) for name in MAPS}
+    maps = {name: task.maps(cohort) for name, task in tasks.items()}
+    sources = problems._sources(tasks, maps, recipe, read_ledger(workspace))
+    rng = np.random.default_rng(seed)
+    for source in sources.values():
+        cube, *truths = labelled(rng)
+        write_cube(workspace, cube, *source.cube)
+        for map_source, truth in zip(source.maps, truths, strict=True):
+            voxels = np.bincount(truth.ravel(), minlength=len(map_source.classes) + 1)[1:]
+            facts = {"voxels": voxels.tolist(), "voxel_ml": cube.voxel_ml}
+            write_labels(workspace, truth, facts, *source.labels(map_source))
+    assert workspace.exists(cubes.FOLDER)
+    return workspace, cohort
