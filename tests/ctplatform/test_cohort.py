@@ -65,6 +65,12 @@ class TestReadCohort:
         assert cohort["site"].isna().tolist() == [False, False, True]
         assert cohort["gold"].tolist() == [0, 2, 4]
 
+    def test_columns_of_label_maps_are_found_as_scans_are(self, tmp_path: Path) -> None:
+        text = "scan_id,path,map,note\na,a.nii.gz,maps/a.nii.gz,x.mha\nb,b.nii.gz,,plain\nc,c,s3://b/c.MHA,\n"
+        cohort = read_cohort(table(tmp_path / "cohort.csv", text))
+        assert cohort["map"].tolist() == [str(tmp_path / "maps" / "a.nii.gz"), None, "s3://b/c.MHA"]
+        assert cohort["note"].tolist() == ["x.mha", "plain", None]
+
     def test_written_is_read(self, tmp_path: Path) -> None:
         cohort = pd.DataFrame(
             {

@@ -82,7 +82,9 @@ def test_a_cube_holds_the_patches_that_the_encoder_was_trained_on(real_cube):
         window = cube.hu_ZYX[z : z + 32, y : y + 32, x : x + 32]
         assert np.abs(window.astype(int) - hu_NDHW[locations == location][0]).max() <= 1
     coordinates = cube.coordinates(atlas, corners[inside] + 15.5)
-    np.testing.assert_allclose(coordinates, atlas.coordinates_N3[inside], atol=0.02)  # half a voxel of rounding
+    np.testing.assert_allclose(
+        coordinates, atlas.coordinates_N3[inside], atol=0.02
+    )  # half a voxel of rounding
     between = cube.coordinates(atlas, (corners[inside][:1] + corners[inside][1:2]) / 2 + 15.5)
     np.testing.assert_allclose(between[0], coordinates[:2].mean(0), atol=1e-6)
 
@@ -98,7 +100,9 @@ def test_label_maps_come_onto_the_cube(real_cube):
     share = (truth > 1).sum() / (truth > 0).sum()
     assert (subtypes > 1).sum() / (subtypes > 0).sum() == pytest.approx(share, abs=0.01)
     cells = read_cells(workspace, *source.cells(source.maps[0], 16))
-    np.testing.assert_array_equal(cells.counts_MC.sum(0) + cells.missed_C, facts["emphysema_subtypes"]["voxels"])
+    np.testing.assert_array_equal(
+        cells.counts_MC.sum(0) + cells.missed_C, facts["emphysema_subtypes"]["voxels"]
+    )
 
 
 def test_every_voxel_of_lung_belongs_to_one_window(real_cube):
@@ -234,7 +238,8 @@ def test_without_a_step_fine_tuning_is_the_frozen_head(swept, monkeypatch):
     still = recipe(finetune={"lr": 1e-12})
     shared, _ = assemble(workspace, cohort, still, run=RUN)
     frozen, tuned = (
-        run_trial(shared, Cell("emphysema_subtypes", name, 1.0, 0)).predictions for name in ("drasclr", "finetune")
+        run_trial(shared, Cell("emphysema_subtypes", name, 1.0, 0)).predictions
+        for name in ("drasclr", "finetune")
     )
     # Both choose their offset on other windows; the scores, and with them the order of the voxels, are the same.
     a, b = (np.stack(p["numbers"].to_list())[:, 5:] for p in (frozen, tuned))
@@ -248,7 +253,9 @@ def test_other_label_maps_make_other_trials(swept):
     before = shared.fingerprint(cell)
     problem = copy.deepcopy(shared.problems["nodules"])
     source = problem.test_sources[0]
-    changed = tuple(m if m.task != "nodules" else type(m)(**{**m.__dict__, "key": "other"}) for m in source.maps)
+    changed = tuple(
+        m if m.task != "nodules" else type(m)(**{**m.__dict__, "key": "other"}) for m in source.maps
+    )
     object.__setattr__(problem.test_sources[0], "maps", changed)
     shared.problems["nodules"] = problem
     assert shared.fingerprint(cell) != before

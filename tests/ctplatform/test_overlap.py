@@ -34,7 +34,9 @@ def test_voxels_outside_of_the_lung_mask_are_missed():
     counts = np.array([[30, 0], [0, 30]])
     found = region_numbers(counts, np.array([0, 30]), certain(np.array([0, 1]), 2))[None]
     assert pooled_dice(found, np.zeros((1, 1), int), 1)[0] == pytest.approx(2 * 30 / (30 + 60))
-    assert pooled_auroc(found, np.zeros((1, 1), int), 1)[0] == pytest.approx((30 * 30 + 30 * 15 * 0) / (60 * 30))
+    assert pooled_auroc(found, np.zeros((1, 1), int), 1)[0] == pytest.approx(
+        (30 * 30 + 30 * 15 * 0) / (60 * 30)
+    )
 
 
 def test_auroc_over_voxels_is_scikit_learns_up_to_the_bins():
@@ -66,7 +68,9 @@ def test_percentages_are_ranked_over_subjects():
     for share in shares:
         counts = np.zeros((100, 4), int)
         counts[np.arange(100), (np.arange(100) < 100 * share).astype(int)] = 1
-        numbers.append(region_numbers(counts, np.zeros(4), certain((np.arange(100) < 60 * share).astype(int))))
+        numbers.append(
+            region_numbers(counts, np.zeros(4), certain((np.arange(100) < 60 * share).astype(int)))
+        )
     metric = OVERLAP["percent_centrilobular"]
     assert metric.value(Targets(np.zeros((3, 4))), np.stack(numbers)) == pytest.approx(1.0)
     assert metric.value(Targets(np.zeros((3, 4))), np.stack(numbers)[[2, 1, 0]]) == pytest.approx(1.0)
