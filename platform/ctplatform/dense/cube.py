@@ -91,8 +91,9 @@ def make_cube(
     inside_XYZ = np.argwhere(sitk.GetArrayViewFromImage(lungs) > 0)[:, ::-1].astype(float)
     mask_to_mm_44 = np.linalg.inv(index_from_mm(lungs))
     lattice = transform_points(np.linalg.inv(frame_44) @ mask_to_mm_44, inside_XYZ) / spacing_mm
-    low_3 = np.floor(lattice.min(0)).astype(int) - MARGIN
-    size_3 = np.ceil(lattice.max(0)).astype(int) + MARGIN + 1 - low_3
+    reach = max(lungs.GetSpacing()) / spacing_mm  # the mask's voxels are larger than their centres
+    low_3 = np.floor(lattice.min(0) - reach).astype(int) - MARGIN
+    size_3 = np.ceil(lattice.max(0) + reach).astype(int) + MARGIN + 1 - low_3
     to_scan_44 = frame_44 @ affine_from(spacing_mm * np.eye(3), low_3 * spacing_mm)
     to_index_44 = index_from_mm(image) @ to_scan_44
     hu_ZYX, _ = lattice_box(image, to_index_44, size_3, config.sampling.interpolation, config.hu_window)

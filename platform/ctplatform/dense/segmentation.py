@@ -161,38 +161,36 @@ def segment(
     from monai.inferers import sliding_window_inference
 
     device = next(model.parameters()).device
-    volume = torch.from_numpy(cube.hu_ZYX)[None, None]
-    lungs = torch.from_numpy(cube.lungs_ZYX)
-    normalise = normaliser(hu_window, str(device))
-    side = (config.window,) * 3
-    classes = model.classes
+    shape, side = cube.hu_ZYX.shape, (config.window,) * 3
+    room = [
+        (0, max(0, config.window - n)) for n in shape
+    ]  # a window larger than the cube reaches over its upper faces
+    hu = torch.from_numpy(np.pad(cube.hu_ZYX, room, constant_values=cube.hu_ZYX.min()))
+    lungs = np.pad(cube.lungs_ZYX, room)
 
     def predict(windows: Tensor, coordinates: list) -> Tensor:
-        out = torch.zeros(len(windows), classes, *side)
+        out = torch.zeros(len(windows), model.classes, *side)
         out[:, 0] = 1.0
         for i, (window, where) in enumerate(zip(windows, coordinates)):
             part = tuple(where[-3:])
-            if not lungs[part].any():
-                continue
-            centre = np.array([[s.start + (config.window - 1) / 2 for s in part]])
-            at = torch.from_numpy(cube.coordinates(atlas, centre)).to(device)
-            out[i] = model(normalise(window[None]), at)[0].softmax(0).cpu()
+            if lungs[part].any():
+                centre = np.array([[s.start + (config.window - 1) / 2 for s in part]])
+                at = torch.from_numpy(cube.coordinates(atlas, centre)).to(device)
+                out[i] = model(window[None].to(device), at)[0].softmax(0).cpu()
         return out
 
     with torch.inference_mode():
         probability = sliding_window_inference(
-            volume,
+            normaliser(hu_window)(hu[None, None]),
             side,
             1,
             predict,
             overlap=config.overlap,
             mode="gaussian",
-            cval=float(cube.hu_ZYX.min()),
             with_coord=True,
-            sw_device="cpu",
-            device="cpu",
         )
-    return probability[0].argmax(0).to(torch.uint8).numpy()
+    z, y, x = shape
+    return probability[0].argmax(0)[:z, :y, :x].to(torch.uint8).numpy()
 
 
 def case_numbers(

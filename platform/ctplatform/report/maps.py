@@ -42,7 +42,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         TITLE,
         [
             "What was predicted, voxel by voxel, for the held-out subjects with the most disease, with the median "
-            "amount and in between. Scores are under label efficiency; these pictures show what kind of errors make them."
+            "amount and in between. Scores are under label efficiency; these pictures show what errors make them."
         ],
         figures=figures,
     )
