@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from drasclr import monitor
 from drasclr.encoder import FEATURES, Encoder
+from drasclr.gather import Gather, Keys
 from drasclr.memory import KeyMemory
 from drasclr.shuffle import encode_shuffled
 
@@ -30,7 +31,8 @@ class Contrast:
         loss: local_weight * local + beta * global, to be minimised.
         local: mean local loss.
         global_: mean neighbouring loss; 0 without neighbours.
-        keys_GSD: normalised keys, to be enqueued after backward.
+        keys_GSD: normalised keys, to be enqueued after backward; with a `gather`, those of all workers' scans.
+        subjects_S: subjects of these keys.
         metrics: detached scalars for the log.
     """
 
@@ -38,6 +40,7 @@ class Contrast:
     local: Tensor
     global_: Tensor
     keys_GSD: Tensor
+    subjects_S: Tensor
     metrics: dict[str, Tensor]
 
 
@@ -62,7 +65,7 @@ class DrasCLR(nn.Module):
     """Query encoder, momentum encoder, key memory and both losses.
 
     One call of `forward` is one step: under DistributedDataParallel wrap this module with broadcast_buffers=False,
-    call it once, run backward, then `memory.enqueue(locations_G, contrast.keys_GSD, subjects_S)`.
+    call it once, run backward, then `memory.enqueue(locations_G, contrast.keys_GSD, contrast.subjects_S)`.
 
     Args:
         encoder: becomes the query encoder; the momentum encoder starts as its copy.
@@ -75,10 +78,13 @@ class DrasCLR(nn.Module):
         local_weight: weight of the local loss.
         neighbour_aggregation: "sum" as published, "mean", or "attention".
         exclude_same_subject: keys of the same subject are no negatives.
-        batch_negatives: keys of the other scans of the batch are negatives, too; useful while the memory is short.
+        batch_negatives: keys of the other scans of the batch (of all workers', with `gather`) are negatives, too;
+            useful while the memory is short.
         shuffle_keys: encode keys on other workers than their queries, as published, so that the statistics of batch
             normalisation do not give the positive away. Needs the same shapes on all workers.
         memory_locations: locations whose keys this worker holds; all by default.
+        gather: collects the keys of all workers where they work on other scans of the same locations, so that
+            negatives and memory are those of the undivided batch. Without one, this worker's keys are all there are.
         monitored: whether collapse monitors are measured at each step.
     """
 
@@ -101,6 +107,7 @@ class DrasCLR(nn.Module):
         batch_negatives: bool = False,
         shuffle_keys: bool = False,
         memory_locations: Tensor | None = None,
+        gather: Gather | None = None,
         monitored: bool = True,
     ) -> None:
         super().__init__()
@@ -132,6 +139,7 @@ class DrasCLR(nn.Module):
         self.neighbour_aggregation = neighbour_aggregation
         self.exclude_same_subject, self.batch_negatives = exclude_same_subject, batch_negatives
         self.shuffle_keys, self.monitored = shuffle_keys, monitored
+        self.gather = gather
 
     def forward(
         self,
@@ -162,10 +170,14 @@ class DrasCLR(nn.Module):
             else:
                 features_GSD = self.key.grouped(key_GSCDHW, coordinates_G3)
             keys_GSD = _normalise(self.key.project(features_GSD))
+            if self.gather is None:
+                everyone = Keys(keys_GSD, subjects_S, torch.arange(len(subjects_S)))
+            else:
+                everyone = self.gather(keys_GSD, subjects_S)
 
         # Similarities in single precision whatever autocast says: temperatures amplify their rounding.
         with torch.autocast(keys_GSD.device.type, enabled=False):
-            allowed_GSM, negatives_GMD = self._negatives(locations_G, keys_GSD, subjects_S)
+            allowed_GSM, negatives_GMD = self._negatives(locations_G, subjects_S, everyone)
             local_GS, positive_GS, hard_GSM = self._contrast(
                 queries_GSD, keys_GSD, negatives_GMD, allowed_GSM
             )
@@ -180,7 +192,14 @@ class DrasCLR(nn.Module):
         metrics["negatives"] = allowed_GSM.sum(-1).float().mean()
         if self.monitored:
             metrics |= self._monitor(queries_GSD.detach(), keys_GSD, coordinates_G3)
-        return Contrast(loss=loss, local=local, global_=global_, keys_GSD=keys_GSD, metrics=metrics)
+        return Contrast(
+            loss=loss,
+            local=local,
+            global_=global_,
+            keys_GSD=everyone.keys_GTD,
+            subjects_S=everyone.subjects_T,
+            metrics=metrics,
+        )
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
@@ -206,20 +225,23 @@ class DrasCLR(nn.Module):
             return self.attention(embeddings_GKSD, around_GK3 - coordinates_G3[:, None]).float()
         return embeddings_GKSD.sum(1) if self.neighbour_aggregation == "sum" else embeddings_GKSD.mean(1)
 
-    def _negatives(self, locations_G: Tensor, keys_GSD: Tensor, subjects_S: Tensor) -> tuple[Tensor, Tensor]:
+    def _negatives(self, locations_G: Tensor, subjects_S: Tensor, everyone: Keys) -> tuple[Tensor, Tensor]:
         """(which negatives count for which scan [G, S, M], negatives [G, M, D])."""
         stored = self.memory.negatives(locations_G)
         subjects_S = subjects_S.to(stored.subjects_GM)
         allowed_GSM = stored.filled_GM[:, None].expand(-1, len(subjects_S), -1)
         if self.exclude_same_subject:
             allowed_GSM = allowed_GSM & (stored.subjects_GM[:, None] != subjects_S[None, :, None])
-        negatives_GMD = stored.keys_GMD.to(keys_GSD.dtype)
+        negatives_GMD = stored.keys_GMD.to(everyone.keys_GTD.dtype)
         if self.batch_negatives:
-            different_SS = subjects_S[:, None] != subjects_S[None, :]
-            if not self.exclude_same_subject:
-                different_SS = ~torch.eye(len(subjects_S), dtype=torch.bool, device=subjects_S.device)
-            allowed_GSM = torch.cat([allowed_GSM, different_SS.expand(len(locations_G), -1, -1)], dim=2)
-            negatives_GMD = torch.cat([negatives_GMD, keys_GSD], dim=1)
+            subjects_T = everyone.subjects_T.to(subjects_S)
+            if self.exclude_same_subject:
+                different_ST = subjects_S[:, None] != subjects_T[None, :]
+            else:
+                own_S = everyone.own_S.to(subjects_S)
+                different_ST = own_S[:, None] != torch.arange(len(subjects_T), device=own_S.device)
+            allowed_GSM = torch.cat([allowed_GSM, different_ST.expand(len(locations_G), -1, -1)], dim=2)
+            negatives_GMD = torch.cat([negatives_GMD, everyone.keys_GTD], dim=1)
         return allowed_GSM, negatives_GMD
 
     def _contrast(

@@ -136,26 +136,38 @@ class KeyMemory:
             "pointer": self.pointer_N.clone(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`.
+    def load_state_dict(self, *states: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`; also from several memories that together hold the locations held here, and more.
+
+        So a memory that was split over workers is read by any other number of them.
 
         Raises:
-            ValueError: the stored memory has other locations, another size or other features.
+            ValueError: a stored memory has another size or other features, or a location is in none of them.
         """
-        stored = (state["num_locations"], state["size"], state["keys"].shape[2])
-        if stored != (self.num_locations, self.size, self.dim) or not torch.equal(
-            state["locations"], self.locations
-        ):
-            raise ValueError(
-                f"stored memory has (locations, slots, features) = {stored}, this one "
-                f"{(self.num_locations, self.size, self.dim)}, or they hold different locations"
-            )
-        longest = state["keys"].shape[1]
         self.keys_NKD = _lazy_zeros(*self.keys_NKD.shape, dtype=self.keys_NKD.dtype, device=self.device)
         self.subjects_NK.fill_(NOBODY)
-        self.keys_NKD[:, :longest] = state["keys"].to(self.keys_NKD)
-        self.subjects_NK[:, :longest] = state["subjects"].to(self.device)
-        self.count_N, self.pointer_N = state["count"].clone(), state["pointer"].clone()
+        self.count_N.zero_()
+        self.pointer_N.zero_()
+        found_N = torch.zeros(len(self.locations), dtype=torch.bool)
+        for state in states:
+            stored = (state["num_locations"], state["size"], state["keys"].shape[2])
+            if stored != (self.num_locations, self.size, self.dim):
+                raise ValueError(
+                    f"stored memory has (locations, slots, features) = {stored}, this one "
+                    f"{(self.num_locations, self.size, self.dim)}"
+                )
+            there_N = torch.full((self.num_locations,), NOBODY)
+            there_N[state["locations"]] = torch.arange(len(state["locations"]))
+            here = torch.nonzero(there_N[self.locations] != NOBODY).flatten()
+            rows, longest = there_N[self.locations[here]], state["keys"].shape[1]
+            for row, source in zip(here.tolist(), rows.tolist(), strict=True):
+                self.keys_NKD[row, :longest] = state["keys"][source].to(self.keys_NKD)
+                self.subjects_NK[row, :longest] = state["subjects"][source].to(self.device)
+            self.count_N[here], self.pointer_N[here] = state["count"][rows], state["pointer"][rows]
+            found_N[here] = True
+        if not found_N.all():
+            missing = self.locations[~found_N].tolist()
+            raise ValueError(f"stored memory lacks the locations {missing}")
 
     def _rows(self, locations_G: Tensor) -> Tensor:
         rows_G = self._row_N[locations_G.cpu()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -126,16 +127,34 @@ class EncoderConfig(Section):
     norm: Literal["batch", "group"] = "batch"
 
 
+class ProbeConfig(Section):
+    """A task's head on the encoder as it is, cross-validated among training subjects; changes nothing of the run."""
+
+    every_epochs: int = Field(default=1, ge=0, description="how often; 0: never")
+    task: str | None = Field(
+        default=None, description="None: the first of sweep.tasks that the training subjects have labels for"
+    )
+    subjects: int = Field(default=48, ge=8, description="labelled training subjects, one scan each, at most")
+    locations: int = Field(default=12, gt=0, description="locations a scan, at most")
+
+
 class PretrainConfig(Section):
     """Ray Train."""
 
     encoder: EncoderConfig = EncoderConfig()
+    probe: ProbeConfig = ProbeConfig()
     epochs: int = Field(default=20, gt=0)
     max_steps: int | None = Field(
         default=None, gt=0, description="stop after so many steps, whatever the epoch"
     )
-    scans_per_batch: int = Field(default=32, gt=0, description="scans a step, over all workers")
+    scans_per_batch: int = Field(
+        default=32, gt=0, description="scans a step over all workers, however many there are"
+    )
     locations_per_batch: int = Field(default=4, gt=0, description="anchor locations a step")
+    memory: Literal["replicated", "location_parallel"] = Field(
+        default="replicated",
+        description="every worker holds all keys; or each its own locations, their patches and keys",
+    )
     queue_size: int = Field(default=4096, gt=0, description="keys a location")
     temperature: float = Field(default=0.2, gt=0)
     momentum: float = Field(default=0.999, ge=0, le=1, description="of the momentum encoder")
@@ -154,12 +173,46 @@ class PretrainConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     num_workers: int = Field(default=2, ge=0, description="0 trains in one process without a process group")
+    min_workers: int | None = Field(
+        default=None,
+        gt=0,
+        description="go on with fewer workers while nodes are missing; None: wait for them",
+    )
+    resize_every_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="with min_workers: how often to look whether more workers fit, seconds",
+    )
     use_gpu: bool = False
     cpus_per_worker: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=200, gt=0, description="steps")
-    keep_checkpoints: int = Field(default=2, gt=0)
-    max_failures: int = Field(default=3, ge=-1)
+    keep_checkpoints: int = Field(default=2, gt=0, description="the newest ones")
+    keep_best: int = Field(default=0, ge=0, description="the best ones beside them")
+    best_by: Literal["loss", "local", "global", "top1", "effective_rank"] = Field(
+        default="loss", description="of two checkpoints the better one by what was logged last before each"
+    )
+    max_failures: int = Field(
+        default=3, ge=-1, description="restarts of the workers by themselves; -1: no end"
+    )
     log_every: int = Field(default=10, gt=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> PretrainConfig:
+        if self.memory == "location_parallel" and self.shuffle_keys:
+            raise ValueError(
+                "shuffle_keys has no meaning with memory=location_parallel, where no two workers encode keys of one "
+                "location; set shuffle_keys=false, or memory=replicated"
+            )
+        if self.min_workers is not None and not 0 < self.min_workers <= self.num_workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} must be between 1 and num_workers={self.num_workers}"
+            )
+        if self.min_workers is not None and self.shuffle_keys:
+            raise ValueError(
+                "shuffle_keys needs the same number of scans on all workers, which min_workers does not promise; "
+                "set shuffle_keys=false, or min_workers=null"
+            )
+        return self
 
 
 class EmbedConfig(Section):
@@ -224,6 +277,38 @@ class SegmentationConfig(Section):
     overlap: float = Field(default=0.25, ge=0, lt=1, description="of neighbouring windows at the test")
 
 
+class SearchConfig(Section):
+    """Learning rate and weight decay of end-to-end trials, searched by ASHA in each cell, on validation subjects."""
+
+    configurations: int = Field(
+        default=0, ge=0, description="tried in each cell, the recipe's own first; 0: no search"
+    )
+    algorithm: Literal["random", "optuna"] = Field(
+        default="random", description="optuna: its TPE sampler, pip install 'drasclr[optuna]'"
+    )
+    validation_fraction: float = Field(default=0.25, gt=0, lt=1, description="of a cell's training subjects")
+    lr_factor: tuple[float, float] = Field(
+        default=(0.1, 10.0), description="range, as multiples of the recipe's learning rate"
+    )
+    weight_decay: tuple[float, float] = Field(default=(1e-6, 0.1), description="range")
+    grace: float = Field(
+        default=0.1, gt=0, le=1, description="share of the steps before a configuration may be stopped"
+    )
+    reduction: int = Field(default=3, ge=2, description="one in so many goes on at each rung")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> SearchConfig:
+        for name in ("lr_factor", "weight_decay"):
+            low, high = getattr(self, name)
+            if not 0 < low < high:
+                raise ValueError(
+                    f"{name}: a range from above 0 to a larger value is needed, got {low} to {high}"
+                )
+        if self.configurations == 1:
+            raise ValueError("configurations: 1 is the recipe's own values only; set 0, or 2 and more")
+        return self
+
+
 class SweepConfig(Section):
     """Ray Tune: task x initialisation x label fraction x seed."""
 
@@ -245,6 +330,7 @@ class SweepConfig(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     dense: DenseConfig = DenseConfig()
     segmentation: SegmentationConfig = SegmentationConfig()
+    search: SearchConfig = SearchConfig()
     bootstrap: int = Field(default=2000, ge=100)
     max_concurrent: int = Field(default=2, gt=0)
     cpus_per_trial: float = Field(default=1.0, gt=0)
@@ -317,6 +403,27 @@ class RayConfig(Section):
     include_dashboard: bool = False
 
 
+class WatchConfig(Section):
+    """Where training and sweep can be watched. Says where figures go, never what comes out."""
+
+    tensorboard: bool = Field(default=True, description="event files in the workspace, beside the metrics")
+    mlflow: str | None = Field(
+        default=None,
+        description="tracking URI, http://... or sqlite:///file; $VARIABLES of the environment are filled in; "
+        "needs pip install 'drasclr[mlflow]'",
+    )
+    experiment: str = Field(default="drasclr", min_length=1, description="name of MLflow's experiment")
+
+    @model_validator(mode="after")
+    def _no_password(self) -> WatchConfig:
+        if re.search(r"://[^/@]*:[^/@$]+@", self.mlflow or ""):
+            raise ValueError(
+                "watch.mlflow holds a password, and recipes are stored with their runs; write $NAME in its place "
+                "and set that variable"
+            )
+        return self
+
+
 class Recipe(Section):
     """Everything that a run depends on."""
 
@@ -332,6 +439,7 @@ class Recipe(Section):
     phantom: PhantomConfig | None = None
     placement: PlacementsConfig = PlacementsConfig()
     ray: RayConfig = RayConfig()
+    watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -227,11 +227,10 @@ def load_encoder(workspace: Workspace, run: str, *, hu_window: tuple[int, int]) 
         StageError: there is none, or it was trained on another atlas or window.
     """
     from ctplatform.atlas import read_atlas
-    from ctplatform.training import WEIGHTS_FILE
     from drasclr import weights
 
     with tempfile.TemporaryDirectory() as folder:
-        for name in (WEIGHTS_FILE, pretraining.CARD_FILE):
+        for name in (pretraining.WEIGHTS_FILE, pretraining.CARD_FILE):
             (Path(folder) / name).write_bytes(workspace.read_bytes(pretraining.FOLDER, run, name))
         try:
             return weights.load(folder, atlas=read_atlas(workspace), hu_window=hu_window)
@@ -246,8 +245,9 @@ def random_encoder(workspace: Workspace, recipe: Recipe) -> Encoder:
     import torch
 
     from ctplatform.atlas import read_atlas
+    from ctplatform.encoders import calibrate
     from ctplatform.feed import Feed
-    from ctplatform.training import calibrate, training_scans
+    from ctplatform.training import training_scans
     from drasclr.encoder import Encoder
 
     config, atlas = recipe.pretrain, read_atlas(workspace)

@@ -1,9 +1,10 @@
 """Shards to training batches: one block, several scans, a few anchor locations, neighbours included.
 
 The order of an epoch is a pure function of (seed, epoch), so a run resumes at any step without reading what came
-before. A read takes one row group from each of `scans_per_batch` scans; its anchors are then served
-`locations_per_batch` at a time. Threads read and decompress the next row groups while one more thread puts together
-the next batches, so that who trains finds them ready.
+before. A step's scans are divided over the workers; either all of them work on the same anchor locations, or each on
+those of its own blocks, through which it passes again and again. A read takes one row group from each of the scans of
+a step; its anchors are then served `locations_per_batch` at a time. Threads read and decompress the next row groups
+while one more thread puts together the next batches, so that who trains finds them ready.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ctplatform import pages, shards
+from ctplatform import pages, shards, shares
 from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
+from drasclr.gather import share
 
 if TYPE_CHECKING:
     from drasclr.atlas import Atlas
@@ -46,8 +48,12 @@ class ScanEntry:
 
 @dataclass(frozen=True)
 class Read:
-    """Row groups to read together: one block of several scans, and the anchors of each step served from it."""
+    """Row groups to read together: one block of several scans, and the anchors of each step served from it.
 
+    `epoch` counts the passes over what this order is of; it is what augmentations are drawn with.
+    """
+
+    epoch: int
     block: int
     scans: np.ndarray
     steps: tuple[np.ndarray, ...]
@@ -58,7 +64,7 @@ class Batch:
     """One rank's share of one step, location-major.
 
     Shapes: anchors_GSDHW int16 HU; neighbours_GKSDHW int16 HU; locations_G, neighbour_locations_GK, scans_S,
-    subjects_S int64. G anchor locations, S scans of this rank, K neighbours.
+    subjects_S int64. G anchor locations, S scans of this rank, K neighbours. `epoch` is the pass that they belong to.
     """
 
     anchors_GSDHW: torch.Tensor
@@ -67,6 +73,7 @@ class Batch:
     neighbour_locations_GK: torch.Tensor
     scans_S: torch.Tensor
     subjects_S: torch.Tensor
+    epoch: int
 
 
 class Buffers:
@@ -95,15 +102,17 @@ class Feed:
         workspace: where the shards are.
         scans: the same list on every rank.
         atlas: blocks and neighbours.
-        scans_per_batch: scans a step over all ranks; no more than there are, rounded down to a multiple of `world`.
+        scans_per_batch: scans a step over all ranks, whatever their number; no more than there are. The shares of the
+            ranks differ by one scan at most.
         locations_per_batch: anchors a step.
         seed: of the order.
         rank: this worker's place among `world` workers.
         world: how many workers share a step.
+        own_blocks: whether each rank works on blocks of its own (`shares.blocks_of`), not all on the same.
         threads: that read and decompress; by default this process's share of the cores, at most four.
 
     Raises:
-        StageError: fewer scans than workers.
+        StageError: fewer scans, or own blocks, than workers.
     """
 
     def __init__(
@@ -117,22 +126,14 @@ class Feed:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        own_blocks: bool = False,
         threads: int | None = None,
     ) -> None:
-        if len(scans) < world:
-            raise StageError(
-                f"{len(scans)} scans cannot feed {world} workers",
-                "Set pretrain.num_workers lower",
-                code="few-scans",
-            )
+        self.batch = shares.batch_size(scans_per_batch, len(scans), world)
         self.workspace, self.scans, self.atlas = workspace, list(scans), atlas
-        self.batch = min(scans_per_batch, len(self.scans)) // world * world
-        if self.batch == 0:
-            raise StageError(
-                f"pretrain.scans_per_batch={scans_per_batch} is less than {world} workers",
-                "Set it to a multiple of pretrain.num_workers",
-                code="config",
-            )
+        self.blocks = shares.blocks_of(atlas, rank, world) if own_blocks else tuple(range(atlas.num_blocks))
+        self.own_blocks = own_blocks
+        self._group = share(rank, world, self.batch) if own_blocks else self.batch
         self.anchors, self.seed, self.rank, self.world = locations_per_batch, seed, rank, world
         self.threads = threads or min(MOST_THREADS, max(1, (os.cpu_count() or 1) // world))
         self._extents: dict[
@@ -143,35 +144,47 @@ class Feed:
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
-        """The epoch's reads in order: every scan and anchor once, except that the last group of scans is filled up."""
-        rng = np.random.default_rng([self.seed, epoch])
+        """A pass in order: every scan and anchor once, except that the last group of scans is filled up."""
+        mine = [self.rank] if self.own_blocks and self.rank else []
+        rng = np.random.default_rng([self.seed, epoch, *mine])
         reads = []
-        for block in range(self.atlas.num_blocks):
+        for block in self.blocks:
             scans = rng.permutation(len(self.scans))
             members = self.atlas.members(block)
-            for start in range(0, len(scans), self.batch):
-                group = scans[start : start + self.batch]
-                group = np.concatenate([group, scans[: self.batch - len(group)]])
+            for start in range(0, len(scans), self._group):
+                group = scans[start : start + self._group]
+                group = np.concatenate([group, scans[: self._group - len(group)]])
                 anchors = rng.permutation(members)
                 steps = tuple(anchors[i : i + self.anchors] for i in range(0, len(anchors), self.anchors))
-                reads.append(Read(block, group, steps))
+                reads.append(Read(epoch, block, group, steps))
         return [reads[i] for i in rng.permutation(len(reads))]
 
     def steps_per_epoch(self) -> int:
-        """Steps an epoch, the same for every epoch and rank."""
-        groups = -(-len(self.scans) // self.batch)
-        return groups * sum(
-            -(-len(self.atlas.members(b)) // self.anchors) for b in range(self.atlas.num_blocks)
-        )
+        """Steps an epoch: the same for every epoch, every rank and any number of ranks."""
+        return self._steps(range(self.atlas.num_blocks), self.batch)
+
+    def _steps(self, blocks: Iterable[int], group: int) -> int:
+        anchored = sum(-(-len(self.atlas.members(block)) // self.anchors) for block in blocks)
+        return -(-len(self.scans) // group) * anchored
 
     def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
-        """This rank's batches of an epoch, from its `start_step`-th step on."""
-        work: list[tuple[Read, int]] = []
-        skip = start_step
-        for read in self.plan(epoch):
-            if skip < len(read.steps):
-                work.append((read, skip))
-            skip = max(0, skip - len(read.steps))
+        """This rank's batches of an epoch, from its `start_step`-th step on.
+
+        With own blocks, a rank's pass over them may be shorter or longer than an epoch: it then goes on with its next
+        pass, or later. So all ranks make the same number of steps, and none leaves anything out.
+        """
+        steps = self.steps_per_epoch()
+        number, skip = divmod(epoch * steps + start_step, self._steps(self.blocks, self._group))
+        work: list[tuple[Read, int, int]] = []
+        wanted = steps - start_step
+        while wanted > 0:
+            for read in self.plan(number):
+                stop = min(len(read.steps), skip + wanted)
+                if skip < stop:
+                    work.append((read, skip, stop))
+                    wanted -= stop - skip
+                skip = max(0, skip - len(read.steps))
+            number += 1
         yield from self._read_ahead(work)
 
     def sample(self, epoch: int, count: int) -> Iterator[Batch]:
@@ -182,7 +195,7 @@ class Feed:
             patches = [self._read(scan, read.block) for scan in self._mine(read)]
             yield self._assemble(read, patches, read.steps[0])
 
-    def _read_ahead(self, work: list[tuple[Read, int]]) -> Iterator[Batch]:
+    def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:
         ready: queue.Queue = queue.Queue(maxsize=BATCHES_AHEAD)
         stop = threading.Event()
 
@@ -223,30 +236,29 @@ class Feed:
             thread.join()
 
     def _produce(
-        self, work: list[tuple[Read, int]], pool: ThreadPoolExecutor, put: Callable[[object], bool]
+        self, work: list[tuple[Read, int, int]], pool: ThreadPoolExecutor, put: Callable[[object], bool]
     ) -> None:
         """All batches in order into `put`, until it refuses; the reads of what comes next go on meanwhile."""
         todo, running = iter(work), deque[tuple]()
 
         def start() -> None:
-            for read, first in todo:
-                running.append(
-                    (read, first, [pool.submit(self._read, s, read.block) for s in self._mine(read)])
-                )
+            for read, first, stop in todo:
+                reading = [pool.submit(self._read, scan, read.block) for scan in self._mine(read)]
+                running.append((read, read.steps[first:stop], reading))
                 return
 
         for _ in range(READS_AHEAD):
             start()
         while running:
-            read, first, reading = running.popleft()
+            read, steps, reading = running.popleft()
             start()
             patches = [future.result() for future in reading]
-            for anchors in read.steps[first:]:
+            for anchors in steps:
                 if not put(self._assemble(read, patches, anchors)):
                     return
 
     def _mine(self, read: Read) -> np.ndarray:
-        return read.scans[self.rank :: self.world]
+        return read.scans if self.own_blocks else read.scans[self.rank :: self.world]
 
     def _read(self, scan: int, block: int) -> np.ndarray:
         """One scan's patches of a block in `shards.row_order`, as bytes [R, patch]: one range of its file."""
@@ -299,4 +311,5 @@ class Feed:
             neighbour_locations_GK=torch.from_numpy(neighbours.astype(np.int64)),
             scans_S=torch.from_numpy(mine.astype(np.int64)),
             subjects_S=torch.tensor([self.scans[i].subject for i in mine], dtype=torch.int64),
+            epoch=read.epoch,
         )

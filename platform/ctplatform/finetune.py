@@ -133,10 +133,18 @@ class EndToEnd:
 
         `on_step` is called with the number of steps done after each; predictions may be made from within it.
         """
+        for step in self.train(pool, subjects, targets):
+            if on_step:
+                on_step(step)
+        return self
+
+    def train(self, pool: PatchPool, subjects: Sequence[str], targets: Targets) -> Iterator[int]:
+        """As `fit`, one step at a time: yields the steps done. Who stops early has an unfinished model."""
         rng = np.random.default_rng(self.seed)
         self.objective = Objective(self.task, targets).to(pool.device)
         self.encoder.to(pool.device)
         self.head.to(pool.device)
+        nn.init.constant_(self.head.bias, self.objective.start)
         if self.pretrained:
             self._start_at_probe(pool, subjects, targets)
         parameters = [*self.encoder.parameters(), *self.head.parameters(), *self.objective.parameters()]
@@ -156,12 +164,20 @@ class EndToEnd:
             optimizer.step()
             schedule.step()
             self.losses_.append(float(loss.detach()))
-            if on_step:
-                on_step(step)
+            yield step
         if not self.pretrained:
             self.recalibrate(pool, subjects, rng)
         self.encoder.eval()
-        return self
+
+    def loss(
+        self, pool: PatchPool, subjects: Sequence[str], targets: Targets, *, fitted_on: Sequence[str]
+    ) -> float:
+        """Loss of other subjects, validation subjects for example; may be asked for while training goes on."""
+        if not self.pretrained:
+            self.recalibrate(pool, fitted_on, np.random.default_rng([self.seed, len(self.losses_)]))
+        with torch.no_grad():
+            x_SP = torch.from_numpy(self.features(pool, subjects)).to(self.head.weight)
+            return self.objective.loss_of(self.head(x_SP).squeeze(-1).double().cpu().numpy(), targets)
 
     def recalibrate(self, pool: PatchPool, subjects: Sequence[str], rng: np.random.Generator) -> None:
         """Normalisation statistics over batches that mix locations; fine-tuned encoders keep their own."""

@@ -199,8 +199,7 @@ def _discard(world: World, stage: str) -> None:
 
         workspace.delete(FOLDER)
     elif stage == "pretrain" and run:
-        from ctplatform.pretrain import CARD_FILE, FOLDER
-        from ctplatform.training import WEIGHTS_FILE
+        from ctplatform.pretrain import CARD_FILE, FOLDER, WEIGHTS_FILE
 
         if workspace.exists(
             FOLDER, run, CARD_FILE
@@ -320,6 +319,7 @@ _RUNNERS = {
 def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> Any:
     """The stored split; made, or grown by new subjects, from the usable scans."""
     from ctplatform import ledger, splits
+    from ctplatform.duplicates import near_duplicates
 
     rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     extra = [c for c in cohort.columns if c == "scan_id" or c not in rows.columns]
@@ -327,7 +327,8 @@ def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> 
     previous = splits.read_split(workspace) if workspace.exists(splits.FILE) else None
     if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
         return previous
-    split = splits.make_split(table, recipe.split, previous=previous)
+    similar = near_duplicates(workspace, rows)
+    split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
     splits.write_split(workspace, split)
     return split
 

@@ -1,43 +1,40 @@
 """Contrastive pretraining with Ray Train: the same loop in one process, on two laptop cores, or on many GPUs.
 
-Every worker holds the whole key memory ("replicated"): all ranks work on the same anchor locations, each on its share
-of the scans, and the keys are gathered before they are stored. The memory is no DDP buffer; it is never broadcast.
+Ray Train starts the workers, starts them again when one of them or its node is lost, and with `min_workers` lets their
+number follow the cluster. What a run goes on from are its own checkpoints (`checkpoints`), in all of these cases and
+when the same command is given again.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
-if TYPE_CHECKING:
-    from ctplatform.training import Loop
-
 FOLDER = "pretrain"
-METRICS_FILE, PROGRESS_FILE, CONFIG_FILE, CARD_FILE = (
-    "metrics.jsonl",
-    "progress.json",
-    "config.json",
-    "card.json",
-)
+METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
+WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
 #: Settings that change where and how fast a run goes, not what it computes: the same run goes on under others.
 HARDWARE = {
     "num_workers",
+    "min_workers",
+    "resize_every_s",
     "use_gpu",
     "cpus_per_worker",
     "checkpoint_every",
     "keep_checkpoints",
+    "keep_best",
+    "best_by",
     "max_failures",
     "log_every",
+    "probe",
 }
 
 
@@ -80,10 +77,22 @@ def pretrain(
     start = time.monotonic()
     if workspace.exists(FOLDER, run, CARD_FILE):
         return _summary(workspace, run, trained=False, seconds=0.0)
+    _check(workspace, recipe)
     workspace.write_json(recipe.model_dump(mode="json"), FOLDER, run, CONFIG_FILE)
     with _watch(workspace, run, on_progress):
         _fit(workspace, recipe, run)
     return _summary(workspace, run, trained=True, seconds=time.monotonic() - start)
+
+
+def _check(workspace: Workspace, recipe: Recipe) -> None:
+    """Say at once what every worker would say, after Ray had started it as often as `max_failures` allows."""
+    from ctplatform import shares
+    from ctplatform.atlas import read_atlas
+    from ctplatform.training import training_rows
+
+    config, scans = recipe.pretrain, len(training_rows(workspace, recipe))
+    for world in {config.min_workers or config.num_workers, config.num_workers}:
+        shares.check(config, read_atlas(workspace), scans, max(1, world))
 
 
 def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
@@ -91,12 +100,14 @@ def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config = recipe.pretrain
+    workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"workspace": workspace.uri, "recipe": recipe.model_dump(mode="json"), "run": run},
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # which is Train V2's, with labels
-            num_workers=config.num_workers,
+            num_workers=workers,
+            elastic_resize_monitor_interval_s=config.resize_every_s,
             use_gpu=config.use_gpu,
             resources_per_worker={
                 "CPU": config.cpus_per_worker,
@@ -110,7 +121,6 @@ def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
             storage_path=workspace.path(FOLDER),
             storage_filesystem=workspace.fs,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
         ),
     )
     try:
@@ -143,20 +153,8 @@ def train_loop(config: dict[str, Any]) -> None:
         world=context.get_world_size(),
         device=device,
     )
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as folder:
-            loop.load(Path(folder))
-
-    def save(loop: Loop, metrics: dict[str, float]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            made = None
-            if loop.rank == 0:
-                loop.save(Path(folder))
-                made = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=made)
-
-    loop.run(on_checkpoint=save)
+    loop.resume()
+    loop.run()
 
 
 def read_metrics(workspace: Workspace, run: str) -> list[dict[str, Any]]:

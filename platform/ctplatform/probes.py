@@ -5,11 +5,14 @@ Shape legend: N subjects, P features, K components. Features are standardised wi
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ctplatform.statistics import Targets
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import PoissonRegressor
 
 FOLDS = 4
 NEWTON_STEPS = 50  # of which some five are taken
@@ -26,6 +29,9 @@ class Probe(Protocol):
 
     def linear(self) -> tuple[np.ndarray, float]:
         """Weights [P] and bias of the score that predictions are made of, on features as they come."""
+
+    def details(self) -> dict[str, float]:
+        """What the fit has chosen: penalties, numbers of components, checks."""
 
 
 class Standardiser:
@@ -72,6 +78,10 @@ class Ridge:
         self.coefficients_P_ = right_KP.T @ (singular_K / (singular_K**2 + self.penalty_) * projected_K)
         return self
 
+    def details(self) -> dict[str, float]:
+        """What was chosen."""
+        return {"penalty": self.penalty_}
+
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
         """Predicted label, in the label's unit."""
         return self._standardise(x_NP) @ self.coefficients_P_ + self.intercept_
@@ -115,6 +125,10 @@ class Cumulative:
         self.weights_K_, self.thresholds_ = _fit_cumulative(x_NK, level_N, len(self.classes_), self.penalty_)
         return self
 
+    def details(self) -> dict[str, float]:
+        """What was chosen."""
+        return {"penalty": self.penalty_}
+
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
         """The median class, or the probability of the upper class."""
         score_N = self._standardise(x_NP) @ self._basis_PK @ self.weights_K_
@@ -136,6 +150,61 @@ class Cumulative:
             score = x_NK[outside] @ weights
             total += _threshold_loss(score, level_N[outside], thresholds).sum()
         return total
+
+
+class Poisson:
+    """Counts by a log-linear Poisson regression with an L2 penalty on all that the rows span (scikit-learn).
+
+    The penalty has the least held-out deviance in folds stratified by the count.
+
+    Fitted attributes: `penalty_`, `model_` (scikit-learn PoissonRegressor).
+    """
+
+    penalties = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+    def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Poisson:
+        """Fit; `seed` fixes the inner folds."""
+        count_N = targets.value_N.astype(float)
+        self._standardise = Standardiser(x_NP)
+        scaled_NP = self._standardise(x_NP)
+        _, singular_K, right_KP = np.linalg.svd(scaled_NP, full_matrices=False)
+        self._basis_PK = right_KP[singular_K > 1e-9 * max(singular_K.max(), 1e-30)].T / np.sqrt(x_NP.shape[1])
+        if not self._basis_PK.size:  # features that do not vary
+            self._basis_PK = np.zeros((x_NP.shape[1], 1))
+        x_NK = scaled_NP @ self._basis_PK
+        fold_N = folds(np.minimum(count_N, 3).astype(int), seed=seed)
+        losses = [self._held_out(x_NK, count_N, fold_N, penalty) for penalty in self.penalties]
+        self.penalty_ = self.penalties[len(losses) - 1 - int(np.argmin(losses[::-1]))]
+        self.model_ = _fit_poisson(x_NK, count_N, self.penalty_)
+        return self
+
+    def predict(self, x_NP: np.ndarray) -> np.ndarray:
+        """The expected count."""
+        return np.asarray(self.model_.predict(self._standardise(x_NP) @ self._basis_PK), float)
+
+    def linear(self) -> tuple[np.ndarray, float]:
+        """Weights [P] and bias of the logarithm of the expected count."""
+        return self._standardise.undo(self._basis_PK @ self.model_.coef_, float(self.model_.intercept_))
+
+    def _held_out(self, x_NK: np.ndarray, count_N: np.ndarray, fold_N: np.ndarray, penalty: float) -> float:
+        total = 0.0
+        for fold in np.unique(fold_N):
+            inside, outside = fold_N != fold, fold_N == fold
+            if not count_N[inside].any():
+                return np.inf
+            expected_N = _fit_poisson(x_NK[inside], count_N[inside], penalty).predict(x_NK[outside])
+            total += float((expected_N - count_N[outside] * np.log(expected_N)).sum())
+        return total
+
+    def details(self) -> dict[str, float]:
+        """What was chosen."""
+        return {"penalty": self.penalty_}
+
+
+def _fit_poisson(x_NK: np.ndarray, count_N: np.ndarray, penalty: float) -> PoissonRegressor:
+    from sklearn.linear_model import PoissonRegressor
+
+    return PoissonRegressor(alpha=penalty, solver="newton-cholesky", max_iter=200).fit(x_NK, count_N)
 
 
 def folds(strata_N: np.ndarray, *, seed: int, count: int = FOLDS) -> np.ndarray:

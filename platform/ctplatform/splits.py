@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ctplatform.config import SplitConfig
+from ctplatform.duplicates import Pair
 from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
@@ -31,6 +32,9 @@ class Split:
     seed: int = 0
     stratify: str | None = None
     test_fraction: float = 0.0
+    similar: tuple[
+        tuple[str, str, float], ...
+    ] = ()  # near-duplicate scans of different subjects, and HU between them
 
     def check(self, table: pd.DataFrame) -> None:
         """Prove that nothing of a test subject is on the training side.
@@ -62,16 +66,24 @@ class Split:
                 )
 
 
-def make_split(table: pd.DataFrame, config: SplitConfig, *, previous: Split | None = None) -> Split:
+def make_split(
+    table: pd.DataFrame,
+    config: SplitConfig,
+    *,
+    previous: Split | None = None,
+    similar: Sequence[Pair] = (),
+) -> Split:
     """Draw the test subjects; the same table in any order gives the same split.
 
-    Subjects that share a scan with identical content are one person for this purpose. Within quantile bins of
+    Subjects that share a scan with identical content, or have scans that are near-duplicates, are one person for this
+    purpose. Within quantile bins of
     `config.stratify` (numbers) or within its classes (texts), the same share goes to the test side.
 
     Args:
         table: one row a scan: `subject_id`, and where there are any `content_hash` and the column to stratify on.
         config: fraction, seed and column; with column None, `laa950` where the table has it.
         previous: an older split of a smaller table; its subjects stay where they are.
+        similar: near-duplicate scans (`duplicates.near_duplicates`), by `scan_id`.
 
     Raises:
         StageError: no such column, or too few subjects for two sides.
@@ -87,7 +99,8 @@ def make_split(table: pd.DataFrame, config: SplitConfig, *, previous: Split | No
         logger.warning("the split is not stratified: there is no column %r", column)
         column = ""
     subjects = table["subject_id"].astype(str).to_numpy()
-    group_of = _people(subjects, table.get("content_hash"))
+    pairs = _of_different_subjects(table, similar)
+    group_of = _people(subjects, table.get("content_hash"), pairs)
     groups = sorted(set(group_of.values()))
     if len(groups) < 2:
         raise StageError(
@@ -114,6 +127,7 @@ def make_split(table: pd.DataFrame, config: SplitConfig, *, previous: Split | No
         seed=config.seed,
         stratify=column or None,
         test_fraction=config.test_fraction,
+        similar=tuple((pair.a, pair.b, round(pair.hu, 2)) for pair, _, _ in pairs),
     )
     split.check(table)
     return split
@@ -153,11 +167,35 @@ def read_split(workspace: Workspace) -> Split:
         StageError: there is none.
     """
     values = workspace.read_json(FILE)
-    return Split(**values | {"train": tuple(values["train"]), "test": tuple(values["test"])})
+    values |= {name: tuple(values[name]) for name in ("train", "test")}
+    return Split(**values | {"similar": tuple(tuple(pair) for pair in values.get("similar", ()))})
 
 
-def _people(subjects: np.ndarray, hashes: pd.Series | None) -> dict[str, str]:
-    """Subject -> the first subject (by id) that it shares a scan's content with, in any number of steps."""
+def across(split: Split, table: pd.DataFrame, similar: Sequence[Pair]) -> list[str]:
+    """For people: near-duplicate scans of which one is trained on and the other tested on. Not an error, as two people
+    may look alike; what is certain, equal content, `Split.check` refuses."""
+    test = set(split.test)
+    return [
+        f"scans {pair} look like one acquisition, but subject {a} and subject {b} stand on different sides of the "
+        "split: compare the two pictures in scans/qc; if they are one patient, give both the same subject_id and "
+        "start in a new workspace, else nothing is to be done"
+        for pair, a, b in _of_different_subjects(table, similar)
+        if (a in test) != (b in test)
+    ]
+
+
+def _of_different_subjects(table: pd.DataFrame, similar: Sequence[Pair]) -> list[tuple[Pair, str, str]]:
+    if not similar:
+        return []
+    owner = table.drop_duplicates("scan_id").set_index("scan_id")["subject_id"].astype(str)
+    known = [(pair, owner.get(pair.a), owner.get(pair.b)) for pair in similar]
+    return [(pair, a, b) for pair, a, b in known if a is not None and b is not None and a != b]
+
+
+def _people(
+    subjects: np.ndarray, hashes: pd.Series | None, pairs: Sequence[tuple[Pair, str, str]] = ()
+) -> dict[str, str]:
+    """Subject -> the first subject (by id) that it shares a scan with, in any number of steps."""
     parent = {subject: subject for subject in sorted(set(subjects))}
 
     def root(subject: str) -> str:
@@ -174,6 +212,15 @@ def _people(subjects: np.ndarray, hashes: pd.Series | None) -> dict[str, str]:
             if a != b:
                 logger.warning("subjects %s and %s have the same image; they stay on one side", a, b)
                 parent[max(a, b)] = min(a, b)
+    for pair, one, other in pairs:
+        a, b = root(one), root(other)
+        if a != b:
+            logger.warning(
+                "scans %s of subjects %s and %s look like one acquisition; the subjects stay on one side. Compare the "
+                "pictures in scans/qc: one patient under two names should have one subject_id",
+                *(pair, one, other),
+            )
+            parent[max(a, b)] = min(a, b)
     return {subject: root(subject) for subject in parent}
 
 

@@ -39,7 +39,7 @@ class Stage:
         inputs: what it reads: `scans` and `labels` are the cohort's, the others are outputs of stages before it.
         outputs: what it writes.
         settings: sections or keys of the recipe that its result depends on.
-        hardware: keys below them that change where and how fast it runs, not what comes out.
+        hardware: keys and sections below them that change where and how fast it runs, not what comes out.
         of_run: whether it belongs to one training run of the workspace.
     """
 
@@ -232,7 +232,8 @@ class World:
             for part in path.split("."):
                 value = value[part]
             found.update(_flatten(path, value))
-        return {key: value for key, value in found.items() if key not in stage.hardware}
+        aside = tuple(f"{key}." for key in stage.hardware)
+        return {key: value for key, value in found.items() if not f"{key}.".startswith(aside)}
 
     def inputs(self, stage: Stage) -> dict[str, str]:
         """Digest of everything that the stage reads."""

@@ -76,6 +76,13 @@ def interval(values_B: np.ndarray, *, level: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
+def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95% interval of a share k/n (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    p, centre = k / n, (k / n + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
 def paired_p(differences_B: np.ndarray) -> float:
     """Two-sided bootstrap p of "no difference": how often resampling turns the sign, never below 2 / (B + 1)."""
     defined = differences_B[np.isfinite(differences_B)]
@@ -125,6 +132,18 @@ def _r2(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.n
     return 1 - _divide(residual, total)
 
 
+def _d2(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
+    """Share of the Poisson deviance that is explained; R2 of counts (Cameron & Windmeijer 1996)."""
+    count_BN, expected_BN = targets.value_N[rows_BN], np.maximum(prediction_N, 1e-9)[rows_BN]
+    mean_B1 = np.maximum(count_BN.mean(1, keepdims=True), 1e-9)
+    return 1 - _divide(_poisson_deviance(count_BN, expected_BN), _poisson_deviance(count_BN, mean_B1))
+
+
+def _poisson_deviance(count_BN: np.ndarray, expected_BN: np.ndarray) -> np.ndarray:
+    log_ratio_BN = np.log(np.where(count_BN > 0, count_BN, 1) / expected_BN)
+    return 2 * (np.where(count_BN > 0, count_BN * log_ratio_BN, 0) - count_BN + expected_BN).sum(1)
+
+
 def _mae(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
     return np.abs(targets.value_N - prediction_N)[rows_BN].mean(1)
 
@@ -165,7 +184,7 @@ def _brier(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> n
 def _auroc(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
     positive = targets.value_N > 0.5
     pairs_NN = positive[:, None] & ~positive[None, :]
-    return _pairwise(pairs_NN, prediction_N, rows_BN)
+    return pair_share(pairs_NN, prediction_N, rows_BN)
 
 
 def _auprc(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
@@ -185,11 +204,14 @@ def _concordance(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray
     assert event is not None
     earlier = time[:, None] < time[None, :]
     censored_then = (time[:, None] == time[None, :]) & ~event[None, :]
-    return _pairwise(event[:, None] & (earlier | censored_then), prediction_N, rows_BN)
+    return pair_share(event[:, None] & (earlier | censored_then), prediction_N, rows_BN)
 
 
-def _pairwise(pairs_NN: np.ndarray, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
-    """Share of the ordered pairs (first, second) in which the first is predicted higher."""
+def pair_share(pairs_NN: np.ndarray, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
+    """Weighted share of the ordered pairs (first, second) in which the first is predicted higher, [B].
+
+    `pairs_NN` holds the weight of each pair, 0 for those that are not compared.
+    """
     wins_NN = (prediction_N[:, None] > prediction_N[None, :]) + 0.5 * (
         prediction_N[:, None] == prediction_N[None, :]
     )
@@ -237,6 +259,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("r2", "R2", _r2, _always(0.0)),
+        Metric("d2", "explained deviance", _d2, _always(0.0)),
         Metric("spearman", "Spearman's rho", _spearman, _always(0.0)),
         Metric(
             "mae",

@@ -52,6 +52,7 @@ SAVINGS_COLUMNS = (
     *("task", "metric", "initialisation", "target", "target_low", "target_high", "chance", "n_baseline"),
     *("labels", "low", "high", "share_reached", "n_least", "n_test", "n_seeds"),
 )
+DETAIL_COLUMNS = ("task", "initialisation", "fraction", "seed", "name", "value")
 
 
 def tables(
@@ -94,12 +95,14 @@ def tables(
             comparisons += _compare(name, metric, values, n_test=len(problem.test))
             savings += _save(name, metric, values, n_train, chance=chance, n_test=len(problem.test))
     predictions = [trial.predictions.drop(columns="numbers", errors="ignore") for trial in trials]
+    details = [(*_cell(t), key, float(value)) for t in trials for key, value in t.details.items()]
     return {
         "results": pd.DataFrame(results, columns=RESULT_COLUMNS),
         "predictions": pd.concat(predictions, ignore_index=True),
         "summary": pd.DataFrame(summary, columns=SUMMARY_COLUMNS),
         "comparisons": pd.DataFrame(comparisons, columns=COMPARISON_COLUMNS),
         "savings": pd.DataFrame(savings, columns=SAVINGS_COLUMNS),
+        "details": pd.DataFrame(details, columns=DETAIL_COLUMNS),
     }
 
 

@@ -23,9 +23,10 @@ import pyarrow as pa
 from ctplatform import ledger
 from ctplatform.ablations import ablation_runs
 from ctplatform.config import Recipe, config_hash
+from ctplatform.duplicates import near_duplicates
 from ctplatform.errors import StageError
 from ctplatform.representations import Representation, read_representation
-from ctplatform.splits import Split, read_split
+from ctplatform.splits import Split, across, read_split
 from ctplatform.tasks import get_task
 from ctplatform.tasks.volume import VolumeTask
 from ctplatform.trial import END_TO_END, FINETUNE, FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
@@ -68,7 +69,8 @@ def sweep(
 ) -> SweepSummary:
     """Run the grid's missing trials on the Ray cluster around us, and write the tables of all.
 
-    Writes `evaluation/<run>/{results,predictions,summary,comparisons,savings}.parquet` and `notes.json`.
+    Writes `{results,predictions,summary,comparisons,savings,details,horizons}.parquet` and `notes.json` below
+    `evaluation/<run>/`.
 
     Args:
         workspace: with ledger, split, embeddings of the run, and shards for the from-scratch baseline.
@@ -94,11 +96,13 @@ def sweep(
     ]
     finished = {cell: trial for cell in cells if (trial := read_trial(shared, cell)) is not None}
     missing = [cell for cell in cells if cell not in finished]
+    searched, problems = _search(shared, missing, recipe, before=len(finished), on_progress=on_progress)
+    messages += problems
     if on_progress:
-        on_progress(len(finished), len(cells))
+        on_progress(len(finished) + searched, len(cells) + searched)
     executed = 0
     if missing:
-        problems = _tune(shared, missing, recipe, before=len(finished), on_progress=on_progress)
+        problems = _tune(shared, missing, recipe, before=len(finished) + searched, on_progress=on_progress)
         done = {cell: trial for cell in missing if (trial := read_trial(shared, cell)) is not None}
         executed = len(done)
         messages += [
@@ -115,9 +119,9 @@ def sweep(
         )
     trials = [finished[cell] for cell in cells if cell in finished]
     messages += dict.fromkeys(note for trial in trials for note in trial.notes)
+    _write(shared, trials, messages, recipe)
     for message in messages:
         logger.info("%s", message)
-    _write(shared, trials, messages, recipe)
     return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start)
 
 
@@ -142,7 +146,7 @@ def assemble(
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     split = read_split(workspace)
     split.check(scans)
-    messages: list[str] = []
+    messages = across(split, scans, near_duplicates(workspace, scans))
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
     on_maps = [task for task in config.tasks if isinstance(get_task(task), VolumeTask)]
@@ -198,6 +202,7 @@ def assemble(
         weights=_weights_digest(workspace, run) if FINETUNE in config.initialisations else "",
         device="cuda" if config.gpus_per_trial > 0 else "cpu",
         threads=max(1, int(config.cpus_per_trial)),
+        search=config.search,
     )
     return shared, messages
 
@@ -239,6 +244,33 @@ def _problem(
         )
     features = {key: (r.of(train), r.of(test)) for key, r in representations.items()}
     return Problem(name, train, targets[0], test, targets[1], features)
+
+
+def _search(
+    shared: Shared,
+    missing: list[Cell],
+    recipe: Recipe,
+    *,
+    before: int,
+    on_progress: Progress | None,
+) -> tuple[int, list[str]]:
+    """Search hyper-parameters in the missing cells, where the recipe says so: configurations tried, and problems."""
+    if not any(map(shared.searches, missing)):
+        return 0, []
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
+    from ctplatform.search import missing_searches, search
+
+    cells = missing_searches(shared, missing)
+    count = len(cells) * recipe.sweep.search.configurations
+
+    def show(done: int) -> None:
+        if on_progress:
+            on_progress(before + done, before + count + len(missing))
+
+    if not cells:
+        return 0, []
+    show(0)
+    return count, list(dict.fromkeys(search(shared, cells, recipe, on_progress=show)))
 
 
 def _tune(
@@ -320,4 +352,15 @@ def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Rec
     for name, table in tables(trials, shared.problems, bootstrap=recipe.sweep.bootstrap).items():
         data = pa.Table.from_pandas(table, preserve_index=False)
         shared.workspace.write_table(data, FOLDER, shared.run, f"{name}.parquet")
+    if any(get_task(name).kind == "survival" for name in shared.problems):
+        from ctplatform.horizons import horizons
+
+        try:
+            table = horizons(trials, shared.problems, bootstrap=recipe.sweep.bootstrap)
+        except StageError as error:  # an extra that is not installed
+            messages.append(str(error))
+            shared.workspace.delete(FOLDER, shared.run, "horizons.parquet")
+        else:
+            data = pa.Table.from_pandas(table, preserve_index=False)
+            shared.workspace.write_table(data, FOLDER, shared.run, "horizons.parquet")
     shared.workspace.write_json(messages, FOLDER, shared.run, "notes.json")

@@ -6,35 +6,31 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ctplatform import __version__, ledger
+from ctplatform import ledger, shares
 from ctplatform.atlas import read_atlas
-from ctplatform.config import PretrainConfig, Recipe
+from ctplatform.checkpoints import STATE, Checkpoint, Checkpoints, folder_of, share_of
+from ctplatform.config import Recipe
+from ctplatform.encoders import build_model, build_optimizer, calibrate, published
 from ctplatform.feed import Batch, Feed, ScanEntry
-from ctplatform.pretrain import CARD_FILE, FOLDER, METRICS_FILE, PROGRESS_FILE
+from ctplatform.pretrain import FOLDER, METRICS_FILE, PROGRESS_FILE
 from ctplatform.splits import read_split
 from ctplatform.workspace import Workspace
-from drasclr import augment, weights
-from drasclr.contrast import DrasCLR
-from drasclr.encoder import Encoder
-from drasclr.norm import recalibrate
+from drasclr import augment
+from drasclr.gather import Gather, share
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from drasclr.atlas import Atlas
-    from drasclr.contrast import Contrast
+    from drasclr.contrast import Contrast, DrasCLR
 
 logger = logging.getLogger(__name__)
-WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.pt"
-CALIBRATION_STEPS = 24
 VIEW_QUERY, VIEW_KEY, VIEW_NEIGHBOUR = 0, 1, 2
 
 
@@ -42,7 +38,7 @@ class Loop:
     """The training loop of one rank.
 
     Args:
-        workspace: holds the data; rank 0 writes metrics, progress and at the end the weights.
+        workspace: holds the data; rank 0 writes metrics, progress and at the end the weights, all ranks checkpoints.
         recipe: the whole recipe.
         run: name below `pretrain/`.
         rank: this worker's place among `world`.
@@ -56,20 +52,15 @@ class Loop:
         self.workspace, self.recipe, self.run_, self.rank, self.world = workspace, recipe, run, rank, world
         self.config, self.device = recipe.pretrain, device
         self.atlas = read_atlas(workspace)
-        torch.manual_seed(self.config.seed)
-        self.model = build_model(self.config, self.atlas).to(device).train()
-        self.model.memory.to(device)
         self.scans = training_scans(workspace, recipe)
-        self.feed = Feed(
-            workspace,
-            self.scans,
-            self.atlas,
-            scans_per_batch=self.config.scans_per_batch,
-            locations_per_batch=self.config.locations_per_batch,
-            seed=self.config.seed,
-            rank=rank,
-            world=world,
-        )
+        shares.check(self.config, self.atlas, len(self.scans), world)
+        self.feed = self._feed(rank, world)
+        # A worker's mean counts by its share of the scans, so that together they are the mean over all scans.
+        self.weight = share(rank, world, self.feed.batch) * world / self.feed.batch
+        torch.manual_seed(self.config.seed)
+        self.model = self._model().to(device).train()
+        self.model.memory.to(device)
+        self.checkpoints = Checkpoints(workspace, FOLDER, run, config=self.config)
         self.steps_per_epoch = self.feed.steps_per_epoch()
         planned = self.config.epochs * self.steps_per_epoch
         self.total_steps = min(planned, self.config.max_steps or planned)
@@ -80,25 +71,45 @@ class Loop:
                 device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=False,
             )
-        self.optimizer = _optimizer(self.model, self.config)
+        self.optimizer = build_optimizer(self.model, self.config)
         self.step = 0
         self.lines: list[dict[str, Any]] = []
         self._flushed = 0.0  # when the newest line was last shown
         if self.config.precision == "bf16" and device.type != "cuda" and rank == 0:
             logger.warning("pretrain.precision=bf16 is ignored on the CPU, where it is far slower than fp32")
 
-    def run(self, *, on_checkpoint: Callable[[Loop, dict[str, float]], None]) -> None:
-        """Train to the end; `on_checkpoint` is called on every rank equally often, at the end too."""
-        started, first, patches = time.perf_counter(), self.step, 0
-        metrics: dict[str, float] = {}
+    def _feed(self, rank: int, world: int) -> Feed:
+        return Feed(
+            self.workspace,
+            self.scans,
+            self.atlas,
+            scans_per_batch=self.config.scans_per_batch,
+            locations_per_batch=self.config.locations_per_batch,
+            seed=self.config.seed,
+            rank=rank,
+            world=world,
+            own_blocks=self.config.memory == "location_parallel",
+        )
+
+    def _model(self) -> DrasCLR:
+        if self.config.memory == "location_parallel":
+            own = torch.from_numpy(shares.locations_of(self.atlas, self.rank, self.world))
+            return build_model(self.config, self.atlas, memory_locations=own)
+        gather = Gather(rank=self.rank, world=self.world, total=self.feed.batch)
+        return build_model(self.config, self.atlas, gather=gather if self.world > 1 else None)
+
+    def run(self, *, on_checkpoint: Callable[[Loop], None] | None = None) -> None:
+        """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, the last one included."""
+        started, patches = time.perf_counter(), 0
+        metrics = self.lines[-1] if self.lines else {}
         while self.step < self.total_steps:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             for batch in self.feed.epoch(epoch, start_step=done):
-                contrast = self.train_step(batch, epoch)
+                contrast = self.train_step(batch)
                 self.step += 1
-                patches += batch.anchors_GSDHW.shape[0] * batch.anchors_GSDHW.shape[1] * self.world
+                patches += len(batch.locations_G) * self.feed.batch
                 last = self.step == self.total_steps
-                if self.step % self.config.log_every == 0 or last or self.step == first + 1:
+                if self.step % self.config.log_every == 0 or last or self.step == 1:
                     elapsed = time.perf_counter() - started
                     metrics = self._metrics(
                         contrast, epoch, patches / elapsed, self.feed.waited_s / elapsed, elapsed
@@ -106,16 +117,20 @@ class Loop:
                     self._log(metrics)
                 if self.step % self.config.checkpoint_every == 0 or last:
                     self._flush(force=True)
-                    on_checkpoint(self, metrics)
+                    self.save(metrics)
+                    if on_checkpoint:
+                        on_checkpoint(self)
                 if last:
                     break
         if self.rank == 0:
             self._flush(force=True)
             self.publish()
 
-    def train_step(self, batch: Batch, epoch: int) -> Contrast:
+    def train_step(self, batch: Batch) -> Contrast:
         """One optimiser step on one batch (this rank's share)."""
         self._set_lr()
+        # What is drawn here (the places of keys that are shuffled) is replayed by whoever repeats the step.
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4099 + self.rank)
         window = self.recipe.prepare.hu_window
 
         def view(hu_GSDHW: torch.Tensor, locations_G: torch.Tensor, number: int) -> torch.Tensor:
@@ -123,7 +138,11 @@ class Loop:
             if not self.config.augment:
                 return augment.normalise(hu_GSDHW, hu_window=window)
             parameters = augment.draw(
-                seed=self.config.seed, epoch=epoch, scans=batch.scans_S, locations=locations_G, view=number
+                seed=self.config.seed,
+                epoch=batch.epoch,
+                scans=batch.scans_S,
+                locations=locations_G,
+                view=number,
             )
             return augment.apply(hu_GSDHW, parameters, hu_window=window)
 
@@ -139,22 +158,10 @@ class Loop:
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
             contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)
         self.optimizer.zero_grad(set_to_none=True)
-        contrast.loss.backward()
+        (contrast.loss * self.weight).backward()
         self.optimizer.step()
-        keys, subjects = self._gather(contrast.keys_GSD.detach(), batch.subjects_S)
-        self.model.memory.enqueue(batch.locations_G, keys, subjects)
+        self.model.memory.enqueue(batch.locations_G, contrast.keys_GSD, contrast.subjects_S)
         return contrast
-
-    def _gather(self, keys_GSD: torch.Tensor, subjects_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and subjects of all ranks, in rank order, the same on every rank."""
-        if self.world == 1:
-            return keys_GSD, subjects_S
-        keys_GSD, subjects_S = keys_GSD.contiguous(), subjects_S.to(keys_GSD.device)
-        keys = [torch.empty_like(keys_GSD) for _ in range(self.world)]
-        subjects = [torch.empty_like(subjects_S) for _ in range(self.world)]
-        torch.distributed.all_gather(keys, keys_GSD)
-        torch.distributed.all_gather(subjects, subjects_S)
-        return torch.cat(keys, 1), torch.cat(subjects)
 
     def _set_lr(self) -> None:
         if self.step < self.config.warmup_steps:
@@ -168,7 +175,7 @@ class Loop:
     def _metrics(
         self, contrast: Contrast, epoch: int, rate: float, wait: float, seconds: float
     ) -> dict[str, float]:
-        """Averages over the ranks; a collective, called by all of them."""
+        """Averages over the scans of all ranks; a collective, called by all of them."""
         named = {
             "loss": contrast.loss,
             "local": contrast.local,
@@ -178,12 +185,14 @@ class Loop:
         }
         values = torch.stack([torch.as_tensor(v).detach().float().to(self.device) for v in named.values()])
         if self.world > 1:
+            values *= self.weight
             torch.distributed.all_reduce(values)
             values /= self.world
         return {
             "step": self.step,
             "total_steps": self.total_steps,
             "epoch": epoch,
+            "workers": self.world,
             **{name: round(float(value), 6) for name, value in zip(named, values.tolist(), strict=True)},
             "lr": self.optimizer.param_groups[0]["lr"],
             "patches_per_s": round(rate, 2),
@@ -207,89 +216,80 @@ class Loop:
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
             self.workspace.write_bytes(text.encode(), FOLDER, self.run_, METRICS_FILE)
 
-    def save(self, folder: Path) -> None:
-        """Write all that a resumed run needs: model, momentum model, memory, optimiser, step and metrics."""
-        torch.save(
-            {
+    def save(self, metrics: dict[str, float]) -> None:
+        """Write and commit a checkpoint; a collective, called by all ranks.
+
+        It holds the model, momentum model, memory, optimiser, step and metrics. Learning rate, place in the data and
+        random numbers follow from seed and step.
+        """
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        parallel = self.config.memory == "location_parallel"
+        holders = self.world if parallel else 1
+        if self.rank < holders:
+            self.checkpoints.write(self.step, share_of(self.rank, holders), self.model.memory.state_dict())
+        if self.rank == 0:
+            state = {
                 "model": self.model.state_dict(),
-                "memory": self.model.memory.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "lines": self.lines,
-            },
-            folder / STATE_FILE,
-        )
+            }
+            self.checkpoints.write(self.step, STATE, state)
+        if self.world > 1:
+            torch.distributed.barrier()
+        if self.rank == 0:
+            held = [
+                shares.locations_of(self.atlas, rank, holders)
+                if parallel
+                else np.arange(self.atlas.num_locations)
+                for rank in range(holders)
+            ]
+            memory = {share_of(rank, holders): held[rank].tolist() for rank in range(holders)}
+            self.checkpoints.commit(
+                Checkpoint(
+                    name=folder_of(self.step),
+                    step=self.step,
+                    epoch=epoch,
+                    step_of_epoch=done,
+                    workers=self.world,
+                    metrics=metrics,
+                    files=dict.fromkeys((STATE, *memory), 0),
+                    shares=memory,
+                )
+            )
 
-    def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote."""
-        state = torch.load(folder / STATE_FILE, map_location=self.device, weights_only=True)
+    def resume(self) -> None:
+        """Go on from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
+        checkpoint = self.checkpoints.newest()
+        if checkpoint is None:
+            return
+        state = self.checkpoints.read(checkpoint, STATE, device=self.device)
         self.model.load_state_dict(state["model"])
-        self.model.memory.load_state_dict(state["memory"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.lines = state["step"], state["lines"]
+        own = set(self.model.memory.locations.tolist())
+        names = [name for name, locations in checkpoint.shares.items() if own & set(locations)]
+        self.model.memory.load_state_dict(*(self.checkpoints.read(checkpoint, name) for name in names))
         logger.info("rank %d goes on at step %d of %d", self.rank, self.step, self.total_steps)
 
     def publish(self) -> None:
         """Write the query encoder's weights and card: the run is finished once the card is there."""
-        # Trained block by block, it carries the statistics of the last blocks.
-        calibrate(self.model.query, self.feed, self.atlas, hu_window=self.recipe.prepare.hu_window)
-        card = {
-            "run": self.run_,
-            "spacing_mm": 1.0,
-            "hu_window": list(self.recipe.prepare.hu_window),
-            "patch_size": self.atlas.patch_size,
-            "atlas_hash": self.atlas.hash,
-            "normalisation": {
-                "patch": "(clip(hu) - low) / ((high - low) / 2) - 1",
-                "location": "corner / max * 2 - 1",
-            },
-            "provenance": {
-                "software": __version__,
-                "steps": self.step,
-                "scans": len(self.scans),
-                "subjects": len({scan.subject for scan in self.scans}),
-                "pretrain": self.config.model_dump(mode="json"),
-                "metrics": self.lines[-1] if self.lines else {},
-            },
+        # Trained block by block, it carries the statistics of the last blocks. Over all scans and blocks, not this
+        # rank's: what comes out does not depend on the number of workers.
+        window = self.recipe.prepare.hu_window
+        calibrate(self.model.query, self._feed(0, 1), self.atlas, hu_window=window)
+        provenance = {
+            "steps": self.step,
+            "scans": len(self.scans),
+            "subjects": len({scan.subject for scan in self.scans}),
+            "pretrain": self.config.model_dump(mode="json"),
+            "metrics": self.lines[-1] if self.lines else {},
         }
-        # The card comes last: it is what says that the run is finished.
-        for name, data in sorted(
-            weights.files(self.model.query, card).items(), key=lambda f: f[0] == CARD_FILE
-        ):
+        files = published(
+            self.model.query, self.atlas, run=self.run_, hu_window=window, provenance=provenance
+        )
+        for name, data in files.items():
             self.workspace.write_bytes(data, FOLDER, self.run_, name)
-
-
-def build_model(config: PretrainConfig, atlas: Atlas) -> DrasCLR:
-    """Both encoders, losses and memory as the recipe asks."""
-    return DrasCLR(
-        encoder=Encoder(**config.encoder.model_dump()),
-        coordinates_N3=atlas.coordinates_N3,
-        neighbours_NK=atlas.neighbours_NK,
-        queue_size=config.queue_size,
-        temperature=config.temperature,
-        momentum=config.momentum,
-        beta=config.beta,
-        local_weight=config.local_weight,
-        neighbour_aggregation=config.neighbour_aggregation,
-        exclude_same_subject=config.exclude_same_subject,
-        batch_negatives=config.batch_negatives,
-        shuffle_keys=config.shuffle_keys,
-    )
-
-
-def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int]) -> None:
-    """Replace the normalisation statistics by the mean over batches that together hold all blocks of locations."""
-    device = next(encoder.parameters()).device
-    coordinates_N3 = torch.from_numpy(np.array(atlas.coordinates_N3, dtype=np.float32))
-
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in feed.sample(epoch=0, count=CALIBRATION_STEPS):
-            hu_GSDHW = batch.anchors_GSDHW.to(device)
-            locations_B3 = coordinates_N3[batch.locations_G].repeat_interleave(hu_GSDHW.shape[1], dim=0)
-            yield augment.normalise(hu_GSDHW, hu_window=hu_window).flatten(0, 1), locations_B3.to(device)
-
-    with torch.no_grad():
-        recalibrate(encoder, batches())
 
 
 def training_rows(workspace: Workspace, recipe: Recipe, *, also: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -307,12 +307,3 @@ def training_scans(workspace: Workspace, recipe: Recipe) -> list[ScanEntry]:
     rows = training_rows(workspace, recipe, also=("footer",))
     number = {subject: i for i, subject in enumerate(sorted(set(rows["subject_id"])))}
     return [ScanEntry(row.scan_id, number[row.subject_id], row.footer) for row in rows.itertuples()]
-
-
-def _optimizer(model: DrasCLR, config: PretrainConfig) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay
-        )
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)

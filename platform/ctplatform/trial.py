@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctplatform.config import EncoderConfig, FinetuneConfig, ScratchConfig, config_hash
+from ctplatform.config import EncoderConfig, FinetuneConfig, ScratchConfig, SearchConfig, config_hash
 from ctplatform.errors import StageError
 from ctplatform.splits import stratified_order
 from ctplatform.statistics import Targets
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctplatform.finetune import EndToEnd, PatchPool
     from drasclr.encoder import Encoder
 
-FOLDER, TRIALS = "evaluation", "trials"
+FOLDER, TRIALS, SEARCHES = "evaluation", "trials", "searches"
 FORMAT_VERSION = 1  # raise it when a change makes older trials incomparable
 METADATA_KEY = b"drasclr.trial"
 SCRATCH, FINETUNE = "scratch", "finetune"
@@ -85,6 +85,13 @@ class Shared:
     weights: str = ""  # digest of the run's weights, where they are fine-tuned
     device: str = "cpu"
     threads: int = 1
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    def searches(self, cell: Cell) -> bool:
+        """Whether the cell's learning rate and weight decay are searched; on label maps they never are."""
+        if isinstance(get_task(cell.task), VolumeTask):
+            return False
+        return self.search.configurations > 0 and cell.initialisation in END_TO_END
 
     def fingerprint(self, cell: Cell) -> str:
         """Names everything that a cell's result depends on: a committed trial with another one is stale."""
@@ -93,12 +100,25 @@ class Shared:
             own += [self.scratch.model_dump(), self.encoder.model_dump(), list(self.hu_window), self.images]
         if cell.initialisation == FINETUNE:
             own += [self.finetune.model_dump(), self.weights]
+        if self.searches(cell):
+            own.append(self.search.model_dump())
         return config_hash({"cell": own})
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What the search in a cell has chosen; of so many configurations, so many stopped early, in so many seconds."""
+
+    lr: float
+    weight_decay: float
+    configurations: int
+    stopped: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Trial:
-    """A committed trial."""
+    """A committed trial; `details` are the hyper-parameters that were chosen, and checks of the fit."""
 
     cell: Cell
     n_train: int
@@ -106,6 +126,7 @@ class Trial:
     seconds: float
     notes: tuple[str, ...]
     predictions: pd.DataFrame
+    details: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def outcome(self) -> np.ndarray:
@@ -163,14 +184,22 @@ def run_trial(shared: Shared, cell: Cell) -> Trial:
         write_trial(shared, trial)
         return trial
     if cell.initialisation in END_TO_END:
-        prediction = _end_to_end(shared, cell, task, problem, rows)
+        chosen = read_chosen(shared, cell) if shared.searches(cell) else None
+        prediction = _end_to_end(shared, cell, problem, rows, chosen)
+        if shared.searches(cell) and chosen is None:
+            notes.append(
+                f"{cell.task}: with {cell.fraction:.0%} of the labels no hyper-parameters were searched, for want of "
+                "validation subjects or of a configuration that ended well; the recipe's were used"
+            )
+        details = {} if chosen is None else {key: float(value) for key, value in asdict(chosen).items()}
     else:
         train_NP, test_NP = problem.features[cell.initialisation]
         head = task.probe().fit(train_NP[rows], targets, seed=cell.seed)
         prediction = task.clip(head.predict(test_NP))
+        details = head.details()
     seconds = time.perf_counter() - start
     table = _predictions(cell, problem, shared.scans, prediction)
-    trial = Trial(cell, len(rows), len(problem.test), seconds, tuple(notes), table)
+    trial = Trial(cell, len(rows), len(problem.test), seconds, tuple(notes), table, details)
     write_trial(shared, trial)
     return trial
 
@@ -183,6 +212,7 @@ def write_trial(shared: Shared, trial: Trial) -> None:
         "n_test": trial.n_test,
         "seconds": trial.seconds,
         "notes": list(trial.notes),
+        "details": dict(trial.details),
     }
     table = pa.Table.from_pandas(trial.predictions, preserve_index=False)
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(record)})
@@ -205,12 +235,25 @@ def read_trial(shared: Shared, cell: Cell) -> Trial | None:
         record["seconds"],
         tuple(record["notes"]),
         table.to_pandas(),
+        record.get("details", {}),
     )
 
 
-def _end_to_end(shared: Shared, cell: Cell, task: Task, problem: Problem, rows: np.ndarray) -> np.ndarray:
+def read_chosen(shared: Shared, cell: Cell) -> Chosen | None:
+    """What the search in a cell has chosen; None if there was none, or one with other data or settings."""
+    path = (FOLDER, shared.run, SEARCHES, f"{cell.name}.json")
+    if not shared.workspace.exists(*path):
+        return None
+    record = shared.workspace.read_json(*path)
+    return Chosen(**record["chosen"]) if record["fingerprint"] == shared.fingerprint(cell) else None
+
+
+def _end_to_end(
+    shared: Shared, cell: Cell, problem: Problem, rows: np.ndarray, chosen: Chosen | None
+) -> np.ndarray:
     pool = patch_pool(shared)
-    model = end_to_end(shared, cell, steps=training_steps(shared.scratch, len(problem.train)))
+    values = {"lr": chosen.lr, "weight_decay": chosen.weight_decay} if chosen else {}
+    model = end_to_end(shared, cell, steps=training_steps(shared.scratch, len(problem.train)), **values)
     model.fit(pool, [problem.train_subjects[row] for row in rows], problem.train.take(rows))
     return model.predict(pool, problem.test_subjects)
 

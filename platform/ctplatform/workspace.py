@@ -9,10 +9,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -24,6 +26,7 @@ from ctplatform.errors import StageError
 TEMPORARY = ".tmp-"
 T = TypeVar("T")
 _SYNCED_BYTES = 1 << 20
+_COPIED_BYTES = 8 << 20
 
 
 class Workspace:
@@ -166,6 +169,68 @@ class Workspace:
                 stream.write(data)
 
         self.patiently(local if self.is_local else remote, *parts)
+
+    def write_stream(self, write: Callable[[BinaryIO], None], *parts: str) -> int:
+        """Write a large file through a stream, whole or not at all as `write_bytes` does.
+
+        Args:
+            write: gets the open stream; may be called again where a store has to be asked twice.
+
+        Returns:
+            The file's size in bytes.
+        """
+        *folders, name = parts
+
+        def local() -> None:
+            folder = Path(self.path(*folders))
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
+            try:
+                with temporary.open("wb") as stream:
+                    write(stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+        def remote() -> None:
+            with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
+                write(stream)
+
+        self.patiently(local if self.is_local else remote, *parts)
+        return self.size(*parts)
+
+    def size(self, *parts: str) -> int:
+        """Bytes of a file; -1 if it is not there."""
+        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        return info.size if info.is_file else -1
+
+    @contextlib.contextmanager
+    def local_file(self, *parts: str) -> Iterator[Path]:
+        """The file as one on a local disk: itself, or a copy that is gone afterwards.
+
+        Raises:
+            StageError: the file is not there.
+        """
+        if self.is_local and self.exists(*parts):
+            yield Path(self.path(*parts))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, parts[-1])
+
+            def fetch() -> None:
+                with self.fs.open_input_stream(self.path(*parts)) as stream, path.open("wb") as target:
+                    shutil.copyfileobj(stream, target, _COPIED_BYTES)
+
+            try:
+                self.patiently(fetch, *parts)
+            except FileNotFoundError:
+                raise StageError(
+                    f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
+                ) from None
+            yield path
 
     def read_json(self, *parts: str) -> Any:
         """Content of a JSON file."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -48,8 +49,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 class Quiet:
     """A watcher that tells which stage is at work."""
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, why: str = "") -> None:
         print(f"{stage} ...", file=sys.stderr)
+
+    def skipped(self, stage: str, why: str) -> None:
+        pass
+
+    def told(self, stage: str, lines: Sequence[str]) -> None:
+        pass
 
     def progress(self, stage: str, done: int, total: int, text: str = "") -> None:
         pass

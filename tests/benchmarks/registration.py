@@ -121,7 +121,12 @@ def cases(args: argparse.Namespace, atlas: sitk.Image) -> tuple[list[Case], list
         name = f"synthetic_{number:02d}{'_cut' if cut else ''}"
         labels, truth_44 = synthetic(atlas, 100 + number, cut=cut)
         alone.append(Case(name, cached_mask(folder, name, lambda image=labels: image), truth_44))
-    return [*both, *alone[:2]], alone[2:]
+    with_peer, rest = [*both, *alone[:2]], alone[2:]
+    if args.ants_cases is None:
+        return with_peer, rest
+    named = {case.name: case for case in (*with_peer, *rest)}
+    chosen = [named.pop(name) for name in args.ants_cases]
+    return chosen, list(named.values())
 
 
 def overlap(atlas: sitk.Image, labels: sitk.Image, affine_44: NDArray) -> tuple[float, float, float]:
@@ -254,6 +259,7 @@ def main() -> None:
     options.add_argument(
         "--ants-python", help="an interpreter with antspyx; without it only cached results count"
     )
+    options.add_argument("--ants-cases", nargs="*", help="run ANTs for these cases only, in this order")
     options.add_argument("--synthetic", type=int, default=20)
     args = options.parse_args()
     if not args.ct:

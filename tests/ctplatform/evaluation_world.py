@@ -41,10 +41,12 @@ def build(
     severity = rng.uniform(0, 1, subjects)
     owners = [0, *range(subjects)]
     rows, vectors = [], {"drasclr": [], "random": []}
+    own = np.random.default_rng(seed + 1)
     loading = rng.normal(size=32)
     for number, owner in enumerate(owners):
         scan_id, subject_id = f"scan{number:03d}", f"sub{owner:03d}"
-        hu_NDHW = rng.normal(-600 - 350 * severity[owner], 60, (3, 32, 32, 32)).astype(np.int16)
+        lung = -600 - 350 * severity[owner] + own.normal(0, 40, (3, 4, 4, 4))  # nobody's lung is another's
+        hu_NDHW = rng.normal(lung.repeat(8, 1).repeat(8, 2).repeat(8, 3), 60).astype(np.int16)
         if with_shards:
             data, _ = shards.encode(
                 scan_id=scan_id,
@@ -87,6 +89,7 @@ def build(
         path="",
         emphysema_extent=0.5 * severity[place],
         gold_stage=np.digitize(severity, [0.3, 0.5, 0.7, 0.85])[place],
+        exacerbations=np.floor(5 * severity)[place],
         survival_days=np.minimum(death, 1500)[place],
         death=(death <= 1500).astype(int)[place],
     )

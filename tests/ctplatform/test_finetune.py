@@ -54,7 +54,7 @@ def test_learns_density_from_patches(world):
     assert METRICS["spearman"].value(test[1], model.predict(pool, test[0])) > 0.7
 
 
-@pytest.mark.parametrize("task", ["gold_stage", "survival"])
+@pytest.mark.parametrize("task", ["gold_stage", "survival", "exacerbation_count"])
 def test_other_losses_go_down_too(world, task):
     workspace, cohort, pool = world
     subjects, targets = side(cohort, read_split(workspace).train, task)
@@ -64,7 +64,9 @@ def test_other_losses_go_down_too(world, task):
     assert np.mean(model.losses_[-3:]) < np.mean(model.losses_[:3])
 
 
-@pytest.mark.parametrize("task", ["emphysema_extent", "gold_stage", "emphysema", "survival"])
+@pytest.mark.parametrize(
+    "task", ["emphysema_extent", "gold_stage", "emphysema", "survival", "exacerbation_count"]
+)
 def test_without_a_step_fine_tuning_is_the_frozen_probe(world, pretrained, task):
     workspace, cohort, pool = world
     subjects, targets = side(cohort, read_split(workspace).train, task)

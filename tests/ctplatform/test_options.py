@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ctplatform.config import load_recipe
-from ctplatform.training import build_model
+from ctplatform.encoders import build_model
 from drasclr.atlas import Atlas
 from drasclr.contrast import DrasCLR
 

@@ -328,6 +328,8 @@ def test_labels_are_consistent_and_follow_the_truth() -> None:
     assert ranks["visual_emphysema"] > 0.85
     assert ranks["mmrc"] > 0.6
     assert 0.15 < ranks["exacerbations"] < 0.8
+    # Who had some will have some.
+    assert table[["exacerbations", "future_exacerbations"]].corr("spearman").iloc[0, 1] > 0.35
     assert ranks["survival_days"] < -0.2
     assert table["visual_emphysema"].between(0, 5).all()
     assert table["mmrc"].between(0, 4).all()

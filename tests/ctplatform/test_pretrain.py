@@ -12,9 +12,10 @@ import torch
 from ctplatform import pretrain as pretraining
 from ctplatform.config import load_recipe
 from ctplatform.embed import Embedder, embed, load_encoder, pool, random_encoder
+from ctplatform.encoders import build_model
 from ctplatform.errors import StageError
 from ctplatform.splits import read_split
-from ctplatform.training import Loop, build_model, training_rows
+from ctplatform.training import Loop, training_rows
 from ctplatform.workspace import Workspace
 from tests.conftest import SMALL
 
@@ -23,18 +24,16 @@ def recipe_with(*overrides):
     return load_recipe("demo", [*SMALL, *overrides])
 
 
-def run_loop(workspace, recipe, *, stop_at=None, start=None, folder=None):
-    """A whole loop in this process; stops at a checkpoint like a killed worker, or starts from one."""
-    loop = Loop(workspace, recipe, "test", rank=0, world=1, device=torch.device("cpu"))
-    if start:
-        loop.load(start)
+def run_loop(workspace, recipe, *, run="test", stop_at=None):
+    """A loop in this process that goes on where the run stands; stops after a checkpoint like a killed worker."""
+    loop = Loop(workspace, recipe, run, rank=0, world=1, device=torch.device("cpu"))
+    loop.resume()
 
     class Killed(Exception):
         pass
 
-    def checkpoint(loop, metrics):
+    def checkpoint(loop):
         if loop.step == stop_at:
-            loop.save(folder)
             raise Killed
 
     with contextlib.suppress(Killed):
@@ -54,10 +53,10 @@ def workspace(prepared, tmp_path):
     return Workspace(target)
 
 
-def test_resumed_is_uninterrupted(workspace, small_recipe, tmp_path):
-    whole = run_loop(workspace, small_recipe)
-    run_loop(workspace, small_recipe, stop_at=4, folder=tmp_path)
-    resumed = run_loop(workspace, small_recipe, start=tmp_path)
+def test_resumed_is_uninterrupted(workspace, small_recipe):
+    whole = run_loop(workspace, small_recipe, run="whole")
+    run_loop(workspace, small_recipe, stop_at=4)
+    resumed = run_loop(workspace, small_recipe)
     assert whole.step == resumed.step == 6
     curve = [line["loss"] for line in whole.lines]
     assert len(curve) == 6
@@ -117,7 +116,7 @@ def test_a_batch_seen_again_and_again_is_learnt(workspace):
     losses = []
     for _ in range(16):
         loop.model.memory.load_state_dict(build_model(recipe.pretrain, loop.atlas).memory.state_dict())
-        losses.append(float(loop.train_step(batch, 0).loss.detach()))
+        losses.append(float(loop.train_step(batch).loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -114,3 +114,32 @@ def test_folds_spread_the_classes():
     assert np.bincount(fold).tolist() == [12, 12, 12]
     assert all((fold[strata == 1] == k).sum() in (1, 2, 3) for k in range(3))
     assert len(np.unique(folds(np.zeros(2), seed=0))) == 2
+
+
+def test_poisson_recovers_a_log_linear_rate():
+    from ctplatform.probes import Poisson
+    from ctplatform.statistics import METRICS
+
+    rng = np.random.default_rng(0)
+    x_NP = rng.normal(size=(400, 5))
+    rate_N = np.exp(0.3 + x_NP @ np.array([0.6, -0.4, 0, 0, 0]))
+    targets = Targets(rng.poisson(rate_N).astype(float))
+    train, test = np.arange(200), np.arange(200, 400)
+    head = Poisson().fit(x_NP[train], targets.take(train), seed=0)
+    predicted = head.predict(x_NP[test])
+    weights, bias = head.linear()
+    assert predicted == pytest.approx(np.exp(x_NP[test] @ weights + bias))
+    found, most = (METRICS["d2"].value(targets.take(test), p) for p in (predicted, rate_N[test]))
+    assert most - 0.05 < found <= most + 0.02
+    assert METRICS["d2"].value(
+        targets.take(test), np.full(200, targets.value_N[test].mean())
+    ) == pytest.approx(0)
+
+
+def test_poisson_without_signal_says_the_mean():
+    from ctplatform.probes import Poisson
+
+    rng = np.random.default_rng(1)
+    targets = Targets(rng.poisson(1.0, 60).astype(float))
+    predicted = Poisson().fit(rng.normal(size=(60, 200)), targets, seed=0).predict(rng.normal(size=(50, 200)))
+    assert np.abs(predicted - targets.value_N.mean()).max() < 0.35

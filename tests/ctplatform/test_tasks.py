@@ -113,3 +113,19 @@ def test_partial_likelihood_by_hand():
 def test_partial_likelihood_with_ties_as_breslow():
     targets = Targets(np.array([1.0, 1.0, 2.0]), np.array([True, True, False]))
     assert partial_likelihood(np.zeros(3), targets) == pytest.approx(2 * np.log(1 / 3))
+
+
+def test_crossing_hazards_are_found_by_the_proportionality_check():
+    """A feature that kills early and spares late against one whose effect lasts."""
+    rng = np.random.default_rng(0)
+    x = rng.choice([-1.0, 1.0], 400)
+    lasting = Targets(rng.exponential(np.exp(-0.7 * x)), np.ones(400, bool))
+    early = rng.exponential(np.exp(-1.5 * x))
+    crossing = Targets(
+        np.where(early < 0.5, early, 0.5 + rng.exponential(np.exp(1.5 * x))), np.ones(400, bool)
+    )
+    wide = x[:, None] * np.ones(4) + 0.01 * rng.normal(size=(400, 4))
+    kept, broken = (Cox().fit(wide, t, seed=0).details() for t in (lasting, crossing))
+    assert kept["schoenfeld_p"] > 0.01
+    assert broken["schoenfeld_p"] < 1e-6
+    assert kept["components"] >= 1

@@ -67,10 +67,13 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
     breathless = (88 - fev1pp) / 16 + 4 * truth.emphysema + rng.normal(0, 0.7)
     mmrc = int(np.clip(np.floor(breathless + 0.5), 0, 4))
     rate = 0.45 * np.exp(0.035 * (80 - fev1pp) + 0.25 * truth.airway)
-    exacerbations = int(min(rng.poisson(min(rate, 6.0) * rng.gamma(2.0, 0.5)), 12))
+    # A person's proneness lasts: it makes the past the best predictor of the future (Hurst et al., NEJM 2010).
+    yearly = min(rate, 6.0) * rng.gamma(2.0, 0.5)
+    exacerbations = int(min(rng.poisson(yearly), 12))
     hazard = hazard_per_year(age=truth.age, extent=truth.emphysema, fev1pp=fev1pp)
     death_years = rng.exponential(1 / hazard)
     end_years = rng.uniform(6.0, 10.0)
+    future = int(min(rng.poisson(yearly * min(1.0, death_years)), 12))
     return {
         "emphysema_extent": truth.emphysema,
         "centrilobular_extent": truth.centrilobular,
@@ -84,6 +87,7 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
         "visual_paraseptal": visual_paraseptal,
         "mmrc": mmrc,
         "exacerbations": exacerbations,
+        "future_exacerbations": future,
         "survival_days": max(1, int(min(death_years, end_years) * DAYS_PER_YEAR)),
         "death": int(death_years < end_years),
         "age": round(truth.age, 1),

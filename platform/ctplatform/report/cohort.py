@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 
@@ -13,6 +12,7 @@ from ctplatform.report import words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Box, Figure, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
+from ctplatform.statistics import wilson
 
 TITLE = "Cohort flow"
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")  # not the 2 of cm2, nor part of a code
@@ -73,13 +73,6 @@ def section(inputs: Inputs) -> Section | Omitted:
         tables=[states, *_reasons(ledger)],
     )
     return Section("cohort", TITLE, figures=[figure], notices=_leak(inputs))
-
-
-def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95% interval of a share k/n (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    p, centre = k / n, (k / n + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _used(counts: dict[str, int], inputs: Inputs) -> list[str]:

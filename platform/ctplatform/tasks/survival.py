@@ -14,6 +14,7 @@ from ctplatform.statistics import Targets
 from ctplatform.tasks.task import Task
 
 if TYPE_CHECKING:
+    import pandas as pd
     from lifelines import CoxPHFitter
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,34 @@ class Cox:
             model = _fit(x_NK[:, :k], targets, penalty)
             if model is not None:
                 self.components_, self.penalty_, self.model_ = k, penalty, model
+                self._table = _table(x_NK[:, :k], targets)
                 return self
         raise StageError(
             f"Cox's model does not converge on {len(targets)} subjects with {int(targets.event_N.sum())} events",
             "Label more subjects, or leave `survival` out of sweep.tasks",
             code="no-convergence",
         )
+
+    def details(self) -> dict[str, float]:
+        """What was chosen, and whether the training subjects' hazards are proportional.
+
+        `schoenfeld_p`: the least p over the components of the test of scaled Schoenfeld residuals against ranks of
+        time (Grambsch & Therneau 1994, doi:10.1093/biomet/81.3.515), times their number (Bonferroni).
+        """
+        from lifelines.statistics import proportional_hazard_test
+
+        found = {"components": float(self.components_), "penalty": float(self.penalty_)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                test = proportional_hazard_test(self.model_, self._table, time_transform="rank")
+            except (ValueError, np.linalg.LinAlgError, ZeroDivisionError) as error:
+                logger.debug("no Schoenfeld test: %s", error)
+                return found
+        p_K = np.atleast_1d(np.asarray(test.p_value, float))
+        if np.isfinite(p_K).all():
+            found["schoenfeld_p"] = float(min(1.0, p_K.min() * len(p_K)))
+        return found
 
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
         """Log partial hazard: higher means an earlier death."""
@@ -96,23 +119,26 @@ def partial_likelihood(score_N: np.ndarray, targets: Targets) -> float:
     return float((score - at_risk[last])[event].sum())
 
 
-def _fit(x_NK: np.ndarray, targets: Targets, penalty: float) -> CoxPHFitter | None:
+def _table(x_NK: np.ndarray, targets: Targets) -> pd.DataFrame:
     import pandas as pd
+
+    table = pd.DataFrame(x_NK, columns=[f"component_{i}" for i in range(x_NK.shape[1])])
+    return table.assign(time=targets.value_N, event=targets.event_N)
+
+
+def _fit(x_NK: np.ndarray, targets: Targets, penalty: float) -> CoxPHFitter | None:
     from lifelines import CoxPHFitter
     from lifelines.exceptions import ConvergenceError
 
     assert targets.event_N is not None
     if not targets.event_N.any() or (x_NK.std(0) < 1e-9).any():
         return None
-    table = pd.DataFrame(x_NK)
-    table.columns = [f"component_{i}" for i in range(x_NK.shape[1])]
-    table["time"], table["event"] = targets.value_N, targets.event_N
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # small subsets: low variance and separation are what the penalty is for
         try:
-            return CoxPHFitter(penalizer=penalty).fit(table, "time", "event")
+            return CoxPHFitter(penalizer=penalty).fit(_table(x_NK, targets), "time", "event")
         except (ConvergenceError, np.linalg.LinAlgError, ZeroDivisionError) as error:
             logger.debug("Cox with %d components did not converge: %s", x_NK.shape[1], error)
             return None

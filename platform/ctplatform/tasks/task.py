@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ctplatform.errors import StageError
-from ctplatform.probes import Cumulative, Probe, Ridge
+from ctplatform.probes import Cumulative, Poisson, Probe, Ridge
 from ctplatform.splits import quantile_strata
 from ctplatform.statistics import METRICS, Metric, Targets
 
-Kind = Literal["continuous", "ordinal", "binary", "survival", "regions", "structures"]
+Kind = Literal["continuous", "ordinal", "binary", "count", "survival", "regions", "structures"]
+MANY = 3  # counts from here on are one stratum
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Task:
             return targets.event_N.astype(int)
         if self.kind == "continuous":
             return quantile_strata(targets.value_N)
+        if self.kind == "count":
+            return np.minimum(targets.value_N, MANY).astype(int)
         return np.unique(targets.value_N, return_inverse=True)[1]
 
     def check(self, targets: Targets) -> None:
@@ -151,4 +154,6 @@ class Task:
             return self.head()
         if self.kind == "continuous":
             return Ridge()
+        if self.kind == "count":
+            return Poisson()
         return Cumulative(probability=self.kind == "binary")

@@ -1,0 +1,153 @@
+"""Near-duplicate scans: one acquisition that is in the cohort twice, reconstructed, cropped, resampled or sent anew.
+
+Equal content is found by its hash. What differs in every voxel is found by a signature: mean HU of 8 mm cubes at the
+same atlas locations of every scan. Noise, kernel, slices and field of view hardly change such means; another breath,
+let alone another person, changes them by tens of HU. Signatures come from the shards, once a scan.
+
+Shape legend: S scans, L locations, F cubes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ctplatform import shards
+from ctplatform.config import config_hash
+from ctplatform.errors import StageError
+from ctplatform.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+FILE = "signatures.parquet"
+CUBE = 8  # voxels of 1 mm
+WINDOW = (-1000.0, -300.0)  # HU: lung; a chest wall that is a little off weighs no more than this
+ALIKE_HU = 12.0  # root-mean-square difference below which two scans are near-duplicates
+BATCH = 512  # scans whose differences to all others are formed at once
+SCANS_A_TASK = 16
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two scans that look like one acquisition, and by how many HU they differ (root mean square over the cubes)."""
+
+    a: str
+    b: str
+    hu: float
+
+    def __str__(self) -> str:
+        return f"{self.a} and {self.b} ({self.hu:.0f} HU apart)"
+
+
+def near_duplicates(workspace: Workspace, scans: pd.DataFrame, *, alike_hu: float = ALIKE_HU) -> list[Pair]:
+    """Pairs of these scans that are near-duplicates, the most alike first; equal content is not among them.
+
+    Args:
+        workspace: with shards; receives the signatures that it lacks.
+        scans: `scan_id`, `content_hash` and `atlas_hash`, as in the ledger.
+        alike_hu: the threshold.
+    """
+    signature_SF, names = signatures(workspace, scans)
+    content = scans.set_index("scan_id")["content_hash"].fillna("").astype(str)
+    return [
+        pair
+        for pair in alike(signature_SF, names, alike_hu=alike_hu)
+        if not content[pair.a] or content[pair.a] != content[pair.b]
+    ]
+
+
+def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_hu: float) -> list[Pair]:
+    """Pairs below the threshold. A constant offset between two scans (calibration, contrast) does not count."""
+    centred_SF = signature_SF - signature_SF.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+    squares_S = np.square(centred_SF, dtype=np.float64).sum(1)
+    limit = alike_hu**2 * centred_SF.shape[1]
+    found = []
+    for start in range(0, len(names), BATCH):
+        part_BF = centred_SF[start : start + BATCH]
+        distance_BS = squares_S[start : start + BATCH, None] + squares_S - 2.0 * (part_BF @ centred_SF.T)
+        # Twice the limit: the matrix product rounds; what passes is computed anew.
+        for row, column in np.argwhere(distance_BS < 2 * limit):
+            first, second = start + int(row), int(column)
+            if first < second:
+                hu = float(
+                    np.sqrt(np.square(centred_SF[first] - centred_SF[second], dtype=np.float64).mean())
+                )
+                if hu < alike_hu:
+                    found.append(Pair(*sorted((names[first], names[second])), hu))
+    return sorted(found, key=lambda pair: (pair.hu, pair.a, pair.b))
+
+
+def signatures(workspace: Workspace, scans: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Signatures [S, F] of these scans, and their ids. Missing ones are made, by Ray tasks if it is there."""
+    rows = scans.drop_duplicates("scan_id").sort_values("scan_id")
+    keys = {
+        str(row.scan_id): config_hash(f"{row.content_hash}|{row.atlas_hash}|{CUBE}|{WINDOW}")
+        for row in rows.itertuples()
+    }
+    known: dict[str, bytes] = {}
+    if workspace.exists(FILE):
+        for row in workspace.read_table(FILE).to_pylist():
+            if keys.get(row["scan_id"]) == row["key"]:
+                known[row["scan_id"]] = row["signature"]
+    missing = [scan for scan in keys if scan not in known]
+    if missing:
+        parts = [missing[i : i + SCANS_A_TASK] for i in range(0, len(missing), SCANS_A_TASK)]
+        for part, made in zip(parts, _run(workspace, parts), strict=True):
+            known |= dict(zip(part, made, strict=True))
+        table = pa.table(
+            {
+                "scan_id": list(keys),
+                "key": [keys[scan] for scan in keys],
+                "signature": pa.array([known[scan] for scan in keys], pa.binary()),
+            }
+        )
+        workspace.write_table(table, FILE)
+    # A scan without a shard has an empty signature and is like none.
+    names = [scan for scan in keys if known[scan]]
+    stacked = [np.frombuffer(known[scan], "<f2").astype(np.float32) for scan in names]
+    return (np.stack(stacked) if stacked else np.empty((0, 1), np.float32)), names
+
+
+def signature(hu_LDHW: np.ndarray) -> np.ndarray:
+    """Mean HU of the cubes of some patches, clipped to lung before averaging, [F] float32."""
+    count, side = hu_LDHW.shape[0], hu_LDHW.shape[1]
+    cube = min(CUBE, side)
+    kept = side // cube * cube
+    clipped = np.clip(hu_LDHW[:, :kept, :kept, :kept].astype(np.float32), *WINDOW)
+    parts = kept // cube
+    return clipped.reshape(count, parts, cube, parts, cube, parts, cube).mean((2, 4, 6)).ravel()
+
+
+def read_signature(workspace: Workspace, scan_id: str, blocks: Sequence[int]) -> np.ndarray:
+    """The signature of a scan over the patches of some of the atlas's blocks."""
+    found = [shards.read_block(workspace, scan_id, block) for block in blocks]
+    return np.concatenate([signature(block.hu_NDHW[block.home_N]) for block in found])
+
+
+def _run(workspace: Workspace, parts: list[list[str]]) -> list[list[bytes]]:
+    import ray
+
+    if not ray.is_initialized():
+        return [_part(workspace, part) for part in parts]
+    task = ray.remote(num_cpus=1)(_part)
+    return ray.get([task.remote(workspace, part) for part in parts])
+
+
+def _part(workspace: Workspace, scan_ids: list[str]) -> list[bytes]:
+    from ctplatform.atlas import read_atlas
+
+    count = read_atlas(workspace).num_blocks
+    # Two blocks, a quarter from either end: mostly one of each lung. A whole shard would be twenty times the reading.
+    blocks = sorted({count // 4, (3 * count) // 4})
+    made = []
+    for scan_id in scan_ids:
+        try:
+            made.append(read_signature(workspace, scan_id, blocks).astype("<f2").tobytes())
+        except StageError as error:
+            logger.info("no signature of %s: %s", scan_id, error)
+            made.append(b"")
+    return made

@@ -1,0 +1,388 @@
+"""Hyper-parameters of end-to-end trials, searched inside each cell of the grid and never on test subjects.
+
+Part of a cell's own training subjects validates. Each cell has a scheduler of its own: ASHA over the whole grid would
+stop the cells with few labels, which are what the experiment is about. The first configuration is the recipe's. What is
+chosen is committed for each cell, `evaluation/<run>/searches/<cell>.json`; the cell's trial then trains with it on all
+its training subjects.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from ctplatform.config import Recipe, SearchConfig
+from ctplatform.errors import StageError
+from ctplatform.splits import stratified_order
+from ctplatform.tasks import get_task
+from ctplatform.trial import (
+    FINETUNE,
+    FOLDER,
+    SEARCHES,
+    Cell,
+    Chosen,
+    Shared,
+    end_to_end,
+    label_subset,
+    patch_pool,
+    read_chosen,
+    training_steps,
+)
+
+if TYPE_CHECKING:
+    from ctplatform.statistics import Targets
+
+logger = logging.getLogger(__name__)
+LEAST_VALIDATION = 4  # subjects
+HOPELESS = 1e9  # the loss of a configuration that diverged
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One configuration that was tried, and how far it got."""
+
+    number: int
+    lr: float
+    weight_decay: float
+    steps: int
+    loss: float
+    seconds: float
+
+
+def missing_searches(shared: Shared, cells: list[Cell]) -> list[Cell]:
+    """Cells whose search has not been committed, without those that are too small to search in."""
+    return [
+        cell
+        for cell in cells
+        if shared.searches(cell)
+        and not read_chosen(shared, cell)
+        and validation_rows(shared, cell) is not None
+    ]
+
+
+def search(
+    shared: Shared, cells: list[Cell], recipe: Recipe, *, on_progress: Progress | None = None
+) -> list[str]:
+    """Search in these cells, several at a time; returns problems. `on_progress` gets the configurations done."""
+    config = recipe.sweep.search
+    commit = _Commit(shared, config, on_progress)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(SearchTrial, shared=shared),
+            {
+                "cpu": recipe.sweep.cpus_per_trial,
+                "gpu": recipe.sweep.gpus_per_trial,
+                **recipe.placement.sweep.resources,
+            },
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=WithinCells(shared, cells, config, width=recipe.sweep.max_concurrent),
+            scheduler=CellASHA(shared, config),
+            num_samples=config.configurations * len(cells),
+            max_concurrent_trials=recipe.sweep.max_concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config['number']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=shared.workspace.path(FOLDER, shared.run),
+            storage_filesystem=None if shared.workspace.is_local else shared.workspace.fs,
+            failure_config=tune.FailureConfig(max_failures=1),
+            callbacks=[commit],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    return commit.problems
+
+
+class SearchTrial(tune.Trainable):
+    """One configuration in one cell; a step of Tune's is the way to the next rung. The worker keeps its patches."""
+
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+        self.shared = shared
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.attempt = attempt(
+            self.shared, Cell(**config["cell"]), lr=config["lr"], weight_decay=config["weight_decay"]
+        )
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return next(self.attempt)
+        except StageError as error:  # of the data: trying again would not help
+            return {"problem": str(error), "steps": 0, "loss": HOPELESS, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing is kept: a search that is cut off begins again in the cells that it had not finished."""
+
+    def load_checkpoint(self, checkpoint: dict | None) -> None:
+        """See `save_checkpoint`."""
+
+
+def attempt(shared: Shared, cell: Cell, *, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
+    """Train with these values on a part of the cell's training subjects; yields the loss of the others at each rung."""
+    start = time.perf_counter()
+    problem, rows = shared.problems[cell.task], validation_rows(shared, cell)
+    assert rows is not None
+    steps = training_steps(shared.scratch, len(problem.train))
+    pool = patch_pool(shared)
+    model = end_to_end(shared, cell, steps=steps, lr=lr, weight_decay=weight_decay)
+    stops = rungs(steps, shared.search)
+    subjects = [[problem.train_subjects[row] for row in side] for side in rows]
+    targets = [problem.train.take(side) for side in rows]
+    for step in model.train(pool, subjects[0], targets[0]):
+        if step in stops:
+            loss = model.loss(pool, subjects[1], targets[1], fitted_on=subjects[0])
+            yield {
+                "steps": step,
+                "loss": loss if math.isfinite(loss) else HOPELESS,
+                "seconds": time.perf_counter() - start,
+                "done": step == steps,
+            }
+
+
+def rungs(steps: int, config: SearchConfig) -> tuple[int, ...]:
+    """Steps at which a configuration may be stopped, each `reduction` times the one before, and the last step."""
+    least = max(1, round(config.grace * steps))
+    found = [steps]
+    step = least
+    while step < steps:
+        found.append(step)
+        step *= config.reduction
+    return tuple(sorted(set(found)))
+
+
+def validation_rows(shared: Shared, cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
+    """(training, validation) rows of the cell's training subjects, stratified; None where they are too few."""
+    task, train = get_task(cell.task), shared.problems[cell.task].train
+    rows = label_subset(task, train, fraction=cell.fraction, seed=cell.seed)
+    order = rows[stratified_order(task.strata(train.take(rows)), seed=cell.seed)]
+    count = round(shared.search.validation_fraction * len(rows))
+    outside, inside = np.sort(order[:count]), np.sort(order[count:])
+    if count < LEAST_VALIDATION or not _informative(train.take(outside)):
+        return None
+    try:
+        task.check(train.take(inside))
+    except StageError:
+        return None
+    return inside, outside
+
+
+def _informative(targets: Targets) -> bool:
+    if targets.event_N is not None:
+        return bool(targets.event_N.any())
+    return len(np.unique(targets.value_N)) > 1
+
+
+class CellASHA(FIFOScheduler):
+    """Asynchronous successive halving (Li et al., MLSys 2020), one for each cell."""
+
+    def __init__(self, shared: Shared, config: SearchConfig) -> None:
+        super().__init__()
+        self.shared, self.config = shared, config
+        self.of_cell: dict[Cell, ASHAScheduler] = {}
+
+    def of(self, trial: Any) -> ASHAScheduler:
+        """The scheduler of a trial's cell."""
+        cell = Cell(**trial.config["cell"])
+        if cell not in self.of_cell:
+            steps = training_steps(self.shared.scratch, len(self.shared.problems[cell.task].train))
+            self.of_cell[cell] = ASHAScheduler(
+                time_attr="steps",
+                metric="loss",
+                mode="min",
+                max_t=steps,
+                grace_period=rungs(steps, self.config)[0],
+                reduction_factor=self.config.reduction,
+            )
+        return self.of_cell[cell]
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        if "problem" in result:
+            return TrialScheduler.STOP
+        return self.of(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        self.of(trial).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self.of(trial).on_trial_remove(tune_controller, trial)
+
+
+class WithinCells(Searcher):
+    """Configurations of some cells. `width` cells advance side by side, so that a cell's next configuration mostly
+    comes when the ones before it are known."""
+
+    def __init__(self, shared: Shared, cells: list[Cell], config: SearchConfig, *, width: int) -> None:
+        super().__init__(metric="loss", mode="min")
+        self.shared, self.config = shared, config
+        blocks = [cells[i : i + width] for i in range(0, len(cells), width)]
+        self.queue = [
+            (cell, number) for block in blocks for number in range(config.configurations) for cell in block
+        ]
+        self.place = 0
+        self.inner: dict[Cell, Any] = {}
+        self.cell_of: dict[str, Cell] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.place == len(self.queue):
+            return Searcher.FINISHED
+        cell, number = self.queue[self.place]
+        self.place += 1
+        self.cell_of[trial_id] = cell
+        if self.config.algorithm == "optuna":
+            if cell not in self.inner:
+                self.inner[cell] = optuna_search(self.shared, cell)
+            values = dict(self.inner[cell].suggest(trial_id))
+        else:
+            values = configurations(self.shared, cell)[number]
+        return {"cell": asdict(cell), "number": number, **values}
+
+    def on_trial_result(self, trial_id: str, result: dict) -> None:
+        if inner := self.inner.get(self.cell_of[trial_id]):
+            inner.on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        if inner := self.inner.get(self.cell_of[trial_id]):
+            # A configuration that was stopped has the loss of its last rung, as Tune's own OptunaSearch has it.
+            inner.on_trial_complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is kept: what is committed is what counts."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+def own_values(shared: Shared, cell: Cell) -> dict[str, float]:
+    """The recipe's learning rate and weight decay."""
+    config = shared.finetune if cell.initialisation == FINETUNE else shared.scratch
+    return {"lr": config.lr, "weight_decay": config.weight_decay}
+
+
+def _ranges(shared: Shared, cell: Cell) -> dict[str, tuple[float, float]]:
+    own = own_values(shared, cell)["lr"]
+    low, high = shared.search.lr_factor
+    return {"lr": (own * low, own * high), "weight_decay": shared.search.weight_decay}
+
+
+def configurations(shared: Shared, cell: Cell) -> list[dict[str, float]]:
+    """The recipe's own values, then random ones, uniform in the logarithm; the same for the same cell."""
+    digest = sum(byte << (8 * i) for i, byte in enumerate(cell.name.encode()))
+    rng = np.random.default_rng(digest)
+    drawn = [
+        {name: float(np.exp(rng.uniform(*np.log(ends)))) for name, ends in _ranges(shared, cell).items()}
+        for _ in range(shared.search.configurations - 1)
+    ]
+    return [own_values(shared, cell), *drawn]
+
+
+def optuna_search(shared: Shared, cell: Cell) -> Any:
+    """Optuna's tree-structured Parzen estimator for one cell, the recipe's own values first.
+
+    Raises:
+        StageError: Optuna is not installed.
+    """
+    try:
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError:
+        raise StageError(
+            "sweep.search.algorithm is optuna, which is not installed",
+            "pip install 'drasclr[optuna]', or set sweep.search.algorithm=random",
+            code="no-optuna",
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    ranges = _ranges(shared, cell)
+    own = own_values(shared, cell)
+    inside = {name: min(max(own[name], low), high) for name, (low, high) in ranges.items()}
+    space = {
+        name: optuna.distributions.FloatDistribution(low, high, log=True)
+        for name, (low, high) in ranges.items()
+    }
+    # Few configurations a cell: after four random ones the estimator has a word.
+    sampler = optuna.samplers.TPESampler(seed=cell.seed, n_startup_trials=4)
+    return OptunaSearch(space, metric="loss", mode="min", points_to_evaluate=[inside], sampler=sampler)
+
+
+class _Commit(tune.Callback):
+    """Writes a cell's choice when the last of its configurations has ended."""
+
+    def __init__(self, shared: Shared, config: SearchConfig, on_progress: Progress | None) -> None:
+        self.shared, self.config, self.on_progress = shared, config, on_progress
+        self.ended: dict[Cell, list[Attempt | None]] = {}
+        self.problems: list[str] = []
+        self.done = 0
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._ended(trial, trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._ended(trial, {"problem": "ended with an error"})
+
+    def _ended(self, trial: Any, result: dict[str, Any]) -> None:
+        cell, config = Cell(**trial.config["cell"]), trial.config
+        if "problem" in result or "loss" not in result:
+            self.problems.append(f"search in {cell.name}: {result.get('problem', 'ended without a result')}")
+            found = None
+        else:
+            values = (
+                config["lr"],
+                config["weight_decay"],
+                result["steps"],
+                result["loss"],
+                result["seconds"],
+            )
+            found = Attempt(config["number"], *values)
+        self.ended.setdefault(cell, []).append(found)
+        self.done += 1
+        if self.on_progress:
+            self.on_progress(self.done)
+        if len(self.ended[cell]) == self.config.configurations:
+            commit(self.shared, cell, [a for a in self.ended[cell] if a is not None])
+
+
+def commit(shared: Shared, cell: Cell, attempts: list[Attempt]) -> None:
+    """Choose the lowest validation loss among those that were trained longest, and write it with all that was tried."""
+    if not attempts:
+        return
+    longest = max(attempt.steps for attempt in attempts)
+    best = min((a for a in attempts if a.steps == longest), key=lambda a: (a.loss, a.number))
+    chosen = Chosen(
+        lr=best.lr,
+        weight_decay=best.weight_decay,
+        configurations=len(attempts),
+        stopped=sum(attempt.steps < longest for attempt in attempts),
+        seconds=sum(attempt.seconds for attempt in attempts),
+    )
+    record = {
+        "fingerprint": shared.fingerprint(cell),
+        "chosen": asdict(chosen),
+        "attempts": [asdict(a) for a in sorted(attempts, key=lambda a: a.number)],
+    }
+    shared.workspace.write_bytes(
+        json.dumps(record, indent=1).encode(), FOLDER, shared.run, SEARCHES, f"{cell.name}.json"
+    )

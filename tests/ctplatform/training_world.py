@@ -1,0 +1,138 @@
+"""A workspace to train on that is made within a second, without Ray and images; and workers that train on it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ctplatform import ledger, shards
+from ctplatform.atlas import ATLAS_FILE
+from ctplatform.atlas import FOLDER as ATLAS_FOLDER
+from ctplatform.config import Recipe, load_recipe
+from ctplatform.splits import Split, write_split
+from ctplatform.training import Loop
+from ctplatform.workspace import Workspace
+from drasclr.atlas import Atlas
+
+SCANS = 7
+#: Ten locations in blocks of 4, 3 and 3; five scans a step: nothing divides by two.
+SETTINGS = (
+    "atlas.step=32",
+    "pretrain.encoder.experts=2",
+    "pretrain.encoder.norm=group",
+    "pretrain.scans_per_batch=5",
+    "pretrain.locations_per_batch=2",
+    "pretrain.queue_size=8",
+    "pretrain.optimizer=sgd",
+    "pretrain.lr=0.05",
+    "pretrain.momentum=0.9",
+    "pretrain.max_steps=6",
+    "pretrain.checkpoint_every=2",
+    "pretrain.log_every=1",
+    "pretrain.num_workers=2",
+)
+
+
+def recipe_with(*overrides: str) -> Recipe:
+    """The demo's recipe on this world."""
+    return load_recipe("demo", [*SETTINGS, *overrides])
+
+
+def small_atlas() -> Atlas:
+    """Ten locations, no lungs needed."""
+    return Atlas.from_template(
+        np.ones((32, 64, 160), np.uint8),
+        spacing=(1.0, 1.0, 1.0),
+        origin=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        patch_size=32,
+        step=32,
+        neighbours=2,
+        block_size=3,
+    )
+
+
+def training_workspace(uri: str | Path) -> Workspace:
+    """Atlas, shards, ledger and split of seven scans of six subjects, all of them for training."""
+    workspace, atlas, rng = Workspace(uri), small_atlas(), np.random.default_rng(0)
+    workspace.write_json(atlas.to_json(), ATLAS_FOLDER, ATLAS_FILE)
+    for number in range(SCANS):
+        coarse = rng.uniform(-1000, 200, (atlas.num_locations, 4, 4, 4))
+        hu = coarse.repeat(8, 1).repeat(8, 2).repeat(8, 3).astype(np.int16)
+        scan, subject = f"s{number}", f"p{min(number, SCANS - 2)}"
+        data, footer = shards.encode(
+            scan_id=scan,
+            subject_id=subject,
+            hu_NDHW=hu,
+            inside_N=np.ones(len(hu), np.float32),
+            atlas=atlas,
+            metadata={},
+        )
+        workspace.write_bytes(data, shards.FOLDER, f"{scan}.parquet")
+        row = {"scan_id": scan, "subject_id": subject, "state": "accepted", "content_hash": scan}
+        ledger.write_row(workspace, {**row, "footer": footer, "patches": len(hu), "shard_bytes": len(data)})
+    write_split(workspace, Split(tuple(f"p{number}" for number in range(SCANS - 1)), ()))
+    return workspace
+
+
+class Killed(Exception):
+    """Ends a loop as a killed worker would."""
+
+
+def train(
+    workspace: Workspace,
+    recipe: Recipe,
+    run: str,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    stop_at: int | None = None,
+) -> dict[str, Any]:
+    """Go on with a run until its end or its checkpoint at a step; what one rank then has."""
+    loop = Loop(workspace, recipe, run, rank=rank, world=world, device=torch.device("cpu"))
+    loop.resume()
+
+    def checkpoint(loop: Loop) -> None:
+        if loop.step == stop_at:
+            raise Killed
+
+    try:
+        loop.run(on_checkpoint=checkpoint)
+    except Killed:
+        pass
+    return {
+        "losses": [line["loss"] for line in loop.lines],
+        "model": {name: value.clone() for name, value in loop.model.state_dict().items()},
+        "memory": loop.model.memory.state_dict(),
+        "step": loop.step,
+    }
+
+
+def workers(
+    uri: str, folder: Path, *jobs: tuple[str, tuple[str, ...], int | None], world: int = 2
+) -> dict[str, list[dict[str, Any]]]:
+    """Train with real gloo workers, one job (run, overrides, step to stop at) after the other; results by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_worker, args=(world, port, uri, str(folder), jobs), nprocs=world)
+    return {
+        run: [torch.load(folder / f"{run}-{number}-{rank}.pt") for rank in range(world)]
+        for number, (run, _, _) in enumerate(jobs)
+    }
+
+
+def _worker(rank: int, world: int, port: int, uri: str, folder: str, jobs: tuple) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    for number, (run, overrides, stop_at) in enumerate(jobs):
+        result = train(Workspace(uri), recipe_with(*overrides), run, rank=rank, world=world, stop_at=stop_at)
+        torch.save(result, f"{folder}/{run}-{number}-{rank}.pt")
+        dist.barrier()
+    dist.destroy_process_group()
