@@ -8,6 +8,7 @@ when the same command is given again.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -100,6 +101,9 @@ def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config = recipe.pretrain
+    if config.min_workers:
+        # How long it waits for a node that has just been lost, before it counts again what there is.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     trainer = TorchTrainer(
         train_loop,

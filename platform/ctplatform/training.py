@@ -260,6 +260,8 @@ class Loop:
 
     def resume(self) -> None:
         """Go on from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
+        if self.rank == 0:
+            self.checkpoints.prune()
         checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             return
