@@ -11,7 +11,7 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,6 +268,13 @@ def _resolve(path: str, csv_path: str) -> str:
     )
 
 
+def names_label_maps(values: Iterable[Any]) -> bool:
+    """Whether the values of a column name label maps, all that are not missing."""
+    given = [v for v in values if isinstance(v, str) and v.strip()]
+    others = [v for v in values if not isinstance(v, str) and v is not None and v == v]
+    return bool(given) and not others and all(v.lower().endswith(LABEL_MAP_SUFFIXES) for v in given)
+
+
 def _labels(values: Sequence[str], csv_path: str) -> Sequence[Any]:
     """Numbers where every value is one or missing, paths where every one is a label map; else text; missing: None."""
     present = [None if v.lower() in _MISSING else v for v in values]
@@ -275,6 +282,6 @@ def _labels(values: Sequence[str], csv_path: str) -> Sequence[Any]:
         return [float("nan") if v is None else float(v) for v in present]
     except ValueError:
         pass
-    if all(v is None or v.lower().endswith(LABEL_MAP_SUFFIXES) for v in present):
+    if names_label_maps(present):
         return [None if v is None else _resolve(v, csv_path) for v in present]
     return present

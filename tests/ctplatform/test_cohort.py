@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform import discovery
-from ctplatform.cohort import COLUMNS, discover, read_cohort, write_cohort
+from ctplatform.cohort import COLUMNS, discover, names_label_maps, read_cohort, write_cohort
 from ctplatform.config import RayConfig
 from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import CohortError
@@ -70,6 +70,7 @@ class TestReadCohort:
         cohort = read_cohort(table(tmp_path / "cohort.csv", text))
         assert cohort["map"].tolist() == [str(tmp_path / "maps" / "a.nii.gz"), None, "s3://b/c.MHA"]
         assert cohort["note"].tolist() == ["x.mha", "plain", None]
+        assert [name for name in cohort if names_label_maps(cohort[name].tolist())] == ["map"]
 
     def test_written_is_read(self, tmp_path: Path) -> None:
         cohort = pd.DataFrame(

@@ -1,8 +1,11 @@
 """Tasks on label maps: geometry, windows, heads, and the way through the sweep."""
 
 import copy
+import shutil
 
 import numpy as np
+import pandas as pd
+import pyarrow.fs as pafs
 import pytest
 import SimpleITK as sitk
 import torch
@@ -20,9 +23,11 @@ from ctplatform.dense.problem import _sources
 from ctplatform.dense.windows import cut, normaliser, windows_of
 from ctplatform.errors import ScanError, StageError
 from ctplatform.ledger import read_ledger
+from ctplatform.stages import World
 from ctplatform.sweep import assemble, sweep
 from ctplatform.tasks import get_task
 from ctplatform.trial import Cell, pretrained_of
+from ctplatform.workspace import Workspace
 from drasclr import augment
 from drasclr.encoder import Encoder
 from tests.ctplatform.evaluation_world import RUN, tiny_atlas
@@ -214,23 +219,26 @@ def test_slices_for_the_report_are_kept_of_the_most_labels(swept):
     assert first.truth.max() > 1
 
 
-def test_a_second_run_repeats_nothing_and_a_lost_trial_alone(swept):
+def test_a_second_run_makes_what_is_missing_and_nothing_else(swept):
+    """As after a kill: a trial that was not committed, and a scan whose features were not."""
     workspace, cohort, _ = swept
     before, made = times(workspace), files(workspace)
     assert sweep(workspace, cohort, recipe(), run=RUN).executed == 0
     assert times(workspace) == before
+    assert files(workspace) == made
     workspace.delete("evaluation", RUN, "trials", "nodules-scratch-1-0.parquet")
+    lost = next(path for path in made if "/features/drasclr-" in path)
+    workspace.fs.delete_file(lost)
     assert sweep(workspace, cohort, recipe(), run=RUN).executed == 1
     assert {n for n, t in times(workspace).items() if before[n] != t} == {"nodules-scratch-1-0.parquet"}
-    assert files(workspace) == made  # neither a cube nor a feature was made again
+    again = files(workspace)
+    assert set(again) == set(made)
+    assert {path for path in again if again[path] != made[path]} == {lost}
 
 
 def files(workspace):
-    selector = workspace.path(cubes.FOLDER)
-    import pyarrow.fs as pafs
-
-    infos = workspace.fs.get_file_info(pafs.FileSelector(selector, recursive=True))
-    return {info.path: info.mtime_ns for info in infos if info.is_file}
+    selector = pafs.FileSelector(workspace.path(cubes.FOLDER), recursive=True)
+    return {info.path: info.mtime_ns for info in workspace.fs.get_file_info(selector) if info.is_file}
 
 
 def test_without_a_step_fine_tuning_is_the_frozen_head(swept):
@@ -282,3 +290,20 @@ def test_scans_without_a_usable_map_are_left_out_and_named(tmp_path, ray_local):
     summary = sweep(workspace, cohort, config, run=RUN)
     assert summary.trials == 1
     assert any(f"scan {lost} is left out: there is no label map" in m for m in summary.messages)
+
+
+def test_the_chain_sees_other_label_maps_and_not_other_places(tmp_path):
+    cohort = pd.DataFrame({"scan_id": ["a", "b"], "subject_id": ["a", "b"], "path": "", "subtype_map": ""})
+
+    def digest(folder):
+        maps = [str(folder / "a.nii.gz"), None]
+        return World(Workspace(tmp_path), cohort.assign(subtype_map=maps), recipe()).digest("labels")
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "a.nii.gz").write_bytes(b"a map")
+    shutil.copytree(here, there)
+    first = digest(here)
+    assert digest(there) == first
+    (there / "a.nii.gz").write_bytes(b"another map")
+    assert digest(there) != first
