@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform as machine
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -75,13 +77,44 @@ def _cell(row: pd.Series) -> str:
     return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
 
+def speed() -> str:
+    """CPU cost of what a trial does most, on one thread, random weights of 8 experts, fastest of three."""
+    import torch
+
+    from drasclr.encoder import Encoder
+    from drasclr.heads import Segmenter
+
+    torch.set_num_threads(1)
+    encoder = Encoder().eval()
+    windows, crop, locations = torch.rand(64, 1, 32, 32, 32), torch.rand(1, 1, 64, 64, 64), torch.rand(64, 3)
+    segmenter = Segmenter(encoder, classes=2).eval()
+
+    def seconds(call: Callable[[], object]) -> float:
+        taken = []
+        for _ in range(4):
+            start = time.process_time()
+            call()
+            taken.append(time.process_time() - start)
+        return min(taken[1:])
+
+    with torch.inference_mode():
+        each = seconds(lambda: encoder(windows, locations)) / len(windows)
+        voxels = seconds(lambda: segmenter(crop, locations[:1])) / crop.numel()
+    return f"{1000 * each:.1f} ms a window at a location of its own; {1e6 * voxels:.2f} s a million voxels segmented"
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workspace", required=True, help="a folder")
+    parser.add_argument("--workspace", default="runs/dense", help="a folder (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--speed", action="store_true", help="only measure windows and segmentation")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     options = parser.parse_args()
-    workspace, recipe = Workspace(options.workspace), load_recipe("dense")
+    if options.speed:
+        print(speed())
+        return
+    workspace, recipe = Workspace(options.workspace), load_recipe("dense", options.overrides)
     assert recipe.phantom is not None
     with ray_session(recipe.ray):
         cohort = phantom_cohort(workspace, recipe.phantom)
