@@ -74,6 +74,10 @@ class QualityConfig(Section):
     flag_air_hu: tuple[float, float] = (-1060.0, -930.0)
     flag_mirrored: float = Field(default=0.75, description="probability that left and right are swapped")
     reject_mirrored: float = 0.95
+    flag_opaque: float = Field(
+        default=0.1, description="share of a lung's inside, as the atlas has it, that is as dense as tissue"
+    )
+    flag_base_step_mm: float = Field(default=50.0, description="by which one lung ends higher than the other")
     flag_inside: float = 0.9
     reject_inside: float = 0.5
     use_flagged: bool = Field(
@@ -115,6 +119,11 @@ class SplitConfig(Section):
     """Subject-level split, stratified; stored before pretraining, which never sees a test subject."""
 
     test_fraction: float = Field(default=0.35, gt=0, lt=1)
+    alike_above: float = Field(
+        default=0.7,
+        gt=0,
+        description="correlation of lung density above which scans of different subjects count as one; 1: none do",
+    )
     seed: int = 0
     stratify: str | None = Field(default=None, description="label column; None: by lung density (LAA-950)")
 

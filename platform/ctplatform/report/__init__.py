@@ -55,6 +55,8 @@ def compose(inputs: Inputs) -> Page:
     """The page of these inputs, section by section."""
     from ctplatform import __version__
     from ctplatform.report import (
+        ablations,
+        calibration,
         cohort,
         comparisons,
         efficiency,
@@ -78,8 +80,10 @@ def compose(inputs: Inputs) -> Page:
         pretraining,
         efficiency,
         comparisons,
+        ablations,
         scatter,
         maps,
+        calibration,
         survival,
         nearest,
         provenance,
