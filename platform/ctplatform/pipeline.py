@@ -17,6 +17,7 @@ from ctplatform.errors import StageError
 from ctplatform.metrics import Meter
 from ctplatform.postmortem import write_bundle
 from ctplatform.records import Record, now, sources_digest, write_record
+from ctplatform.shortage import explained
 from ctplatform.stages import GRAPH, STAGES, Verdict, World, assess
 from ctplatform.workspace import Workspace
 
@@ -121,17 +122,21 @@ def _run_stage(world: World, verdict: Verdict, meter: Meter, outcome: Outcome, *
         keeper.write()
         try:
             summary, text = _RUNNERS[name](world.workspace, world.cohort, world.recipe, keeper, outcome)
-        except StageError as error:
+        except StageError as missing:
             # Scans without labels still deserve their encoder, embeddings and quality report.
-            if error.code != "no-labels" or last:
+            if missing.code != "no-labels" or last:
                 raise
-            summary, text = None, f"left out: {error}"
-    except BaseException as error:
-        seconds = time.monotonic() - start
+            summary, text = None, f"left out: {missing}"
+    except BaseException as raised:
+        seconds, error = time.monotonic() - start, explained(raised)
+        if error is not raised:
+            error.__cause__ = raised
         problem = str(error) or type(error).__name__
         keeper.end(keeper.record.ended_as("failed", seconds=seconds, text=problem[:2000], complete=False))
         write_bundle(world.workspace, world.cohort, world.recipe, name, error)
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     seconds = time.monotonic() - start
     complete = _complete(name, world.workspace, world.recipe, summary)
     keeper.end(keeper.record.ended_as("finished", seconds=seconds, text=text, complete=complete))
@@ -285,14 +290,20 @@ def _embed(
 def _sweep(
     ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
+    from ctplatform.dashboards import places
+    from ctplatform.session import dashboard_address
     from ctplatform.sweep import sweep
+    from ctplatform.watch import tracking_uri
 
+    run = _run(ws, recipe, outcome)
+    mlflow = tracking_uri(recipe.watch)
+    watcher.told("sweep", places(ws, recipe, run, ray=dashboard_address(), mlflow=mlflow))
     summary = sweep(
         ws,
         cohort,
         recipe,
-        run=_run(ws, recipe, outcome),
-        on_progress=lambda done, total: watcher.progress("sweep", done, total),
+        run=run,
+        on_progress=lambda done, total, text="": watcher.progress("sweep", done, total, text),
     )
     return summary, str(summary)
 
@@ -326,7 +337,7 @@ def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> 
     previous = splits.read_split(workspace) if workspace.exists(splits.FILE) else None
     if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
         return previous
-    similar = near_duplicates(workspace, rows)
+    similar = near_duplicates(workspace, rows, alike_above=recipe.split.alike_above)
     split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
     splits.write_split(workspace, split)
     return split

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
+from ctplatform.shortage import explained
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ def _fit(
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
+        found = explained(error)
+        if isinstance(found, StageError):
+            raise found from error
         cause = str(error).strip().splitlines()
         raise StageError(
             f"pretraining {run} failed: {cause[-1] if cause else type(error).__name__}",

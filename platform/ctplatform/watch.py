@@ -271,7 +271,8 @@ class MLflow:
 
     def _connect(self) -> MlflowClient:
         """Continue the run that this training run began, or begin one."""
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name in ("alembic", "mlflow.store.db.utils"):  # which tell of every table they make
+            logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 

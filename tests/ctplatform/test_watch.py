@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,7 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctplatform import checkpoints
 from ctplatform import pretrain as pretraining
 from ctplatform import watch as watching
 from ctplatform.config import WatchConfig, load_recipe
@@ -51,24 +51,25 @@ def recipe_with(*overrides):
     return load_recipe("demo", [*SMALL, "pretrain.beta=0", *overrides])
 
 
-def train(workspace, recipe, *, mlflow=None, killed_at=None) -> Loop:
-    """A watched loop in this process that goes on where the run stands; killed before a checkpoint is committed."""
+class Killed(BaseException):
+    """As sudden as it gets in one process."""
+
+
+def train(workspace, recipe, *, mlflow=None, killed_in=None) -> Loop:
+    """A watched loop in this process, from its newest checkpoint on; killed in the middle of a step if asked."""
     loop = Loop(workspace, recipe, "run", rank=0, world=1, device=torch.device("cpu"))
-    loop.watch = Watch(workspace, recipe, "run", mlflow=mlflow)
     loop.resume()
+    loop.watch = Watch(workspace, recipe, "run", mlflow=mlflow)
+    step = loop.train_step
 
-    def checkpoint(loop):
-        if loop.step == killed_at:
-            loop.workspace.delete(
-                pretraining.FOLDER, "run", checkpoints.FOLDER, checkpoints.folder_of(loop.step)
-            )
-            raise KeyboardInterrupt
+    def train_step(batch):
+        if loop.step + 1 == killed_in:
+            raise Killed
+        return step(batch)
 
-    if killed_at:
-        with pytest.raises(KeyboardInterrupt):
-            loop.run(on_checkpoint=checkpoint)
-    else:
-        loop.run(on_checkpoint=checkpoint)
+    loop.train_step = train_step
+    with contextlib.suppress(Killed):
+        loop.run()
     return loop
 
 
@@ -101,10 +102,10 @@ def test_both_dashboards_continue_a_killed_run(workspace, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = mlflow.MlflowClient(uri)
-    train(workspace, recipe_with(), mlflow=uri, killed_at=4)
+    assert train(workspace, recipe_with(), mlflow=uri, killed_in=6).step == 5  # one after the last checkpoint
     until(
-        lambda: shown_in(client) == [1, 2, 3, 4]
-    )  # its thread is no longer there in a process that is killed
+        lambda: shown_in(client) == [1, 2, 3, 4, 5]
+    )  # its thread would not be there in a process that is killed
     loop = train(workspace, recipe_with(), mlflow=uri)
     lines = pretraining.read_metrics(workspace, "run")
     assert [line["step"] for line in lines] == list(range(1, 7)) == [line["step"] for line in loop.lines]
