@@ -19,6 +19,7 @@ from tests.ctplatform.objectstore import ObjectStore
 from tests.ctplatform.test_distribution import same_memory, same_model
 from tests.ctplatform.training_world import recipe_with, train, training_workspace
 
+STEPS = ("pretrain.max_steps=4",)
 # Trains, and ends itself by SIGKILL at the chosen point of the checkpoint at step 4.
 KILLED = """
 import os, signal, sys
@@ -45,7 +46,7 @@ elif point == "while old ones go":
         if parts[-1] == "checkpoint.json":
             die()
     Workspace.delete = delete_and_die
-train(Workspace(uri), recipe_with("pretrain.keep_checkpoints=1"), "killed")
+train(Workspace(uri), recipe_with("pretrain.max_steps=4", "pretrain.keep_checkpoints=1"), "killed")
 """
 
 
@@ -56,7 +57,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(workspace):
-    return train(workspace, recipe_with(), "whole")
+    return train(workspace, recipe_with(*STEPS), "whole")
 
 
 def made(step, **metrics):
@@ -76,11 +77,11 @@ def test_killed_in_the_middle_of_a_checkpoint(workspace, whole, tmp_path, point,
     assert done.returncode == -signal.SIGKILL
     store = Checkpoints(own, "pretrain", "killed", config=recipe_with().pretrain)
     assert [checkpoint.step for checkpoint in store.committed()] == [left]
-    resumed = train(own, recipe_with("pretrain.keep_checkpoints=1"), "killed")
+    resumed = train(own, recipe_with(*STEPS, "pretrain.keep_checkpoints=1"), "killed")
     assert resumed["losses"] == whole["losses"]
     same_model(whole, resumed, tolerance=0)
     same_memory(whole, resumed, tolerance=0)
-    assert own.folders("pretrain", "killed", FOLDER) == [folder_of(6)], "nothing half is left"
+    assert own.folders("pretrain", "killed", FOLDER) == [folder_of(4)], "nothing half is left"
     assert not list(Path(own.root).rglob(f"*{TEMPORARY}*"))
 
 
@@ -92,18 +93,18 @@ def test_on_s3_that_refuses_now_and_then(workspace, whole):
         remote = Workspace(server.uri("ws"))
         remote.delete("pretrain")
         server.fail("PUT", "ws/pretrain", times=2)
-        first = train(remote, recipe_with(), "remote", stop_at=4)
-        assert first["step"] == 4
+        first = train(remote, recipe_with(*STEPS), "remote", stop_at=2)
+        assert first["step"] == 2
         server.fail("GET", "ws/pretrain", times=2)
-        resumed = train(remote, recipe_with(), "remote")
+        resumed = train(remote, recipe_with(*STEPS), "remote")
         assert all(fault.times == 0 for fault in server.faults), "the store did refuse"
         assert resumed["losses"] == whole["losses"]
         same_model(whole, resumed, tolerance=0)
         same_memory(whole, resumed, tolerance=0)
-        keys = sorted(key for key in server.objects if "/remote/checkpoints/" in key)
+        keys = sorted(k for k in server.objects if "/remote/checkpoints/" in k and not k.endswith("/"))
         names = ["checkpoint.json", "memory-00000-of-00001.pt", "state.pt"]
         folder = "ws/pretrain/remote/checkpoints"
-        assert keys == [f"{folder}/{folder_of(step)}/{name}" for step in (4, 6) for name in names]
+        assert keys == [f"{folder}/{folder_of(step)}/{name}" for step in (2, 4) for name in names]
     finally:
         server.close()
 
@@ -126,10 +127,11 @@ def test_the_newest_and_the_best_are_kept():
 
 
 def test_what_is_kept_is_on_disk_and_the_rest_is_not(workspace):
-    recipe = recipe_with("pretrain.keep_checkpoints=1", "pretrain.keep_best=1", "pretrain.checkpoint_every=1")
+    keep = ("pretrain.keep_checkpoints=1", "pretrain.keep_best=1", "pretrain.checkpoint_every=1")
+    recipe = recipe_with(*STEPS, *keep)
     losses = train(workspace, recipe, "kept")["losses"]
-    best = min(range(6), key=lambda i: (losses[i], -i)) + 1
-    assert workspace.folders("pretrain", "kept", FOLDER) == sorted({folder_of(best), folder_of(6)})
+    best = min(range(4), key=lambda i: (losses[i], -i)) + 1
+    assert workspace.folders("pretrain", "kept", FOLDER) == sorted({folder_of(best), folder_of(4)})
 
 
 def test_what_a_disk_did_not_keep_is_passed_over(tmp_path):

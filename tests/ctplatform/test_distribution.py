@@ -8,6 +8,7 @@ agree to 1e-5 (measured: 2e-6 and 1e-6), losses of about 3 to 5e-5 (measured: 3e
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, deque
 
 import numpy as np
@@ -204,16 +205,30 @@ def test_each_with_its_own_locations_is_what_a_hand_computes(workspace, pairs):
     assert sum(len(keys) for keys in hand.memory.values()) > 20
 
 
-@pytest.mark.parametrize(("run", "overrides", "at"), [("parallel", PARALLEL, 2), ("mixed", MIXED, 4)])
-def test_two_workers_resumed_are_uninterrupted(workspace, pairs, tmp_path, run, overrides, at):
-    """Bit for bit: a sum of two has one order. Own memories come back to their ranks, drawn places are drawn again."""
-    more = ("pretrain.augment=false",) if run == "parallel" else ()
-    assert [result["step"] for result in pairs[f"{run}-cut"]] == [at, at]
-    again = workers(workspace.uri, tmp_path, (f"{run}-cut", (*overrides, *more), None))[f"{run}-cut"]
-    for whole, resumed in zip(pairs[run], again, strict=True):
-        same_model(whole, resumed, tolerance=0)
-        same_memory(whole, resumed, tolerance=0)
-    assert again[0]["losses"] == pairs[run][0]["losses"]
+@pytest.fixture(scope="module")
+def resumed(workspace, pairs, tmp_path_factory):
+    """The runs that were cut off, gone on with by new processes."""
+    assert [result["step"] for result in (*pairs["parallel-cut"], *pairs["mixed-cut"])] == [2, 2, 4, 4]
+    return workers(
+        workspace.uri,
+        tmp_path_factory.mktemp("resumed"),
+        ("parallel-cut", (*PARALLEL, "pretrain.augment=false"), None),
+        ("mixed-cut", MIXED, None),
+    )
+
+
+@pytest.mark.parametrize("run", ["parallel", "mixed"])
+def test_two_workers_resumed_are_uninterrupted(pairs, resumed, run):
+    """Bit for bit: a sum of two has one order. Own memories come back to their ranks, drawn places are drawn again.
+
+    Left out are running statistics of ranks above 0, which no step reads and which are replaced at the end.
+    """
+    for rank, (whole, again) in enumerate(zip(pairs[run], resumed[f"{run}-cut"], strict=True)):
+        for name, value in whole["model"].items():
+            if rank == 0 or not re.search("running|tracked", name):
+                assert torch.equal(again["model"][name], value), name
+        same_memory(whole, again, tolerance=0)
+    assert resumed[f"{run}-cut"][0]["losses"] == pairs[run][0]["losses"]
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -274,7 +289,7 @@ def test_shares_that_differ_take_the_same_number_of_steps(workspace, own_blocks)
     for world in (1, 2, 3):
         feeds = [feed_of(workspace, rank=rank, world=world, own_blocks=own_blocks) for rank in range(world)]
         batches = [list(feed.epoch(0)) for feed in feeds]
-        assert {len(found) for found in batches} == {feeds[0].steps_per_epoch()} == {10}
+        assert {len(found) for found in batches} == {feeds[0].steps_per_epoch()} == {12}
         for step in zip(*batches, strict=True):
             assert sum(len(batch.scans_S) for batch in step) == 5
             locations = [set(batch.locations_G.tolist()) for batch in step]
