@@ -303,7 +303,7 @@ def _sweep(
         cohort,
         recipe,
         run=run,
-        on_progress=lambda done, total: watcher.progress("sweep", done, total),
+        on_progress=lambda done, total, text="": watcher.progress("sweep", done, total, text),
     )
     return summary, str(summary)
 

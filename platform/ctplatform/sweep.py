@@ -29,13 +29,14 @@ from ctplatform.errors import StageError
 from ctplatform.representations import Representation, read_representation
 from ctplatform.splits import Split, across, read_split
 from ctplatform.tasks import get_task
+from ctplatform.tasks.volume import VolumeTask
 from ctplatform.trial import END_TO_END, FINETUNE, FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
 from ctplatform.watch import tracking_uri
 from ctplatform.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 MIN_TEST = 3  # subjects: with fewer no score means anything
-Progress = Callable[[int, int], None]
+Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,14 @@ def sweep(
         cohort: the scan table with the label columns.
         recipe: `sweep` says what, `pretrain.encoder` the from-scratch architecture.
         run: the pretraining run that is evaluated.
-        on_progress: called with (trials done, trials in all), from 0 done on.
+        on_progress: called with (trials done, trials in all), from 0 done on; before that with (done, in all, what)
+            while label maps are read and their scans encoded.
 
     Raises:
         StageError: nothing can be evaluated: no task has labels, or every trial failed.
     """
     start, mlflow = time.monotonic(), tracking_uri(recipe.watch)
-    shared, messages = assemble(workspace, cohort, recipe, run=run)
+    shared, messages = assemble(workspace, cohort, recipe, run=run, on_progress=on_progress)
     config = recipe.sweep
     # Seeds outermost: whatever stops a sweep, all methods have been given the same seeds.
     cells = [
@@ -128,9 +130,16 @@ def sweep(
 
 
 def assemble(
-    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, *, run: str
+    workspace: Workspace,
+    cohort: pd.DataFrame,
+    recipe: Recipe,
+    *,
+    run: str,
+    on_progress: Progress | None = None,
 ) -> tuple[Shared, list[str]]:
     """Labels, representations and split, joined; with what was left out and why.
+
+    Label maps are read, and windows of their scans encoded, here and once; that needs Ray.
 
     All initialisations of a task are fitted and tested on the same subjects: those that every one of them has.
 
@@ -144,18 +153,36 @@ def assemble(
     messages = across(split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above))
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
-    for name in (name for name in config.initialisations if name not in END_TO_END):
+    on_maps = [task for task in config.tasks if isinstance(get_task(task), VolumeTask)]
+    on_subjects = [task for task in config.tasks if task not in on_maps]
+    for name in (name for name in config.initialisations if name not in END_TO_END and on_subjects):
         encoder, source = ("drasclr", runs[name]) if name in runs else (name, run)
         try:
             representations[name] = read_representation(workspace, encoder, run=source, scans=scans)
         except StageError as error:
             messages.append(f"initialisation {name} is skipped: {error}")
     problems: dict[str, Problem] = {}
-    for task in config.tasks:
+    for task in on_subjects:
         try:
             problems[task] = _problem(task, cohort, recipe, scans, split, representations, messages)
         except StageError as error:
             messages.append(str(error))
+    if on_maps:
+        from ctplatform.dense.problem import volume_problems
+
+        problems |= volume_problems(
+            workspace,
+            cohort,
+            recipe,
+            run=run,
+            runs=runs,
+            scans=scans,
+            split=split,
+            messages=messages,
+            min_test=MIN_TEST,
+            on_progress=on_progress,
+        )
+        problems = {task: problems[task] for task in config.tasks if task in problems}
     if not problems:
         raise StageError(
             f"no task can be evaluated: {' '.join(messages)}",
@@ -313,8 +340,8 @@ def _trainable(config: dict[str, Any], shared: Shared) -> None:
     except StageError as error:
         tune.report({"problem": str(error)})
         return
-    problem, prediction = shared.problems[cell.task], trial.predictions["prediction"].to_numpy()
-    scores = {metric.name: metric.value(problem.test, prediction) for metric in get_task(cell.task).scores}
+    problem = shared.problems[cell.task]
+    scores = {metric.name: metric.value(problem.test, trial.outcome) for metric in get_task(cell.task).scores}
     tune.report({**scores, "n_train": trial.n_train, "n_test": trial.n_test, "seconds": trial.seconds})
 
 

@@ -11,6 +11,9 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from ctplatform import ledger, shards
+from ctplatform.dense.pictures import Slice, write_slices
+from ctplatform.tasks import get_task
+from ctplatform.trial import Cell
 from ctplatform.workspace import Workspace
 
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -264,6 +267,7 @@ def write_evaluation(workspace: Workspace, run: str, truth: pd.DataFrame, rng: n
     table = pd.concat(predictions, ignore_index=True)
     results = pd.DataFrame(trials)
     summary, comparisons = _summaries(results, table, rng)
+    table = pd.concat([table, write_maps(workspace, run, truth, rng)], ignore_index=True)
     for name, frame in (
         ("results", results),
         ("predictions", table),
@@ -276,6 +280,30 @@ def write_evaluation(workspace: Workspace, run: str, truth: pd.DataFrame, rng: n
         workspace.write_table(
             pa.Table.from_pandas(frame, preserve_index=False), "evaluation", run, f"{name}.parquet"
         )
+
+
+def write_maps(workspace: Workspace, run: str, truth: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Slices of three subjects of both kinds of task on label maps; returns their predictions."""
+    tables = []
+    for task, names in {"emphysema_subtypes": ("drasclr", "density"), "nodules": ("scratch",)}.items():
+        classes = get_task(task).classes
+        for name in names:
+            slices = []
+            for subject in truth["subject_id"][:3]:
+                called = (
+                    rng.integers(0, len(classes) + 1, (6, 5)).astype(np.uint8).repeat(24, 0).repeat(24, 1)
+                )
+                grey = rng.integers(20, 90, called.shape).astype(np.uint8)
+                slices.append(Slice(subject, f"{subject}-ct1", "coronal", grey, called[::-1].copy(), called))
+                rows = {"subject_id": subject, "scan_id": f"{subject}-ct1", "class": list(classes)}
+                values = {
+                    "target": rng.uniform(0, 40, len(classes)),
+                    "prediction": rng.uniform(0, 40, len(classes)),
+                }
+                cell = {"task": task, "initialisation": name, "fraction": 1.0, "seed": 0}
+                tables.append(pd.DataFrame({**cell, **rows, **values}))
+            write_slices(workspace, run, Cell(task, name, 1.0, 0), slices)
+    return pd.concat(tables)
 
 
 def _horizons(truth: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from PIL import Image
 from scipy.stats import binomtest
 
 from ctplatform.cli import parser
@@ -25,6 +27,7 @@ from ctplatform.report import (
     cohort,
     gallery,
     hazards,
+    maps,
     nearest,
     pretraining,
     provenance,
@@ -39,6 +42,7 @@ from ctplatform.report import page as signs
 from ctplatform.report.commands import command
 from ctplatform.report.document import Key
 from ctplatform.report.inputs import read_inputs
+from ctplatform.report.page import VARIABLES
 from ctplatform.report.provenance import _elapsed
 from ctplatform.workspace import Workspace
 from tests.ctplatform.report_workspace import write_workspace
@@ -46,16 +50,8 @@ from tests.ctplatform.report_workspace import write_workspace
 RUN = "demo-1a2b"
 SECTIONS = (
     *("summary", "cohort", "quality", "gallery", "pretraining"),
-    *(
-        "efficiency",
-        "comparisons",
-        "ablations",
-        "scatter",
-        "calibration",
-        "survival",
-        "nearest",
-        "provenance",
-    ),
+    *("efficiency", "comparisons", "ablations", "scatter", "maps", "calibration", "survival"),
+    *("nearest", "provenance"),
 )
 BROWSER_ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -743,3 +739,29 @@ def test_it_prints(browser, report, tmp_path):
         assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     finally:
         tab.close()
+
+
+def test_maps_show_truth_and_every_initialisation_in_their_colours(world):
+    inputs = read_inputs(world, load_recipe("demo"), run=RUN)
+    section = maps.section(inputs)
+    subtypes, nodules = section.figures
+    assert [key.label for key in subtypes.keys] == ["Centrilobular", "Panlobular", "Paraseptal"]
+    assert [key.label for key in nodules.keys] == ["Nodule"]
+    assert len(subtypes.images) == 3
+    picture = Image.open(io.BytesIO(subtypes.images[0].data))
+    assert picture.width == 4 * 120 + 3 * maps.GAP  # CT, truth, DrasCLR, density
+    pixels = np.asarray(picture.convert("RGB")).astype(int)[maps.HEAD :]
+    grey = pixels[:, :120]
+    assert np.abs(grey[..., 0] - grey[..., 2]).mean() < 8
+    truth = pixels[:, 120 + maps.GAP : 240 + maps.GAP]
+    assert (truth[..., 0] - truth[..., 2] > 60).any()  # orange
+    assert (truth[..., 2] - truth[..., 0] > 60).any()  # sky
+    (table,) = subtypes.tables
+    assert len(table.rows) == 3 * 4
+    assert table.header[:3] == ("Subject", "Class", "True")
+    assert {key.colour for figure in section.figures for key in figure.keys} <= set(VARIABLES)
+
+
+def test_a_page_without_label_maps_says_so(world, tmp_path):
+    inputs = read_inputs(world, load_recipe("demo"), run="another-run")
+    assert "no task on label maps" in maps.section(inputs).reason
