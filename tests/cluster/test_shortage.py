@@ -36,7 +36,7 @@ RECIPE = (
     "embed.encoders=[drasclr]",
 )
 SETS = [part for item in RECIPE for part in ("--set", item)]
-#: The command in a process whose Ray has an object store of 80 MB, 72 MB of it taken, and a disk that it regards as full.
+#: The command in a process whose Ray has an object store of 80 MB, 72 MB taken, and no disk that it would use.
 NEARLY_FULL = """
 import sys, numpy, ray
 ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False,
