@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.fs as pafs
+
 from ctplatform import __version__
 from ctplatform.config import Recipe
 from ctplatform.tasks import get_task
@@ -128,10 +130,9 @@ class TensorBoard:
     def known(self) -> set[str]:
         """Fingerprints of the trials that are there."""
         root = (FOLDER, self.run, TENSORBOARD)
-        files = [
-            name for folder in self.workspace.folders(*root) for name in self.workspace.files(*root, folder)
-        ]
-        return {name.rpartition(".")[2] for name in files}
+        everything = pafs.FileSelector(self.workspace.path(*root), allow_not_found=True, recursive=True)
+        infos = self.workspace.patiently(lambda: self.workspace.fs.get_file_info(everything), *root)
+        return {info.base_name.rpartition(".")[2] for info in infos if info.is_file}
 
     def add(self, entry: Entry) -> None:
         """Write an entry's event file, in place of an older one."""

@@ -165,7 +165,7 @@ def read_block(
     return _block(_open(workspace, scan_id, footer).read_row_group(block, columns=_COLUMNS))
 
 
-def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> pa.Buffer:
+def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> bytes | pa.Buffer:
     """The bytes of a range of a shard.
 
     Raises:
@@ -179,7 +179,7 @@ def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> pa.Buffer:
             # What follows belongs to another block, wanted at another time: without this word the kernel reads it too.
             if hasattr(os, "posix_fadvise"):  # Linux
                 os.posix_fadvise(file.fileno(), extent.offset, extent.size, os.POSIX_FADV_RANDOM)
-            return pa.py_buffer(os.pread(file.fileno(), extent.size, extent.offset))
+            return os.pread(file.fileno(), extent.size, extent.offset)
     except FileNotFoundError:
         raise _missing(workspace, scan_id) from None
 

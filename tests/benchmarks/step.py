@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -199,13 +201,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
+    about = (
+        f"{LOCATIONS} locations, {KEYS:,} keys each, {NEIGHBOURS} neighbours, every patch augmented, float32"
+    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
     if options.losses:
         torch.set_num_threads(options.threads[0])
-        rows = loss_rows(options.batches[0], steps=options.steps)
+        (batch, *_), section = options.batches, "Losses of 50 steps"
+        rows = loss_rows(batch, steps=options.steps)
         head = ["step", "mean local loss", "mean global loss", "largest difference, local", "global"]
-        text = document.table(head, rows)
+        lines = [
+            f"`python -m tests.benchmarks.step --losses --batches {batch}`: {about};",
+            f"batch {batch}, {options.steps} steps of SGD from the same weights, keys, patches and augmentations.",
+            f"Largest relative difference of our losses from the published computation's. {machine}",
+        ]
     else:
-        rows = []
+        rows, section = [], "The whole step"
         for threads in options.threads:
             rows += speed_rows(options.batches, threads=threads, repeats=options.repeats)
         head = [
@@ -219,10 +230,15 @@ def main() -> None:
             "bar",
             "met",
         ]
-        text = document.table(head, rows)
+        lines = [
+            f"`python -m tests.benchmarks.step`: {about};",
+            "one location a step, as published. The peer augments a patch and convolves a sample at a",
+            f"time (MONAI, PyTorch). Seconds of the clock, fastest of {options.repeats} interleaved repeats. {machine}",
+        ]
+    text = "\n".join([*lines, "", document.table(head, rows)])
     print(text)
     if options.write:
-        document.replace(DOCS, "Losses of 50 steps" if options.losses else "The whole step", text)
+        document.replace(DOCS, section, text)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_one_acquisition_is_found_among_many_and_nobody_else():
 def test_the_matrix_product_finds_what_comparing_each_two_finds():
     rng = np.random.default_rng(0)
     own = people(20).repeat(3, axis=0)  # three scans each, some at the threshold
-    signatures = (own + rng.normal(0, 38, own.shape)).astype(np.float32)
+    signatures = (own + rng.normal(0, 36.5, own.shape)).astype(np.float32)
     names = [f"s{i:02d}" for i in range(60)]
     expected = {
         (names[i], names[j])

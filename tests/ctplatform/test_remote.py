@@ -151,17 +151,19 @@ def test_what_cannot_pass_is_not_tried_again(store: ObjectStore) -> None:
 
 
 @pytest.fixture
-def google() -> Iterator[GoogleStore]:
-    server = GoogleStore()
+def google(tmp_path: Path) -> Iterator[GoogleStore]:
+    server = GoogleStore(tmp_path / "google")
     yield server
     server.close()
 
 
 def test_scans_and_workspaces_on_google_storage(google: GoogleStore, tmp_path: Path) -> None:
-    sitk.WriteImage(chest(), str(tmp_path / "a.nii.gz"))
-    write_dicom_series(chest(), tmp_path / "series")
-    google.load(tmp_path, "in")
-    local = content_hash(read_volume(tmp_path / "a.nii.gz"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    sitk.WriteImage(chest(), str(folder / "a.nii.gz"))
+    write_dicom_series(chest(), folder / "series")
+    google.load(folder, "in")
+    local = content_hash(read_volume(folder / "a.nii.gz"))
     assert content_hash(read_volume(google.uri("in/a.nii.gz"))) == local
     assert content_hash(read_volume(google.uri("in/series"))) == local
     with pytest.raises(ScanError) as scan:
