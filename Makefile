@@ -50,6 +50,9 @@ format: install
 ## benchmarks    the method against the published computation, as ratios in one run
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
+	$(BIN)/python -m tests.benchmarks.step
+	$(BIN)/python -m tests.benchmarks.scaling
+	$(BIN)/python -m tests.benchmarks.training_cost
 
 ## benchmarks-data  the data plane: feed, preparing scans, Ray's overhead, memory (DRASCLR_REAL_CT, DRASCLR_ATLAS)
 benchmarks-data: install

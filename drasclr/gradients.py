@@ -1,9 +1,9 @@
 """Gradients of a 3 x 3 x 3 convolution with padding 1 on a CPU, channels last.
 
-On processors without AVX-512, oneDNN forms the gradient of the kernel at 5 to 35 GFLOP/s, where its forward pass reaches
-100: on small grids it visits mostly padding, and it works a sample at a time. There three matrix products over all samples
-of a part, one for each plane of the kernel, are up to seven times faster. With AVX-512 it reaches 110 to 250 GFLOP/s on
-sides of 4 and more, matrix products 70 to 130, and only the smallest grid is left to them.
+On processors without AVX-512, oneDNN forms the gradient of the kernel at 5 to 35 GFLOP/s, where its forward pass
+reaches 100: on small grids it visits mostly padding, and it works a sample at a time. There three matrix products over
+all samples of a part, one for each plane of the kernel, are up to seven times faster. With AVX-512 it reaches 110 to
+250 GFLOP/s on sides of 4 and more, matrix products 70 to 130, and only the smallest grid is left to them.
 
 Legend: B samples, C channels, DHW space, o of the output.
 """
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Largest side of the input for which matrix products win. Fixed by the processor, not measured at start: two runs on one
-# machine must round alike.
+# Largest side of the input for which matrix products win. Fixed by the processor, not measured at start: two runs on
+# one machine must round alike.
 SMALL_SIDE = 2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 
 

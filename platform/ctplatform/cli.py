@@ -111,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="nodes install the pinned dependencies; else their image has them",
     )
+    submit.add_argument(
+        "--patience",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="how long a lost connection is waited for (default: 900)",
+    )
     submit.add_argument("arguments", nargs=argparse.REMAINDER, help="for jobs/pipeline.py, after --")
     return top
 
@@ -247,12 +254,14 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from ctplatform.submission import attach, submit
+    from ctplatform.submission import Follow, attach, submit
 
+    options = Follow(patience_s=args.patience)
     if args.attach:
-        sys.exit(attach(args.attach, address=args.address))
+        sys.exit(attach(args.attach, address=args.address, options=options))
     rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
-    sys.exit(submit(rest, address=args.address, follow=not args.detach, install=args.install))
+    follow = not args.detach
+    sys.exit(submit(rest, address=args.address, follow=follow, install=args.install, options=options))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from ctplatform.config import PhantomConfig, Recipe
 from ctplatform.console import Console, show_reasons, show_result
 from ctplatform.pipeline import Outcome, run_chain
 from ctplatform.session import ray_session
+from ctplatform.shortage import explained
 from ctplatform.stages import STAGES
 from ctplatform.workspace import Workspace
 
@@ -55,12 +56,15 @@ def run_demo(workspace_uri: str, recipe: Recipe, course: Course | None = None) -
         try:
             console.started("phantom")
             start = time.monotonic()
-            cohort: pd.DataFrame = phantom_cohort(
-                workspace,
-                config,
-                placement=recipe.placement.prepare,
-                on_progress=lambda done, total: console.progress("phantom", done, total),
-            )
+            try:
+                cohort: pd.DataFrame = phantom_cohort(
+                    workspace,
+                    config,
+                    placement=recipe.placement.prepare,
+                    on_progress=lambda done, total: console.progress("phantom", done, total),
+                )
+            except Exception as error:
+                raise explained(error) from error
             console.finished("phantom", f"{len(cohort)} synthetic subjects", time.monotonic() - start)
             outcome = _run(workspace, cohort, recipe, console, course)
         finally:

@@ -97,7 +97,7 @@ def prepare(
             workspace, recipe.prepare, settings_hash(recipe, atlas_hash), process or process_scan
         )
         _run(plan.items, worker, recipe, on_progress)
-        _tidy(workspace)
+        _tidy(workspace, recipe)
     rows = ledger.read_ledger(workspace, columns=["scan_id", "state", "reason"])
     rows = rows[rows["scan_id"].isin(cohort["scan_id"])]
     summary = PrepareSummary(
@@ -160,11 +160,13 @@ def _one_task_a_scan(items: list[dict[str, Any]], worker: _Preparer, recipe: Rec
         )
 
 
-def _tidy(workspace: Workspace) -> None:
-    """Compaction in a task of its own: the driver never holds the ledger's footers."""
+def _tidy(workspace: Workspace, recipe: Recipe) -> None:
+    """Compaction in a task of its own, on a node that is there already: the driver never holds the ledger's footers."""
     import ray
 
-    ray.get(ray.remote(num_cpus=0.5, max_retries=RETRIES)(_compact_and_sweep).remote(workspace))
+    options = ray_options(recipe.placement.prepare)
+    task = ray.remote(num_cpus=0.5, max_retries=RETRIES, **options)(_compact_and_sweep)
+    ray.get(task.remote(workspace))
 
 
 def _compact_and_sweep(workspace: Workspace) -> None:
@@ -312,7 +314,7 @@ def process_scan(
             hu_window=config.hu_window,
         )
     with clock.step("measure"):
-        measures = measure(volume, mask, registration, patches)
+        measures = measure(volume, mask, registration, patches, template)
         verdict = assess(measures, config.quality, notes=mask.notes)
     if config.overlays:
         with clock.step("overlay"):

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ctplatform import stores
 from ctplatform.errors import StageError
+from ctplatform.shortage import FULL_REMEDY, GOES_ON, disk_full
 
 TEMPORARY = ".tmp-"
 T = TypeVar("T")
@@ -99,11 +100,12 @@ class Workspace:
         except pa.ArrowInvalid:
             raise
         except OSError as error:
+            full = disk_full(error)
             remedy = "Check the disk" if self.is_local else "Check the store, its credentials and its limits"
             raise StageError(
                 f"{self.display(*parts)} cannot be read or written: {error}",
-                f"{remedy}; the same command goes on where this one stopped",
-                code="store",
+                f"{FULL_REMEDY if full else remedy}; {GOES_ON}",
+                code="disk-full" if full else "store",
             ) from None
 
     def exists(self, *parts: str) -> bool:
@@ -155,14 +157,17 @@ class Workspace:
             folder = Path(self.path(*folders))
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                if (
-                    len(data) <= _SYNCED_BYTES
-                ):  # records; a shard that a power cut shortened is found by its size
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            os.replace(temporary, folder / name)
+            try:
+                with temporary.open("wb") as stream:
+                    stream.write(data)
+                    # Records; a shard that a power cut shortened is found by its size.
+                    if len(data) <= _SYNCED_BYTES:
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what is smaller
+                raise
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
@@ -187,7 +192,7 @@ class Workspace:
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
             try:
                 with temporary.open("wb") as stream:
-                    write(stream)
+                    _written(write, stream)
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(temporary, folder / name)
@@ -197,7 +202,7 @@ class Workspace:
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
-                write(stream)
+                _written(write, stream)
 
         self.patiently(local if self.is_local else remote, *parts)
         return self.size(*parts)
@@ -268,3 +273,32 @@ def _shown(uri: str) -> str:
     if "://" not in uri:
         return uri
     return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")
+
+
+class _Noticing:
+    """A stream that remembers why a write to it failed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _written(write: Callable[[BinaryIO], None], stream: Any) -> None:
+    """Write to a stream; where that fails, the error is the file system's. PyTorch puts one of its own in its place."""
+    noticing: Any = _Noticing(stream)
+    try:
+        write(noticing)
+    except Exception as error:
+        if noticing.error and error is not noticing.error:
+            raise noticing.error from error
+        raise

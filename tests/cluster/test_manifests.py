@@ -195,8 +195,8 @@ def test_dockerfile():
     )
     assert done.returncode == 0, done.stdout
     text = (CLUSTER / "Dockerfile").read_text(encoding="utf-8")
-    assert re.findall(r"^FROM base AS (\w+)", text, re.M) == ["cpu", "cuda"]
-    assert text.rindex("USER 1000:1000") < text.index("FROM base AS cpu"), "both targets run without root"
+    assert re.findall(r"^FROM base AS (\w+)", text, re.M) == ["cpu", "cuda", "watch"]
+    assert text.rindex("USER 1000:1000") < text.index("FROM base AS cpu"), "all targets run without root"
     for copied in re.findall(r"^COPY (?:--\S+ )?(.+) \S+$", text, re.M):
         assert all((ROOT / source).exists() for source in copied.split())
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
@@ -221,6 +221,28 @@ def test_the_dashboard_shows_measures_that_exist():
         assert box["x"] + box["w"] <= 24
     rules = (CLUSTER / "monitoring" / "prometheus.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"ray_(drasclr_\w+)[\[ ]", rules)) <= set(GAUGES)
+
+
+def test_services_on_one_machine_stay_on_it():
+    """Compose itself is no package here: what it would be given is looked at."""
+    folder = CLUSTER / "watch"
+    compose = yaml.safe_load((folder / "compose.yaml").read_text(encoding="utf-8"))
+    for name, service in compose["services"].items():
+        assert re.search(r":(?!latest)[\w.-]+$", service["image"]), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source.startswith("$") or source in compose["volumes"] or (folder / source).exists(), (
+                volume
+            )
+    assert "--web.listen-address=127.0.0.1:" in compose["services"]["prometheus"]["command"]
+    assert compose["services"]["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+    build = compose["services"]["tensorboard"]["build"]
+    assert f"AS {build['target']}" in (folder / build["context"] / build["dockerfile"]).read_text(
+        encoding="utf-8"
+    )
+    scrape = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"][0]
+    assert scrape["file_sd_configs"][0]["files"] == ["/tmp/ray/prom_metrics_service_discovery.json"]
 
 
 def test_images_are_pinned():

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
+import pty
+import re
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
+import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
+from ctplatform import submission
+from ctplatform.stages import STAGES
+from tests.cluster.processes import BIN, Command, Head, environment, free_port, until
+
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 TINY = (
     "phantom.subjects=8",
     "phantom.spacing_mm=3.0",
@@ -32,86 +36,33 @@ TINY = (
 )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Head:
-    """One head node in its own process group, ended with all it started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.dashboard, self.port = free_port(), free_port()
-        self.address = f"http://127.0.0.1:{self.dashboard}"
-        token = folder / "token"
-        token.write_text("0123456789abcdef" * 4)
-        self.env = {
-            **{k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")},
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "OMP_NUM_THREADS": "1",
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-        }
-        self.log = folder / "head.log"
-        self.temporary = Path(
-            tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-        )  # socket paths below it must stay short
-        self.process = subprocess.Popen(
-            [
-                str(BIN / "ray"),
-                "start",
-                "--head",
-                "--block",
-                "--node-ip-address=127.0.0.1",
-                f"--port={self.port}",
-                "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={self.dashboard}",
-                f"--dashboard-agent-listen-port={free_port()}",
-                "--include-dashboard=true",
-                "--num-cpus=2",
-                "--object-store-memory=300000000",
-                "--disable-usage-stats",
-                f"--temp-dir={self.temporary}",
-            ],
-            env=self.env,
-            stdout=self.log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        for _ in range(240):
-            if "Ray runtime started" in self.log.read_text():
-                return
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.5)
-        raise RuntimeError(self.log.read_text()[-3000:])
-
-    def stop(self) -> None:
-        tree = (
-            psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
-        )
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        _, left = psutil.wait_procs(tree, timeout=10)
-        for process in left:
-            process.kill()
-        shutil.rmtree(self.temporary, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    head = Head(tmp_path_factory.mktemp("head"))
+    folder = tmp_path_factory.mktemp("head")
+    head = Head(folder, environment(folder))
     yield head
     head.stop()
 
 
-def submit(head: Head, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "jobs/submit.py", "--address", head.address, "--", *arguments]
+def run(head: Head, *command: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=head.env, capture_output=True, text=True, timeout=900)
+
+
+def submit(head: Head, *arguments: str) -> subprocess.CompletedProcess:
+    return run(head, sys.executable, "jobs/submit.py", "--address", head.address, "--", *arguments)
+
+
+def start(head: Head, code: str) -> str:
+    """A job of a few lines of Python; its id."""
+    command = [str(BIN / "ray"), "job", "submit", "--address", head.address, "--no-wait", "--"]
+    done = run(head, *command, sys.executable, "-u", "-c", f"exec({code!r})")
+    return re.search(r"raysubmit_\w+", done.stdout + done.stderr).group()
+
+
+def follow(head: Head, log: Path, job: str, *more: str, address: str = "", **options: object) -> Command:
+    """`drasclr submit --attach`."""
+    command = [sys.executable, "jobs/submit.py", "--address", address or head.address, "--attach", job, *more]
+    return Command(command, head.env, log, **options)
 
 
 @pytest.mark.cluster
@@ -125,6 +76,14 @@ def test_the_demo_runs_as_a_job_and_leaves_its_report(head, tmp_path):
     assert len(reports) == 1
     assert reports[0].stat().st_size > 10_000
     assert list((tmp_path / "ws" / "pretrain").glob("*/weights.safetensors"))
+    # Ray's own command, and nothing left to do.
+    chain = ("python", "jobs/pipeline.py", "--recipe", "demo", "--workspace", str(tmp_path / "ws"), *sets)
+    plain = run(
+        head, str(BIN / "ray"), "job", "submit", "--address", head.address, "--working-dir", ".", "--", *chain
+    )
+    assert plain.returncode == 0, plain.stdout[-3000:] + plain.stderr[-3000:]
+    for stage in STAGES:
+        assert f"[{stage}] unchanged" in plain.stdout
 
 
 @pytest.mark.cluster
@@ -144,15 +103,118 @@ def test_a_worker_with_a_working_dir_has_the_standard_librarys_platform(head):
     )
     command = [str(BIN / "ray"), "job", "submit", "--address", head.address, "--working-dir", str(ROOT)]
     excludes = '{"excludes": [".git", ".venv", "runs", "docs"]}'
-    done = subprocess.run(
-        [*command, "--runtime-env-json", excludes, "--", sys.executable, "-c", f"exec({code!r})"],
-        env=head.env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run(head, *command, "--runtime-env-json", excludes, "--", sys.executable, "-c", f"exec({code!r})")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "platform.py" in done.stdout
+
+
+class Line:
+    """A connection to an address that can be cut and mended: what is open breaks off, nothing new comes through."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.removeprefix("http://").partition(":")
+        self.target, self.whole, self.open = (host, int(port)), True, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if not self.whole:
+                near.close()
+                continue
+            far = socket.create_connection(self.target)
+            self.open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        self.whole = False
+        for end in self.open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self.whole = True
+
+
+COUNT = "import time\nfor i in range(60):\n print('line', i, flush=True); time.sleep(0.3)"
+
+
+@pytest.mark.cluster
+def test_a_connection_that_is_lost_twice_costs_no_line(head, tmp_path):
+    line, job = Line(head.address), start(head, COUNT)
+    follower = follow(head, tmp_path / "log", job, address=line.address)
+    try:
+        for losses, number in enumerate((3, 20), 1):
+            follower.until(lambda text=f"line {number}\n": text in follower.text(), seconds=90)
+            line.cut()
+            follower.until(lambda n=losses: follower.text().count("connection lost") == n, seconds=60)
+            line.mend()
+        text = follower.wait(seconds=90)
+    finally:
+        follower.end()
+        line.listener.close()
+    assert re.findall(r"line (\d+)", text) == [str(number) for number in range(60)]
+    assert text.count("[connected again]") == 2
+
+
+@pytest.mark.cluster
+def test_who_does_not_come_back_is_left_with_what_to_do(head, tmp_path):
+    line, job = Line(head.address), start(head, "import time; print('begun'); time.sleep(20)")
+    follower = follow(head, tmp_path / "1.log", job, "--patience", "3", address=line.address)
+    try:
+        follower.until(lambda: "begun" in follower.text(), seconds=90)
+        line.cut()
+        text = follower.wait(status=submission.LOST, seconds=90)
+    finally:
+        follower.end()
+        line.listener.close()
+    assert f"--attach {job}" in text
+    follow(head, tmp_path / "2.log", job).wait(seconds=90)
+
+
+@pytest.mark.cluster
+def test_the_exit_status_is_the_jobs(head, tmp_path):
+    text = follow(head, tmp_path / "log", start(head, "raise SystemExit(7)")).wait(status=7, seconds=90)
+    assert "ended as FAILED" in text
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("answer", "end"), [("d", "SUCCEEDED"), ("s", "STOPPED"), (None, "SUCCEEDED")])
+def test_ctrl_c_asks_on_a_terminal_and_detaches_elsewhere(head, tmp_path, answer, end):
+    job = start(head, "import time\nprint('begun'); time.sleep(15)")
+    ours, theirs = pty.openpty()
+    terminal = {"stdin": theirs} if answer else {}
+    follower = follow(head, tmp_path / "log", job, **terminal)
+    try:
+        follower.until(lambda: "begun" in follower.text(), seconds=90)
+        follower.process.send_signal(signal.SIGINT)
+        if answer:
+            follower.until(lambda: "[d]etach" in follower.text(), seconds=30)
+            os.write(ours, f"{answer}\n".encode())
+        text = follower.wait(status=submission.INTERRUPTED, seconds=30)
+    finally:
+        follower.end()
+        os.close(ours)
+        os.close(theirs)
+    assert ("runs on; follow it again" if end == "SUCCEEDED" else f"stopping {job}") in text
+    over = ("SUCCEEDED", "FAILED", "STOPPED")
+    status = until(lambda: (now := head.get(f"/api/jobs/{job}")["status"]) in over and now, seconds=60)
+    assert status == end
 
 
 def test_a_dashboard_that_does_not_answer_is_named(tmp_path):
