@@ -84,7 +84,9 @@ def main() -> None:
     parser.add_argument("--workspace", default="runs/evidence", help="(default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
-    parser.add_argument("--pretrain-seeds", type=int, default=2, help="runs of each (default: %(default)s)")
+    parser.add_argument(
+        "--pretrain-seeds", type=int, default=1, help="runs of each encoder (default: %(default)s)"
+    )
     options = parser.parse_args()
     workspace = Workspace(options.workspace)
     recipes = [
@@ -112,6 +114,10 @@ def main() -> None:
         ("Learning curves", lambda: findings.curves(workspace, recipe, main_run)),
         ("Cost", lambda: findings.cost_table(workspace, seconds, cpu_seconds)),
     ]
+    if len(recipes) > 1:
+        parts.insert(
+            3, (f"Frozen, run by run, {most:.0%} of the labels", lambda: findings.by_run(frozen, most))
+        )
     text = "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
     workspace.write_bytes(text.encode(), "evaluation", main_run, "evidence.md")
     print(text)
