@@ -123,7 +123,7 @@ def main() -> None:
     changes = "".join(f" --set {change}" for change in options.overrides)
     text = "\n\n".join(
         [
-            f"`python -m tests.benchmarks.labelmaps{changes}` (the recipe `dense`): {recipe.phantom.subjects} subjects, "
+            f"`python -m tests.benchmarks.labelmaps{changes}` (recipe `dense`): {recipe.phantom.subjects} subjects, "
             f"{recipe.pretrain.max_steps} steps of pretraining, {recipe.sweep.seeds} seed; `scratch` and `finetune` "
             f"had {recipe.sweep.scratch.max_steps} steps on windows and {recipe.sweep.segmentation.steps} on crops. "
             f"{machine.machine()}, {os.cpu_count()} cores. Value with 95% bootstrap interval over test subjects; from "
