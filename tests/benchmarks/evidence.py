@@ -78,6 +78,39 @@ def pretrain_side_by_side(workspace: Workspace, recipe: Recipe) -> None:
             print(f"pretrained {name}, seed {recipe.pretrain.seed}, in {seconds:.0f} s", flush=True)
 
 
+def report(
+    workspace: Workspace,
+    cohort: pd.DataFrame,
+    recipes: list[Recipe],
+    main_run: str,
+    seconds: float,
+    cpu_seconds: float,
+) -> str:
+    """All tables, as Markdown."""
+    recipe = recipes[0]
+    fractions = recipe.sweep.fractions
+    count = recipe.sweep.bootstrap
+    frozen = frozen_scores(workspace, cohort, recipes, metrics=FROZEN, seeds=SUBSETS, bootstrap=count)
+    swept = swept_scores(workspace, cohort, recipe, run=main_run, metrics=FROZEN, bootstrap=count)
+    most = max(fractions)
+    parts: list[tuple[str, Callable[[], str]]] = [
+        ("Frozen: the method against the others", lambda: findings.differences(frozen, fractions)),
+        ("End to end", lambda: findings.claims(swept, fractions)),
+        ("Frozen: the scores", lambda: findings.score_tables(frozen, fractions)),
+        (
+            "What was learned, and what the features hold",
+            lambda: findings.why_tables(workspace, cohort, recipe, main_run),
+        ),
+        ("Learning curves", lambda: findings.curves(workspace, recipe, main_run)),
+        ("Cost", lambda: findings.cost_table(workspace, recipe, main_run, seconds, cpu_seconds)),
+    ]
+    if len(recipes) > 1:
+        parts.insert(
+            3, (f"Frozen, run by run, {most:.0%} of the labels", lambda: findings.by_run(frozen, most))
+        )
+    return "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
+
+
 def main() -> None:
     """Run, score, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,32 +126,8 @@ def main() -> None:
         load_recipe("evidence", [*options.overrides, f"pretrain.seed={seed}"])
         for seed in range(options.pretrain_seeds)
     ]
-    recipe = recipes[0]
     cohort, main_run, seconds, cpu_seconds = run(workspace, recipes)
-    fractions = recipe.sweep.fractions
-    count = recipe.sweep.bootstrap
-    frozen = frozen_scores(workspace, cohort, recipes, metrics=FROZEN, seeds=SUBSETS, bootstrap=count)
-    swept = swept_scores(workspace, cohort, recipe, run=main_run, metrics=FROZEN, bootstrap=count)
-    most = max(fractions)
-    parts: list[tuple[str, Callable[[], str]]] = [
-        ("Frozen: the method against the others", lambda: findings.differences(frozen, fractions)),
-        ("End to end", lambda: findings.claims(swept, fractions)),
-        (
-            "Frozen: the scores",
-            lambda: findings.score_tables(frozen, fractions) + "\n\n" + findings.by_run(frozen, most),
-        ),
-        (
-            "What was learned, and what the features hold",
-            lambda: findings.why_tables(workspace, cohort, recipe, main_run),
-        ),
-        ("Learning curves", lambda: findings.curves(workspace, recipe, main_run)),
-        ("Cost", lambda: findings.cost_table(workspace, seconds, cpu_seconds)),
-    ]
-    if len(recipes) > 1:
-        parts.insert(
-            3, (f"Frozen, run by run, {most:.0%} of the labels", lambda: findings.by_run(frozen, most))
-        )
-    text = "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
+    text = report(workspace, cohort, recipes, main_run, seconds, cpu_seconds)
     workspace.write_bytes(text.encode(), "evaluation", main_run, "evidence.md")
     print(text)
     print(f"\nIn {workspace.display('evaluation', main_run)}: evidence.md and report.html")
