@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def main() -> None:
             )
             name = f"512 x 512 x {options.slices}, {form} ({row['state']})"
             rows.append([name, f"{peak:.0f} MiB", f"volume alone {volume:.0f} MiB"])
+            print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
         rows.append(through_the_store(ct, atlas_folder, folder))
     text = "\n".join(
         [
