@@ -25,9 +25,12 @@ SECTION = "Memory of preparing"
 
 def store_stats() -> Any:
     """Counters of the object stores of the connected cluster."""
+    import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    return get_memory_info_reply(get_state_from_address()).store_stats
+    # By its address: other clusters may run on this machine.
+    address = ray.get_runtime_context().gcs_address
+    return get_memory_info_reply(get_state_from_address(address)).store_stats
 
 
 def idle() -> float:
