@@ -85,6 +85,10 @@ class Dashboards:
         if mlflow:
             self._boards.append(MLflow(shared.workspace, recipe, shared.run, uri=mlflow))
 
+    def __reduce__(self) -> tuple:
+        """Tune writes its callbacks down with what they hold: a copy shows nothing, only the driver's own does."""
+        return _silent, (self.shared,)
+
     def show(self, trials: Sequence[Trial]) -> None:
         """Trials of earlier calls: those that a dashboard lacks are added."""
         for board in self._boards:
@@ -118,6 +122,12 @@ class Dashboards:
         """The sweep has ended."""
         for board in self._boards:
             board.close()
+
+
+def _silent(shared: Shared) -> Dashboards:
+    boards = object.__new__(Dashboards)
+    boards.shared, boards._boards = shared, []
+    return boards
 
 
 class TensorBoard:

@@ -119,6 +119,19 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(world, tmp_path):
 
 
 @needs_mlflow
+def test_tune_can_write_down_who_watches(world, tmp_path):
+    import cloudpickle
+
+    shared, trials = world
+    boards = Dashboards(shared, watching(), mlflow=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    copy = cloudpickle.loads(cloudpickle.dumps(boards))
+    boards.close()
+    copy.committed(trials[0].cell)
+    copy.close()
+    assert not files(shared), "a copy shows nothing"
+
+
+@needs_mlflow
 def test_a_server_that_is_away_stops_nothing(world, caplog, monkeypatch):
     shared, trials = world
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
