@@ -147,6 +147,8 @@ def connect(address: str) -> Any:
 
     for name in ("ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("ray._private.runtime_env.working_dir", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)
     except RayError as error:

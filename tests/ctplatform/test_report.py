@@ -268,7 +268,8 @@ def test_data_cannot_become_markup(hostile):
 def test_no_path_reaches_the_page_or_the_figures(hostile):
     files = [Path(hostile), *(Path(hostile).parent / "figures").iterdir()]
     for file in files:
-        text = file.read_text(encoding="utf-8")
+        # Encoded pictures hold any three letters by chance.
+        text = re.sub(r"base64,[\w+/=]+", "", file.read_text(encoding="utf-8"))
         for secret in ("Doe", "doe", str(Path(hostile).parents[2])):
             assert secret not in text, (file.name, secret)
 
@@ -342,7 +343,8 @@ def test_what_beats_us_is_said(world, recipe, tmp_path):
 
 def test_an_interval_across_chance_is_no_success(world, recipe, tmp_path):
     low = (-0.5, -0.9, -0.1)
-    text = finding(world, recipe, tmp_path, drasclr=(0.1, -0.2, 0.3), density=low, scratch=low, random=low)
+    others = dict.fromkeys(("density", "scratch", "random", "local", "none"), low)
+    text = finding(world, recipe, tmp_path, drasclr=(0.1, -0.2, 0.3), **others)
     assert "not distinguishable from chance" in text
     assert "Nothing that was tried has a better value" in text
 

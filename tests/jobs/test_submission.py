@@ -62,7 +62,8 @@ def start(head: Head, code: str) -> str:
 def follow(head: Head, log: Path, job: str, *more: str, address: str = "", **options: object) -> Command:
     """`drasclr submit --attach`."""
     command = [sys.executable, "jobs/submit.py", "--address", address or head.address, "--attach", job, *more]
-    return Command(command, head.env, log, **options)
+    # Shells start what runs in their background without Ctrl-C, and so all below it: perhaps these tests.
+    return Command(["env", "--default-signal=INT", *command], head.env, log, **options)
 
 
 @pytest.mark.cluster
