@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster lint format benchmarks benchmarks-data clean
+.PHONY: help install demo evidence test test-cluster lint format benchmarks benchmarks-data clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ install: $(VENV)/installed
 ## demo          the whole chain on a synthetic cohort, about ten minutes on two cores
 demo: install
 	$(BIN)/drasclr demo
+
+## evidence      the method beside its ablations and baselines on 160 synthetic subjects, at most an hour on two cores
+evidence: install
+	$(BIN)/python -m tests.benchmarks.evidence --workspace runs/evidence --write
 
 ## test          the test suite without the multi-node tests
 test: install
@@ -46,6 +50,9 @@ format: install
 ## benchmarks    the method against the published computation, as ratios in one run
 benchmarks: install
 	$(BIN)/python -m tests.benchmarks.method
+	$(BIN)/python -m tests.benchmarks.step
+	$(BIN)/python -m tests.benchmarks.scaling
+	$(BIN)/python -m tests.benchmarks.training_cost
 
 ## benchmarks-data  the data plane: feed, preparing scans, Ray's overhead, memory (DRASCLR_REAL_CT, DRASCLR_ATLAS)
 benchmarks-data: install

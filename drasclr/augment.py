@@ -122,7 +122,8 @@ def apply(
 def normalise(patches_hu: Tensor, hu_window: tuple[float, float] = HU_WINDOW) -> Tensor:
     """Clip to the window and scale to [-1, 1], float32: [..., D, H, W] -> [..., 1, D, H, W]."""
     low, high = hu_window
-    return patches_hu.float().clamp(low, high).sub_(low).div_((high - low) / 2).sub_(1).unsqueeze(-4)
+    # Clipped before it becomes float: half the fresh memory, and the same numbers.
+    return patches_hu.clamp(low, high).float().sub_(low).div_((high - low) / 2).sub_(1).unsqueeze(-4)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Segmenter(nn.Module):
         from monai.networks.blocks import UnetOutBlock, UnetrUpBlock
 
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.classes = encoder, classes
         self.up = nn.ModuleList(
             UnetrUpBlock(
                 3, coarse, fine, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True
@@ -74,15 +74,43 @@ def dense_features(
         raise ValueError(
             f"the volume has {list(volume_DHW.shape)} voxels, a window {PATCH_SIZE} along each side"
         )
+    grid = [(length - PATCH_SIZE) // stride + 1 for length in volume_DHW.shape]
+    corners_M3 = torch.cartesian_prod(*(torch.arange(length) * stride for length in grid)).view(-1, 3)
+    locations_M3 = locate(corners_M3.float() + (PATCH_SIZE - 1) / 2)
+    return window_features(encoder, volume_DHW, corners_M3, locations_M3, batch=batch).T.reshape(
+        FEATURES, *grid
+    )
+
+
+@torch.no_grad()
+def window_features(
+    encoder: Encoder,
+    volume_DHW: Tensor,
+    corners_M3: Tensor,
+    locations_M3: Tensor,
+    *,
+    normalise: Callable[[Tensor], Tensor] | None = None,
+    batch: int = 64,
+) -> Tensor:
+    """Features [M, 128] of windows of a volume, each encoded with its own location.
+
+    Args:
+        encoder: in evaluation mode.
+        volume_DHW: at the spacing that the encoder was trained at.
+        corners_M3: lowest voxels of the windows, index z, y, x.
+        locations_M3: normalised coordinates of the windows' centres.
+        normalise: takes cut windows to [-1, 1] on the encoder's device; None: the volume is there already.
+        batch: windows at a time.
+    """
+    if not len(corners_M3):
+        return torch.empty(0, FEATURES)
     windows = volume_DHW
     for axis in range(3):
-        windows = windows.unfold(axis, PATCH_SIZE, stride)  # a view: windows are cut out batch by batch
-    grid = windows.shape[:3]
-    index_M3 = torch.cartesian_prod(*(torch.arange(length) for length in grid)).view(-1, 3)
-    centres_M3 = (index_M3 * stride).float() + (PATCH_SIZE - 1) / 2
-    locations_M3 = locate(centres_M3).to(volume_DHW)
+        windows = windows.unfold(axis, PATCH_SIZE, 1)  # a view: windows are cut out batch by batch
     features = []
-    for index, location in zip(index_M3.split(batch), locations_M3.split(batch), strict=True):
-        patches = windows[index[:, 0], index[:, 1], index[:, 2]]
-        features.append(encoder(patches[:, None], location))
-    return torch.cat(features).T.reshape(FEATURES, *grid)
+    for corner, location in zip(corners_M3.split(batch), locations_M3.split(batch), strict=True):
+        patches = windows[corner[:, 0], corner[:, 1], corner[:, 2]][:, None]
+        if normalise is not None:
+            patches = normalise(patches)
+        features.append(encoder(patches, location.to(patches)))
+    return torch.cat(features)

@@ -5,6 +5,10 @@ Tests compare with it, benchmarks race against it. It shares no code with `drasc
 
 from __future__ import annotations
 
+import copy
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,3 +77,116 @@ def checkpoint(encoder: SlowEncoder, *, locations: int = 3, queue: int = 4) -> d
     state["module.queue_ptr"] = torch.zeros(locations, dtype=torch.long)
     optimizer = torch.optim.SGD(encoder.parameters(), lr=0.01, momentum=0.9).state_dict()
     return {"epoch": 20, "arch": "custom", "state_dict": state, "optimizer": optimizer}
+
+
+class SlowTraining:
+    """A training step as published: one location a batch, one sample and one parameter after the other.
+
+    The queue is dense, [128, keys, locations], and full.
+
+    Args:
+        encoder: becomes the query encoder; its copy is the momentum encoder.
+        queue_CKN: normalised keys of every location.
+    """
+
+    temperature, momentum, beta = 0.2, 0.999, 1.0
+
+    def __init__(self, encoder: SlowEncoder, queue_CKN: Tensor) -> None:
+        self.query, self.key = encoder.train(), copy.deepcopy(encoder).train()
+        self.queue_CKN = queue_CKN
+        self.pointer_N = torch.zeros(queue_CKN.shape[2], dtype=torch.long)
+        self.optimizer = torch.optim.SGD(self.query.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def step(
+        self, query: Tensor, key: Tensor, neighbours: Tensor, location: int, coordinates: Tensor
+    ) -> tuple[float, float]:
+        """(local loss, neighbouring loss) of a batch, before the weights change.
+
+        Args:
+            query: first views, [B, 1, 32, 32, 32].
+            key: second views.
+            neighbours: views at the neighbouring locations, [K, B, 1, 32, 32, 32]; normalised as one batch.
+            location: index in the queue.
+            coordinates: of the location and of each neighbour, [1 + K, 3].
+        """
+        count, around = len(query), len(neighbours)
+        here = coordinates[0].expand(count, 3)
+        q = F.normalize(self.query(query, here)[0], dim=1)
+        flat = neighbours.transpose(0, 1).flatten(0, 1)
+        r = F.normalize(self.query(flat, coordinates[1:].repeat(count, 1))[0], dim=1)
+        r = r.view(count, around, -1)
+        with torch.no_grad():
+            for theirs, own in zip(self.query.parameters(), self.key.parameters(), strict=True):
+                own.data = own.data * self.momentum + theirs.data * (1 - self.momentum)
+            k = F.normalize(self.key(key, here)[0], dim=1)
+        keys = self.queue_CKN[:, :, location].clone().detach()
+        local = self._loss(torch.einsum("nc,nc->n", q, k), torch.einsum("nc,ck->nk", q, keys))
+        near = self._loss(torch.einsum("nrc,nc->n", r, k), torch.einsum("nrc,ck->nk", r, keys))
+        self.optimizer.zero_grad()
+        (local + self.beta * near).backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            start = int(self.pointer_N[location])
+            self.queue_CKN[:, start : start + count, location] = k.T
+            self.pointer_N[location] = (start + count) % self.queue_CKN.shape[1]
+        return local.item(), near.item()
+
+    def _loss(self, positive: Tensor, negative: Tensor) -> Tensor:
+        logits = torch.cat([positive[:, None], negative], dim=1) / self.temperature
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+class Scripted(np.random.RandomState):
+    """A source of random numbers that gives what it was told to, over and over."""
+
+    def __init__(self, *uniform: float, rand: float = 0.0, noise: np.ndarray | None = None) -> None:
+        super().__init__(0)
+        self._uniform, self._rand, self._noise, self._next = uniform, rand, noise, 0
+
+    def rand(self, *_: int) -> float:  # type: ignore[override]
+        """What a probability is compared with."""
+        return self._rand
+
+    def uniform(self, *_: float, **__: float) -> float:  # type: ignore[override]
+        """The next of the numbers."""
+        self._next += 1
+        return self._uniform[(self._next - 1) % len(self._uniform)]
+
+    def normal(self, mean: float, std: float, size: tuple) -> np.ndarray:  # type: ignore[override]
+        """The noise, scaled."""
+        assert self._noise is not None
+        return mean + std * self._noise.reshape(size)
+
+
+class SlowAugmentation:
+    """MONAI's transforms as published, a patch at a time: affine, noise, contrast, then [-1, 1]."""
+
+    def __init__(self, seed: int = 0) -> None:
+        from monai.transforms import Compose, RandAdjustContrast, RandAffine, RandGaussianNoise
+
+        self.affine = RandAffine(
+            prob=1.0,
+            mode="bilinear",
+            spatial_size=(32,) * 3,
+            translate_range=(12,) * 3,
+            rotate_range=(math.pi / 18,) * 3,
+            scale_range=(0.1,) * 3,
+            padding_mode="border",
+        )
+        self.noise = RandGaussianNoise(prob=0.25, std=50)
+        self.contrast = RandAdjustContrast(prob=0.25)
+        self.transforms = Compose([self.affine, self.noise, self.contrast])
+        self.transforms.set_random_state(seed)
+
+    def __call__(self, patch: np.ndarray) -> Tensor:
+        """int16 HU [32, 32, 32] -> float32 [1, 32, 32, 32]."""
+        clipped = np.clip(patch, -1024, 240).astype(np.float32)[None] + 1024
+        return torch.as_tensor(np.asarray(self.transforms(clipped)), dtype=torch.float32) / 632 - 1
+
+    def script(
+        self, affine: list[float], noise_std: float, noise: np.ndarray | None, gamma: float | None
+    ) -> None:
+        """What the next call draws: rotation, translation, scale - 1 an axis; noise and gamma where there are any."""
+        self.affine.R = self.affine.rand_affine_grid.R = Scripted(*affine)
+        self.noise.R = Scripted(noise_std, rand=0.0 if noise is not None else 1.0, noise=noise)
+        self.contrast.R = Scripted(1.0 if gamma is None else gamma, rand=1.0 if gamma is None else 0.0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ctplatform.config import PretrainConfig
+from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -90,8 +91,19 @@ class Checkpoints:
         self.workspace.write_stream(save, *self.path, folder_of(step), name)
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Make it count, once all its files are there; then take away what is not to be kept."""
+        """Make it count, once all its files are there; then take away what is not to be kept.
+
+        Raises:
+            StageError: one of its files is not there.
+        """
         files = {name: self.workspace.size(*self.path, checkpoint.name, name) for name in checkpoint.files}
+        gone = [name for name, size in files.items() if size < 0]
+        if gone:
+            raise StageError(
+                f"{self.workspace.display(*self.path, checkpoint.name)} lost {', '.join(gone)} while it was written",
+                "See to it that one process at a time trains this run",
+                code="checkpoint",
+            )
         whole = {**vars(checkpoint), "files": files}
         self.workspace.write_json(whole, *self.path, checkpoint.name, MANIFEST)
         self.prune()

@@ -11,7 +11,7 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("scan_id", "subject_id", "path", "series_uid")
 REQUIRED = ("scan_id", "path")
+#: A label column in which every value ends like this names files; they are found as those of `path` are.
+LABEL_MAP_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -88,7 +90,8 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
 
     Relative paths are resolved against the folder of the table. An empty subject_id becomes the scan_id. A path
     where nothing lies is no error here: that scan alone fails later. Label columns become numbers where all their
-    values are; empty, NA, NaN, none and null are missing values.
+    values are, and paths where all are label maps (.nii, .nii.gz, .nrrd, .mha); empty, NA, NaN, none and null are
+    missing values.
 
     Returns:
         Columns `COLUMNS` first (str), then the labels, in the order of the file.
@@ -128,7 +131,7 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
         "series_uid": series_uids,
     }
     for name, values in columns.items():
-        table[name] = _labels(values)
+        table[name] = _labels(values, str(csv_path))
     return pd.DataFrame(table)
 
 
@@ -265,10 +268,20 @@ def _resolve(path: str, csv_path: str) -> str:
     )
 
 
-def _labels(values: Sequence[str]) -> Sequence[Any]:
-    """Numbers where every value is one or missing; text otherwise, missing values None."""
+def names_label_maps(values: Iterable[Any]) -> bool:
+    """Whether the values of a column name label maps, all that are not missing."""
+    given = [v for v in values if isinstance(v, str) and v.strip()]
+    others = [v for v in values if not isinstance(v, str) and v is not None and v == v]
+    return bool(given) and not others and all(v.lower().endswith(LABEL_MAP_SUFFIXES) for v in given)
+
+
+def _labels(values: Sequence[str], csv_path: str) -> Sequence[Any]:
+    """Numbers where every value is one or missing, paths where every one is a label map; else text; missing: None."""
     present = [None if v.lower() in _MISSING else v for v in values]
     try:
         return [float("nan") if v is None else float(v) for v in present]
     except ValueError:
-        return present
+        pass
+    if names_label_maps(present):
+        return [None if v is None else _resolve(v, csv_path) for v in present]
+    return present

@@ -74,6 +74,10 @@ class QualityConfig(Section):
     flag_air_hu: tuple[float, float] = (-1060.0, -930.0)
     flag_mirrored: float = Field(default=0.75, description="probability that left and right are swapped")
     reject_mirrored: float = 0.95
+    flag_opaque: float = Field(
+        default=0.1, description="share of a lung's inside, as the atlas has it, that is as dense as tissue"
+    )
+    flag_base_step_mm: float = Field(default=50.0, description="by which one lung ends higher than the other")
     flag_inside: float = 0.9
     reject_inside: float = 0.5
     use_flagged: bool = Field(
@@ -115,6 +119,11 @@ class SplitConfig(Section):
     """Subject-level split, stratified; stored before pretraining, which never sees a test subject."""
 
     test_fraction: float = Field(default=0.35, gt=0, lt=1)
+    alike_above: float = Field(
+        default=0.7,
+        gt=0,
+        description="correlation of lung density above which scans of different subjects count as one; 1: none do",
+    )
     seed: int = 0
     stratify: str | None = Field(default=None, description="label column; None: by lung density (LAA-950)")
 
@@ -249,6 +258,34 @@ class FinetuneConfig(Section):
     weight_decay: float = Field(default=1e-4, ge=0)
 
 
+class DenseConfig(Section):
+    """Dense prediction of emphysema subtypes: windows of 32 mm that slide over the lungs."""
+
+    stride: int = Field(
+        default=16, ge=2, le=32, multiple_of=2, description="mm from window to window; the map's resolution"
+    )
+    train_windows: int = Field(
+        default=512,
+        gt=0,
+        description="windows a training subject that are learned from, as many of each class",
+    )
+    batch: int = Field(default=32, gt=0, description="windows a step of scratch and finetune")
+
+
+class SegmentationConfig(Section):
+    """Segmentation of nodules and lobes with the encoder as the contracting path of a U-Net."""
+
+    crop: int = Field(default=48, ge=32, multiple_of=16, description="voxels a side of a training crop, 1 mm")
+    crops_per_batch: int = Field(default=4, gt=0)
+    steps: int = Field(default=400, gt=0, description="optimiser steps, the same at every label fraction")
+    lr: float = Field(default=1e-3, gt=0, description="of whatever starts from random weights")
+    encoder_lr: float = Field(default=3e-4, gt=0, description="of a pretrained encoder")
+    window: int = Field(
+        default=64, ge=32, multiple_of=16, description="voxels a side of a sliding window at the test"
+    )
+    overlap: float = Field(default=0.25, ge=0, lt=1, description="of neighbouring windows at the test")
+
+
 class SearchConfig(Section):
     """Learning rate and weight decay of end-to-end trials, searched by ASHA in each cell, on validation subjects."""
 
@@ -300,12 +337,17 @@ class SweepConfig(Section):
     seeds: int = Field(default=5, gt=0)
     scratch: ScratchConfig = ScratchConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    dense: DenseConfig = DenseConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
     search: SearchConfig = SearchConfig()
     bootstrap: int = Field(default=2000, ge=100)
     max_concurrent: int = Field(default=2, gt=0)
     cpus_per_trial: float = Field(default=1.0, gt=0)
     gpus_per_trial: float = Field(default=0.0, ge=0)
     columns: dict[str, str] = Field(default_factory=dict, description="standard label name -> cohort column")
+    classes: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="task on label maps -> its classes and their values in your maps"
+    )
 
     @model_validator(mode="after")
     def _known_initialisations(self) -> SweepConfig:

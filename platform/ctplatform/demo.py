@@ -34,6 +34,8 @@ def phantom_cohort(
     import pandas as pd
     import ray
 
+    from ctplatform.phantom.files import LABEL_MAPS
+
     version = config_hash(config)
     names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
     there = set(workspace.files(FOLDER, "rows", suffix=".json"))
@@ -49,7 +51,8 @@ def phantom_cohort(
             on_progress(done, len(todo))
     rows = [workspace.read_json(FOLDER, "rows", name) for name in names]
     for row in rows:
-        row["path"] = workspace.uri_of(FOLDER, row["path"])
+        for column in ("path", *(name for name in LABEL_MAPS if name in row)):
+            row[column] = workspace.uri_of(FOLDER, row[column])
     table = pd.DataFrame(rows)
     workspace.write_bytes(table.to_csv(index=False).encode(), FOLDER, "cohort.csv")
     return table

@@ -1,10 +1,11 @@
 """Near-duplicate scans: one acquisition that is in the cohort twice, reconstructed, cropped, resampled or sent anew.
 
 Equal content is found by its hash. What differs in every voxel is found by a signature: mean HU of 8 mm cubes at the
-same atlas locations of every scan. Noise, kernel, slices and field of view hardly change such means; another breath,
-let alone another person, changes them by tens of HU. Signatures come from the shards, once a scan.
+same atlas locations of every scan. What all scans of the cohort share is taken off; what is left of two scans of one
+acquisition is much the same, whatever the kernel, the slices or the field of view, and of two people it is not.
+Signatures come from the shards, once a scan.
 
-Shape legend: S scans, L locations, F cubes.
+Shape legend: S scans, L locations, F cubes, B scans of a batch.
 """
 
 from __future__ import annotations
@@ -26,59 +27,63 @@ logger = logging.getLogger(__name__)
 FILE = "signatures.parquet"
 CUBE = 8  # voxels of 1 mm
 WINDOW = (-1000.0, -300.0)  # HU: lung; a chest wall that is a little off weighs no more than this
-ALIKE_HU = 12.0  # root-mean-square difference below which two scans are near-duplicates
 BATCH = 512  # scans whose differences to all others are formed at once
 SCANS_A_TASK = 16
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two scans that look like one acquisition, and by how many HU they differ (root mean square over the cubes)."""
+    """Two scans that look like one acquisition, and how their signatures correlate."""
 
     a: str
     b: str
-    hu: float
+    correlation: float
 
     def __str__(self) -> str:
-        return f"{self.a} and {self.b} ({self.hu:.0f} HU apart)"
+        return f"{self.a} and {self.b} (correlation {self.correlation:.2f})"
 
 
-def near_duplicates(workspace: Workspace, scans: pd.DataFrame, *, alike_hu: float = ALIKE_HU) -> list[Pair]:
+def near_duplicates(workspace: Workspace, scans: pd.DataFrame, *, alike_above: float) -> list[Pair]:
     """Pairs of these scans that are near-duplicates, the most alike first; equal content is not among them.
 
     Args:
         workspace: with shards; receives the signatures that it lacks.
         scans: `scan_id`, `content_hash` and `atlas_hash`, as in the ledger.
-        alike_hu: the threshold.
+        alike_above: correlation above which two scans are near-duplicates (`split.alike_above`); 1 or more: none are.
     """
+    if alike_above >= 1:
+        return []
     signature_SF, names = signatures(workspace, scans)
-    content = scans.set_index("scan_id")["content_hash"].fillna("").astype(str)
+    content = scans.drop_duplicates("scan_id").set_index("scan_id")["content_hash"].fillna("").astype(str)
     return [
         pair
-        for pair in alike(signature_SF, names, alike_hu=alike_hu)
+        for pair in alike(signature_SF, names, alike_above=alike_above)
         if not content[pair.a] or content[pair.a] != content[pair.b]
     ]
 
 
-def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_hu: float) -> list[Pair]:
-    """Pairs below the threshold. A constant offset between two scans (calibration, contrast) does not count."""
-    centred_SF = signature_SF - signature_SF.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-    squares_S = np.square(centred_SF, dtype=np.float64).sum(1)
-    limit = alike_hu**2 * centred_SF.shape[1]
+def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_above: float) -> list[Pair]:
+    """Pairs whose signatures correlate by more, after the mean over all scans has been taken off.
+
+    With two scans nothing is left to compare: three are needed at least.
+    """
+    if len(names) < 3:
+        return []
+    rest_SF = signature_SF - signature_SF.mean(0, dtype=np.float64).astype(np.float32)
+    rest_SF -= rest_SF.mean(1, keepdims=True)
+    rest_SF /= np.maximum(np.linalg.norm(rest_SF, axis=1, keepdims=True), 1e-9)
     found = []
     for start in range(0, len(names), BATCH):
-        part_BF = centred_SF[start : start + BATCH]
-        distance_BS = squares_S[start : start + BATCH, None] + squares_S - 2.0 * (part_BF @ centred_SF.T)
-        # Twice the limit: the matrix product rounds; what passes is computed anew.
-        for row, column in np.argwhere(distance_BS < 2 * limit):
-            first, second = start + int(row), int(column)
-            if first < second:
-                hu = float(
-                    np.sqrt(np.square(centred_SF[first] - centred_SF[second], dtype=np.float64).mean())
-                )
-                if hu < alike_hu:
-                    found.append(Pair(*sorted((names[first], names[second])), hu))
-    return sorted(found, key=lambda pair: (pair.hu, pair.a, pair.b))
+        product_BS = rest_SF[start : start + BATCH] @ rest_SF[start:].T
+        # A little below the threshold, as single precision rounds; what passes is computed anew.
+        for row, column in np.argwhere(product_BS > alike_above - 1e-3):
+            if row < column:
+                first, second = start + int(row), start + int(column)
+                correlation = float(np.corrcoef(rest_SF[first], rest_SF[second], dtype=np.float64)[0, 1])
+                if correlation > alike_above:
+                    a, b = sorted((names[first], names[second]))
+                    found.append(Pair(a, b, correlation))
+    return sorted(found, key=lambda pair: (-pair.correlation, pair.a, pair.b))
 
 
 def signatures(workspace: Workspace, scans: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
@@ -128,6 +133,11 @@ def read_signature(workspace: Workspace, scan_id: str, blocks: Sequence[int]) ->
     return np.concatenate([signature(block.hu_NDHW[block.home_N]) for block in found])
 
 
+def chosen_blocks(count: int) -> list[int]:
+    """Every fourth of the atlas's blocks: as good as all, for a quarter of the reading; all, where they are few."""
+    return list(range(1, count, 4)) if count >= 8 else list(range(count))
+
+
 def _run(workspace: Workspace, parts: list[list[str]]) -> list[list[bytes]]:
     import ray
 
@@ -140,9 +150,7 @@ def _run(workspace: Workspace, parts: list[list[str]]) -> list[list[bytes]]:
 def _part(workspace: Workspace, scan_ids: list[str]) -> list[bytes]:
     from ctplatform.atlas import read_atlas
 
-    count = read_atlas(workspace).num_blocks
-    # Two blocks, a quarter from either end: mostly one of each lung. A whole shard would be twenty times the reading.
-    blocks = sorted({count // 4, (3 * count) // 4})
+    blocks = chosen_blocks(read_atlas(workspace).num_blocks)
     made = []
     for scan_id in scan_ids:
         try:

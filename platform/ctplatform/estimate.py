@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import median
 
-from ctplatform.config import Recipe
+from ctplatform.config import Recipe, SearchConfig
 from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
@@ -122,7 +123,7 @@ def costs_of(workspace: Workspace, base: Costs | None = None) -> Costs:
         if not lines or not workspace.exists(FOLDER, run, CONFIG_FILE):
             continue
         config = workspace.read_json(FOLDER, run, CONFIG_FILE)["pretrain"]
-        workers, rate = max(1, config["num_workers"]), float(lines[-1]["patches_per_s"])
+        workers, rate = max(1, config["num_workers"]), median(float(line["patches_per_s"]) for line in lines)
         if rate <= 0:
             continue
         if config["use_gpu"]:
@@ -199,20 +200,22 @@ def work_of(stage: str, recipe: Recipe, size: Size, costs: Costs) -> Work:
 
 
 def _sweep(recipe: Recipe, size: Size, costs: Costs) -> Work:
-    """Trials; those from scratch train a network on a part of the labels and predict all test subjects."""
+    """Trials; end-to-end ones train a network for the same steps at every fraction, and so does each configuration of
+    a search, as far as successive halving lets it."""
     config = recipe.sweep
     scratch, tests = config.scratch, size.scans - size.training_scans
     hours, trials = 0.0, 0
     for fraction in config.fractions:
         subjects = max(1, round(fraction * size.training_scans))
-        steps = scratch.epochs * math.ceil(subjects / scratch.subjects_per_batch)
+        steps = scratch.epochs * math.ceil(size.training_scans / scratch.subjects_per_batch)
         steps = min(steps, scratch.max_steps or steps)
         batch = min(subjects, scratch.subjects_per_batch) * scratch.locations
         for initialisation in config.initialisations:
             seconds = costs.trial_s
-            if initialisation == "scratch":
-                pool = min(scratch.pool, size.locations)
-                seconds += steps * batch * costs.train_s + tests * pool * costs.forward_s
+            if initialisation in ("scratch", "finetune"):
+                pool, training = min(scratch.pool, size.locations), steps * batch * costs.train_s
+                seconds += training + tests * pool * costs.forward_s
+                seconds += config.search.configurations * _halved(config.search) * training
             count = len(config.tasks) * config.seeds
             trials += count
             hours += count * seconds * config.cpus_per_trial / 3600
@@ -220,6 +223,15 @@ def _sweep(recipe: Recipe, size: Size, costs: Costs) -> Work:
         basis = f"{DOCS}, as if a GPU were a core: an upper bound"
         return Work("sweep", trials, "trials", hours, hours * config.gpus_per_trial, basis=basis)
     return Work("sweep", trials, "trials", hours, basis=DOCS)
+
+
+def _halved(config: SearchConfig) -> float:
+    """Share of all steps that a configuration is trained for on average, if every rung keeps one in `reduction`."""
+    total, before, kept, rung = 0.0, 0.0, 1.0, config.grace
+    while before < 1:
+        total += kept * (min(rung, 1) - before)
+        before, kept, rung = min(rung, 1), kept / config.reduction, rung * config.reduction
+    return total
 
 
 def bill(works: list[Work], *, cores: float, gpus: float, core_price: float, gpu_price: float) -> list[str]:

@@ -49,8 +49,11 @@ def to_hu(values_ZYX: np.ndarray) -> tuple[np.ndarray, list[str]]:
             slice_YX = np.rint(
                 np.where(np.isfinite(slice_YX), slice_YX, PADDING_HU) if non_finite else slice_YX
             )
-        low += int((slice_YX < PADDING_HU).sum())
-        hu_ZYX[z] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
+        low += int(np.count_nonzero(slice_YX < PADDING_HU))
+        if values_ZYX.dtype == np.int16:
+            np.maximum(slice_YX, PADDING_HU, out=hu_ZYX[z])
+        else:
+            hu_ZYX[z] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
     if low > 0.001 * values_ZYX.size:
         notes.append(
             f"padding: {low / values_ZYX.size:.1%} of the voxels lay below {PADDING_HU} HU; set to it"

@@ -40,6 +40,8 @@ BIG_POCKET_ML = 25.0
 TISSUE_HU = -200
 MIN_COMPONENT_ML = 25.0
 CLOSING_MM = 7.0
+BASE_CM2 = 3.0
+"""A lung ends below where its cross-section gets smaller than this."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,18 @@ def mask_measures(scan: Grid, labels_ZYX: NDArray[np.uint8]) -> dict[str, float]
         "cut_top_cm2": float(lung[-1].sum() * x_mm * y_mm / 100),
         "cut_bottom_cm2": float(lung[0].sum() * x_mm * y_mm / 100),
         "cut_side_cm2": rim / 100,
+        "base_step_mm": _base_step(labels_ZYX, scan.spacing),
     }
+
+
+def _base_step(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, float, float]) -> float:
+    """How much higher the right lung ends below than the left one, mm; 0 with one lung only."""
+    x_mm, y_mm, z_mm = spacing
+    ends = []
+    for label in (RIGHT, LEFT):
+        area_Z = (labels_ZYX == label).sum(axis=(1, 2)) * x_mm * y_mm / 100
+        ends.append(np.flatnonzero(area_Z > BASE_CM2)[:1])
+    return float((ends[0][0] - ends[1][0]) * z_mm) if all(len(end) for end in ends) else 0.0
 
 
 @dataclass(frozen=True)

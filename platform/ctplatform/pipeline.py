@@ -122,11 +122,11 @@ def _run_stage(world: World, verdict: Verdict, meter: Meter, outcome: Outcome, *
         keeper.write()
         try:
             summary, text = _RUNNERS[name](world.workspace, world.cohort, world.recipe, keeper, outcome)
-        except StageError as error:
+        except StageError as missing:
             # Scans without labels still deserve their encoder, embeddings and quality report.
-            if error.code != "no-labels" or last:
+            if missing.code != "no-labels" or last:
                 raise
-            summary, text = None, f"left out: {error}"
+            summary, text = None, f"left out: {missing}"
     except BaseException as raised:
         seconds, error = time.monotonic() - start, explained(raised)
         if error is not raised:
@@ -254,20 +254,19 @@ def _split(ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, _: _Keeper, __: 
 
 
 def _pretrain(
-    ws: Workspace, _: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
+    ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
     from ctplatform.ablations import ablated
     from ctplatform.pretrain import pretrain
+    from ctplatform.watch import summarised
 
     def show(m: dict[str, Any]) -> None:
-        losses = f"loss {m['loss']:.2f} (local {m['local']:.2f}, global {m['global']:.2f})"
-        text = f"{losses}, {m['patches_per_s']:.0f} patches/s"
-        watcher.progress("pretrain", int(m["step"]), int(m["total_steps"]), text, **m)
+        watcher.progress("pretrain", int(m["step"]), int(m["total_steps"]), summarised(m), **m)
 
-    summary = pretrain(ws, recipe, on_progress=show)
+    summary = pretrain(ws, recipe, cohort=cohort, on_progress=show)
     outcome.run = summary.run
     for name in recipe.sweep.ablations:
-        pretrain(ws, ablated(recipe, name), on_progress=show)
+        pretrain(ws, ablated(recipe, name), cohort=cohort, on_progress=show)
     kept = "" if summary.trained else ", trained before"
     more = f"; ablations {', '.join(recipe.sweep.ablations)}" if recipe.sweep.ablations else ""
     return summary, f"{summary.steps} steps, loss {summary.metrics.get('loss', float('nan')):.2f}{kept}{more}"
@@ -291,14 +290,20 @@ def _embed(
 def _sweep(
     ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
+    from ctplatform.dashboards import places
+    from ctplatform.session import dashboard_address
     from ctplatform.sweep import sweep
+    from ctplatform.watch import tracking_uri
 
+    run = _run(ws, recipe, outcome)
+    mlflow = tracking_uri(recipe.watch)
+    watcher.told("sweep", places(ws, recipe, run, ray=dashboard_address(), mlflow=mlflow))
     summary = sweep(
         ws,
         cohort,
         recipe,
-        run=_run(ws, recipe, outcome),
-        on_progress=lambda done, total: watcher.progress("sweep", done, total),
+        run=run,
+        on_progress=lambda done, total, text="": watcher.progress("sweep", done, total, text),
     )
     return summary, str(summary)
 
@@ -332,7 +337,7 @@ def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> 
     previous = splits.read_split(workspace) if workspace.exists(splits.FILE) else None
     if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
         return previous
-    similar = near_duplicates(workspace, rows)
+    similar = near_duplicates(workspace, rows, alike_above=recipe.split.alike_above)
     split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
     splits.write_split(workspace, split)
     return split

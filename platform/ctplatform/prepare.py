@@ -314,7 +314,7 @@ def process_scan(
             hu_window=config.hu_window,
         )
     with clock.step("measure"):
-        measures = measure(volume, mask, registration, patches)
+        measures = measure(volume, mask, registration, patches, template)
         verdict = assess(measures, config.quality, notes=mask.notes)
     if config.overlays:
         with clock.step("overlay"):

@@ -8,16 +8,20 @@ when the same command is given again.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
 from ctplatform.shortage import explained
 from ctplatform.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER = "pretrain"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
@@ -62,26 +66,36 @@ def run_name(workspace: Workspace, recipe: Recipe) -> str:
 
 
 def pretrain(
-    workspace: Workspace, recipe: Recipe, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+    workspace: Workspace,
+    recipe: Recipe,
+    *,
+    cohort: pd.DataFrame | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> PretrainSummary:
     """Train an encoder on the workspace's shards; a run that was cut off goes on where its last checkpoint was.
 
     Args:
         workspace: holds the atlas, ledger, shards and split; receives `pretrain/<run>/`.
-        recipe: `pretrain` says how.
+        recipe: `pretrain` says how, `watch` where it can be watched.
+        cohort: the scan table; labels of its training subjects are what the probe looks at.
         on_progress: called about once a second with the newest metrics, `step` and `total_steps` among them.
 
     Raises:
         StageError: nothing to train on, or training failed for good.
+        ConfigError: MLflow is asked for and not installed, or the probe's task does not exist.
     """
+    from ctplatform.online_probe import select
+    from ctplatform.watch import tracking_uri
+
     run = run_name(workspace, recipe)
     start = time.monotonic()
     if workspace.exists(FOLDER, run, CARD_FILE):
         return _summary(workspace, run, trained=False, seconds=0.0)
     _check(workspace, recipe)
+    mlflow, selection = tracking_uri(recipe.watch), select(workspace, recipe, cohort)
     workspace.write_json(recipe.model_dump(mode="json"), FOLDER, run, CONFIG_FILE)
     with _watch(workspace, run, on_progress):
-        _fit(workspace, recipe, run)
+        _fit(workspace, recipe, run, mlflow=mlflow, probe=selection.plain() if selection else None)
     return _summary(workspace, run, trained=True, seconds=time.monotonic() - start)
 
 
@@ -96,15 +110,26 @@ def _check(workspace: Workspace, recipe: Recipe) -> None:
         shares.check(config, read_atlas(workspace), scans, max(1, world))
 
 
-def _fit(workspace: Workspace, recipe: Recipe, run: str) -> None:
+def _fit(
+    workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None, probe: dict[str, Any] | None
+) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config = recipe.pretrain
+    if config.min_workers:
+        # How long it waits for a node that has just been lost, before it counts again what there is.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"workspace": workspace.uri, "recipe": recipe.model_dump(mode="json"), "run": run},
+        train_loop_config={
+            "workspace": workspace.uri,
+            "recipe": recipe.model_dump(mode="json"),
+            "run": run,
+            "mlflow": mlflow,
+            "probe": probe,
+        },
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # which is Train V2's, with labels
             num_workers=workers,
@@ -144,7 +169,9 @@ def train_loop(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
+    from ctplatform.online_probe import OnlineProbe, Selection
     from ctplatform.training import Loop
+    from ctplatform.watch import Watch
 
     workspace, recipe = Workspace(config["workspace"]), Recipe.model_validate(config["recipe"])
     context = ray.train.get_context()
@@ -157,6 +184,12 @@ def train_loop(config: dict[str, Any]) -> None:
         world=context.get_world_size(),
         device=device,
     )
+    if loop.rank == 0:
+        loop.watch = Watch(workspace, recipe, config["run"], mlflow=config["mlflow"])
+        if config["probe"]:
+            loop.probe = OnlineProbe(
+                workspace, recipe, config["run"], Selection(**config["probe"]), loop.atlas
+            )
     loop.resume()
     loop.run()
 

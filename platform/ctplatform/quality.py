@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import SimpleITK as sitk
 
+from ctplatform.affine import transform_points
 from ctplatform.coarse import PADDING_HU
 from ctplatform.config import QualityConfig
+from ctplatform.distance import LEFT, RIGHT
 from ctplatform.laterality import sides
 from ctplatform.lungs import LungMask, density
-from ctplatform.registration import Registration
+from ctplatform.registration import Registration, Template
 from ctplatform.sampling import Patches
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ State = Literal["accepted", "flagged", "rejected"]
 
 DARK_HU = -700
 """Darker than this and no lung: room air, and some airway and bowel gas."""
+
+OPAQUE_HU = -300
+"""Denser than this is no aerated lung."""
+
+MIN_INNER = 200
+"""Points inside the scan that a share is worth saying of."""
 
 MIN_AIR = 0.005
 """Of the voxels; in a field of view filled by the patient there is too little air to judge."""
@@ -38,9 +46,13 @@ class Verdict:
 
 
 def measure(
-    volume: Volume, mask: LungMask, registration: Registration | None, patches: Patches | None
+    volume: Volume,
+    mask: LungMask,
+    registration: Registration | None,
+    patches: Patches | None,
+    template: Template | None = None,
 ) -> dict[str, float]:
-    """All quality measures of a scan; those of stages that did not run are missing."""
+    """All quality measures of a scan; those of stages that did not run, or need the template, are missing."""
     measures = {**mask.measures, **density(volume.image, mask.labels)}
     # Linear interpolation of single voxels would leave the noise in; medians and shares do not mind.
     hu = sitk.Resample(
@@ -62,9 +74,33 @@ def measure(
             "sv_min": float(stretch.min()),
             "sv_max": float(stretch.max()),
         }
+        if template is not None:
+            measures |= opaque(hu, mask.labels, registration, template)
     if patches is not None:
         measures["inside"] = float(patches.inside_N.mean())
     return measures
+
+
+def opaque(
+    hu: sitk.Image, labels: sitk.Image, registration: Registration, template: Template
+) -> dict[str, float]:
+    """Share of each lung's inside, as the atlas has it, that is as dense as tissue and not in the mask.
+
+    Consolidation, effusion and large tumours look like the chest wall, so a mask by density leaves them out, and the
+    affine, held by the rest of both lungs, still says where lung should be.
+    """
+    hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(hu), sitk.GetArrayViewFromImage(labels)
+    direction_33 = np.array(hu.GetDirection()).reshape(3, 3)
+    shares = {}
+    for label, name in ((RIGHT, "opaque_right"), (LEFT, "opaque_left")):
+        points_N3 = transform_points(registration.affine_44, template.inner[label])
+        index_N3 = np.rint((points_N3 - hu.GetOrigin()) @ direction_33 / hu.GetSpacing()).astype(int)
+        index_N3 = index_N3[((index_N3 >= 0) & (index_N3 < hu.GetSize())).all(axis=1)]
+        if len(index_N3) < MIN_INNER:
+            continue
+        x, y, z = index_N3.T
+        shares[name] = float(np.mean((hu_ZYX[z, y, x] > OPAQUE_HU) & (labels_ZYX[z, y, x] == 0)))
+    return shares
 
 
 def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence[str] = ()) -> Verdict:
@@ -151,6 +187,27 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         config.flag_inside,
         "only {:.0%} of the atlas patches lies inside the scan",
     )
+    step = measures.get("base_step_mm", math.nan)
+    above(
+        "base_step_mm",
+        math.inf,
+        config.flag_base_step_mm,
+        "the right lung ends {:.0f} mm higher than the left one (its base lacks air, perhaps, or the diaphragm is "
+        "high)",
+    )
+    if step < -config.flag_base_step_mm:
+        flagged.append(
+            f"the left lung ends {-step:.0f} mm higher than the right one (its base lacks air, perhaps, or the "
+            "diaphragm is high)"
+        )
+    for side in ("right", "left"):
+        above(
+            f"opaque_{side}",
+            math.inf,
+            config.flag_opaque,
+            f"{{:.0%}} of where the {side} lung should be is as dense as tissue (consolidation, effusion, a tumour or "
+            "a large heart, perhaps) and is not in the lung mask",
+        )
     if not rejected and not flagged:
         return Verdict("accepted")
     return Verdict("rejected" if rejected else "flagged", (*rejected, *flagged, *notes))

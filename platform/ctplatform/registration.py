@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ctplatform.affine import Array, to_transform, transform_points
 from ctplatform.config import RegistrationConfig
-from ctplatform.distance import LEFT, RIGHT, distance_maps
+from ctplatform.distance import LEFT, RIGHT, DistanceMaps, distance_maps
 from ctplatform.errors import ScanError, StageError
 from ctplatform.fit import COARSE_CLIP_MM, Fit, shape_of, starting_affines
 
@@ -38,6 +38,8 @@ FINE_CLIP_MM = 5.0
 FINE_BAND_MM = 5.0
 COARSE_POINTS = 1500
 COARSE_TOLERANCE_MM = 0.3
+INNER_MM, INNER_POINTS = 20.0, 3000
+"""Deeper in the atlas's lung than the affine errs on a shape that is not the atlas's; and about how many points."""
 EARLY = 5
 """Steps from every start before the best one alone goes on."""
 DEFAULTS = RegistrationConfig.model_validate({})
@@ -83,6 +85,8 @@ class Template:
         index_N3, self.band_N = index_N3[chosen], distance_N[chosen]
         self.points_N3 = index_N3[:, ::-1] * maps.spacing @ maps.direction_33.T + maps.origin_3
         self.values_NC = maps.sdf_ZYXC[tuple(index_N3.T)]
+        self.inner = {label: _inner(maps, channel) for channel, label in enumerate((RIGHT, LEFT))}
+        """Points of each lung well away from its surface, LPS mm [N,3]."""
         grid = _grid_labels(labels, spacing=3.0)
         self._grid_labels_ZYX = sitk.GetArrayFromImage(grid)
         self._grid = (grid.GetSize(), grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection())
@@ -175,6 +179,12 @@ def register(labels: sitk.Image, template: Template, config: RegistrationConfig)
         )
     dice, right, left = template.dice(labels, affine_44)
     return Registration(affine_44, dice, right, left, best.iterations + final.iterations)
+
+
+def _inner(maps: DistanceMaps, channel: int) -> Array:
+    index_N3 = np.argwhere(maps.sdf_ZYXC[..., channel] < -INNER_MM)
+    index_N3 = index_N3[:: max(1, len(index_N3) // INNER_POINTS), ::-1]
+    return index_N3 * maps.spacing @ maps.direction_33.T + maps.origin_3
 
 
 def _volumes(labels: sitk.Image) -> Array:

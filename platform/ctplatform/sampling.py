@@ -8,6 +8,7 @@ the cubic B-spline of the volume: linear interpolation smooths the noise of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ from ctplatform.errors import ScanError
 from ctplatform.interpolation import PADDING_HU, Axis, Interpolation, interpolate_box, resample_box
 from drasclr.atlas import Atlas
 
-__all__ = ["PADDING_HU", "Patches", "sample_patches"]
+__all__ = ["PADDING_HU", "Patches", "index_from_mm", "lattice_box", "sample_patches"]
 
 AXIS_TOLERANCE_MM = 0.1
 """Patch axes count as the scan's own when ignoring the angle between them moves no voxel by more."""
@@ -78,25 +79,9 @@ def sample_patches(
     low_3 = lattice_N3.min(axis=0)
     start_N3 = lattice_N3 - low_3
     size_3 = start_N3.max(axis=0) + size
-    to_index_44 = _index_from_mm(image) @ frame_44 @ affine_from(spacing_mm * np.eye(3), low_3 * spacing_mm)
-    linear_33 = to_index_44[:3, :3]
-    turned_33 = (linear_33 - np.diag(np.diag(linear_33))) * np.array(image.GetSpacing())[:, None]
-    if (np.abs(turned_33) @ size_3).max() > AXIS_TOLERANCE_MM:
-        box_ZYX, inside_ZYX = resample_box(image, to_index_44, size_3, interpolation, hu_window)
-        inside_N = np.array(
-            [inside_ZYX[z : z + size, y : y + size, x : x + size].mean() for x, y, z in start_N3]
-        )
-    else:
-        # What little the axes turn is shared out around the middle of the box.
-        shift_3 = (linear_33 - np.diag(np.diag(linear_33))) @ (size_3 / 2)
-        along = tuple(
-            Axis.at(
-                to_index_44[i, 3] + shift_3[i] + linear_33[i, i] * np.arange(size_3[i]), count, interpolation
-            )
-            for i, count in enumerate(image.GetSize())
-        )
-        box_ZYX = interpolate_box(sitk.GetArrayViewFromImage(image), along, hu_window)  # type: ignore[arg-type]
-        inside_N = np.prod([axis.inside_share(start_N3[:, i], size) for i, axis in enumerate(along)], axis=0)
+    to_index_44 = index_from_mm(image) @ frame_44 @ affine_from(spacing_mm * np.eye(3), low_3 * spacing_mm)
+    box_ZYX, share = lattice_box(image, to_index_44, size_3, interpolation, hu_window)
+    inside_N = share(start_N3, size)
     if not inside_N.any():
         raise ScanError(
             "no atlas location lies inside the scan",
@@ -108,6 +93,47 @@ def sample_patches(
         patch[...] = box_ZYX[z : z + size, y : y + size, x : x + size]
     centres_mm_N3 = transform_points(frame_44, lattice_N3 * spacing_mm + half_mm)
     return Patches(hu_NDHW, inside_N.astype(np.float32), centres_mm_N3)
+
+
+def lattice_box(
+    image: sitk.Image,
+    to_index_44: NDArray[np.float64],
+    size_3: NDArray[np.integer],
+    interpolation: Interpolation,
+    hu_window: tuple[int, int],
+) -> tuple[NDArray[np.int16], Callable[[NDArray[np.integer], int], NDArray[np.floating]]]:
+    """Interpolate the scan on a box of the lattice, axis by axis where the axes agree.
+
+    Args:
+        to_index_44: index of the box (x,y,z) -> continuous index of the scan.
+        size_3: voxels of the box, x,y,z.
+
+    Returns:
+        int16 HU [z,y,x], and what gives the share of cubes inside the scan: (lowest voxels [N,3] x,y,z, side) -> [N].
+    """
+    linear_33 = to_index_44[:3, :3]
+    off_axis_33 = linear_33 - np.diag(np.diag(linear_33))
+    turned_33 = off_axis_33 * np.array(image.GetSpacing())[:, None]
+    if (np.abs(turned_33) @ size_3).max() > AXIS_TOLERANCE_MM:
+        box_ZYX, inside_ZYX = resample_box(image, to_index_44, size_3, interpolation, hu_window)
+
+        def share(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
+            cubes = (inside_ZYX[z : z + side, y : y + side, x : x + side] for x, y, z in start_N3)
+            return np.array([cube.mean() for cube in cubes])
+
+        return box_ZYX, share
+    # What little the axes turn is shared out around the middle of the box.
+    shift_3 = off_axis_33 @ (size_3 / 2)
+    along = tuple(
+        Axis.at(to_index_44[i, 3] + shift_3[i] + linear_33[i, i] * np.arange(size_3[i]), count, interpolation)
+        for i, count in enumerate(image.GetSize())
+    )
+    box_ZYX = interpolate_box(sitk.GetArrayViewFromImage(image), along, hu_window)  # type: ignore[arg-type]
+
+    def share_of_axes(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
+        return np.prod([axis.inside_share(start_N3[:, i], side) for i, axis in enumerate(along)], axis=0)
+
+    return box_ZYX, share_of_axes
 
 
 def _frame(
@@ -127,7 +153,7 @@ def _frame(
     return np.asarray(affine_44, np.float64) @ affine_from(np.eye(3), atlas.centres_mm_N3[0] - half_mm)
 
 
-def _index_from_mm(image: sitk.Image) -> NDArray[np.float64]:
+def index_from_mm(image: sitk.Image) -> NDArray[np.float64]:
     """LPS mm -> continuous index x,y,z."""
     direction_33 = np.array(image.GetDirection()).reshape(3, 3)
     linear_33 = np.linalg.inv(direction_33) / np.array(image.GetSpacing())[:, None]

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LEAST_VALIDATION = 4  # subjects
 HOPELESS = 1e9  # the loss of a configuration that diverged
-Progress = Callable[[int], None]
+Progress = Callable[[], None]
+Tried = Callable[[Cell, int, Mapping[str, float], Sequence[tuple[int, float]]], None]
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,24 @@ def missing_searches(shared: Shared, cells: list[Cell]) -> list[Cell]:
 
 
 def search(
-    shared: Shared, cells: list[Cell], recipe: Recipe, *, on_progress: Progress | None = None
+    shared: Shared,
+    cells: list[Cell],
+    recipe: Recipe,
+    *,
+    on_tried: Tried | None = None,
+    on_progress: Progress | None = None,
 ) -> list[str]:
-    """Search in these cells, several at a time; returns problems. `on_progress` gets the configurations done."""
+    """Search in these cells, several at a time; returns problems.
+
+    Args:
+        shared: problems and settings.
+        cells: in which.
+        recipe: `sweep.search` says how.
+        on_tried: called with cell, number, values and (step, loss) pairs of each configuration that has ended.
+        on_progress: called after each.
+    """
     config = recipe.sweep.search
-    commit = _Commit(shared, config, on_progress)
+    commit = _Commit(shared, config, on_tried, on_progress)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(SearchTrial, shared=shared),
@@ -110,7 +124,7 @@ def search(
 class SearchTrial(tune.Trainable):
     """One configuration in one cell; a step of Tune's is the way to the next rung. The worker keeps its patches."""
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]  # as with_parameters calls
         self.shared = shared
         self._begin(config)
 
@@ -247,7 +261,7 @@ class WithinCells(Searcher):
         self.inner: dict[Cell, Any] = {}
         self.cell_of: dict[str, Cell] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if self.place == len(self.queue):
             return Searcher.FINISHED
         cell, number = self.queue[self.place]
@@ -319,7 +333,7 @@ def optuna_search(shared: Shared, cell: Cell) -> Any:
     ranges = _ranges(shared, cell)
     own = own_values(shared, cell)
     inside = {name: min(max(own[name], low), high) for name, (low, high) in ranges.items()}
-    space = {
+    space: dict[str, Any] = {
         name: optuna.distributions.FloatDistribution(low, high, log=True)
         for name, (low, high) in ranges.items()
     }
@@ -331,11 +345,17 @@ def optuna_search(shared: Shared, cell: Cell) -> Any:
 class _Commit(tune.Callback):
     """Writes a cell's choice when the last of its configurations has ended."""
 
-    def __init__(self, shared: Shared, config: SearchConfig, on_progress: Progress | None) -> None:
-        self.shared, self.config, self.on_progress = shared, config, on_progress
+    def __init__(
+        self, shared: Shared, config: SearchConfig, on_tried: Tried | None, on_progress: Progress | None
+    ) -> None:
+        self.shared, self.config = shared, config
+        self.on_tried, self.on_progress = on_tried, on_progress
         self.ended: dict[Cell, list[Attempt | None]] = {}
+        self.curves: dict[str, list[tuple[int, float]]] = {}
         self.problems: list[str] = []
-        self.done = 0
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self.curves.setdefault(trial.trial_id, []).append((result["steps"], result["loss"]))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._ended(trial, trial.last_result)
@@ -357,10 +377,12 @@ class _Commit(tune.Callback):
                 result["seconds"],
             )
             found = Attempt(config["number"], *values)
+            if self.on_tried:
+                tried = {name: config[name] for name in ("lr", "weight_decay")}
+                self.on_tried(cell, found.number, tried, self.curves.get(trial.trial_id, []))
         self.ended.setdefault(cell, []).append(found)
-        self.done += 1
         if self.on_progress:
-            self.on_progress(self.done)
+            self.on_progress()
         if len(self.ended[cell]) == self.config.configurations:
             commit(self.shared, cell, [a for a in self.ended[cell] if a is not None])
 

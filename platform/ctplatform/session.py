@@ -48,6 +48,13 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def dashboard_address() -> str | None:
+    """HOST:PORT of the Ray dashboard of the cluster that we are connected to; None where it has none."""
+    from ray._private.worker import get_dashboard_url  # Ray has no public way to ask after ray.init
+
+    return get_dashboard_url() or None
+
+
 def _runtime_env() -> dict:
     """Workers must import what the driver imports. Installed packages are there; a source tree that was uploaded with a
     job is found through PYTHONPATH, relative to the working directory of every worker."""

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ctplatform.coarse import Grid, Mask
+from ctplatform.coarse import Grid, Mask, bounding_box
 from ctplatform.distance import LEFT, RIGHT
 
 TISSUE_HU = -200
@@ -21,8 +21,20 @@ def split_sides(scan: Grid, lung: Mask) -> tuple[NDArray[np.uint8], str]:
         x_mm = [_mean_x(labels_ZYX == label) * scan.spacing[0] for label in order[:2]]
         if abs(x_mm[0] - x_mm[1]) > 60:
             return _by_nearest(scan, labels_ZYX, sizes, order[:2], x_mm), "apart"
-    image = scan.image(lung)
-    distance = sitk.SignedMaurerDistanceMap(image, True, False, True)
+    box = bounding_box(lung, [1, 1, 1])  # distances of what is not lung play no part
+    joined = _by_watershed(Grid(scan.hu_ZYX[box], scan.spacing), lung[box])
+    if joined is not None:
+        out[box] = joined
+        return out, "joined"
+    tissue_x = _mean_x(scan.hu_ZYX > TISSUE_HU)
+    out[lung] = RIGHT if _mean_x(lung) < tissue_x else LEFT
+    return out, "one"
+
+
+def _by_watershed(scan: Grid, lung: Mask) -> NDArray[np.uint8] | None:
+    """Both sides of lungs that touch, from their cores outwards; None if there are no two cores."""
+    out = np.zeros(lung.shape, np.uint8)
+    distance = sitk.SignedMaurerDistanceMap(scan.image(lung), True, False, True)
     for threshold in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22):
         cores_ZYX = sitk.GetArrayFromImage(sitk.ConnectedComponent(distance > float(threshold)))
         core_sizes = np.bincount(cores_ZYX.ravel())
@@ -39,10 +51,8 @@ def split_sides(scan: Grid, lung: Mask) -> tuple[NDArray[np.uint8], str]:
         basins = sitk.MorphologicalWatershedFromMarkers(-distance, scan.image(markers), False, False)
         basins_ZYX = sitk.GetArrayViewFromImage(basins)
         out[lung & (basins_ZYX == 1)], out[lung & (basins_ZYX == 2)] = RIGHT, LEFT
-        return out, "joined"
-    tissue_x = _mean_x(scan.hu_ZYX > TISSUE_HU)
-    out[lung] = RIGHT if _mean_x(lung) < tissue_x else LEFT
-    return out, "one"
+        return out
+    return None
 
 
 def _mean_x(mask: Mask) -> float:

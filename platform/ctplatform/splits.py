@@ -32,9 +32,7 @@ class Split:
     seed: int = 0
     stratify: str | None = None
     test_fraction: float = 0.0
-    similar: tuple[
-        tuple[str, str, float], ...
-    ] = ()  # near-duplicate scans of different subjects, and HU between them
+    similar: tuple[tuple[str, str, float], ...] = ()  # near-duplicate scans of different subjects
 
     def check(self, table: pd.DataFrame) -> None:
         """Prove that nothing of a test subject is on the training side.
@@ -127,7 +125,7 @@ def make_split(
         seed=config.seed,
         stratify=column or None,
         test_fraction=config.test_fraction,
-        similar=tuple((pair.a, pair.b, round(pair.hu, 2)) for pair, _, _ in pairs),
+        similar=tuple((pair.a, pair.b, round(pair.correlation, 3)) for pair, _, _ in pairs),
     )
     split.check(table)
     return split

@@ -164,7 +164,15 @@ class World:
 
     @cached_property
     def _labels(self) -> str:
+        from ctplatform.cohort import names_label_maps
+        from ctplatform.plan import fingerprint
+
         labels = self.cohort[[name for name in self.cohort if name not in IDENTITY[2:]]]
+        # Of a label map counts what it is, not where.
+        maps = [name for name in labels if names_label_maps(labels[name].tolist())]
+        labels = labels.assign(
+            **{n: [fingerprint(v) if isinstance(v, str) else "" for v in labels[n]] for n in maps}
+        )
         return config_hash(labels.sort_values("scan_id").to_csv(index=False)) if len(labels) else ""
 
     @cached_property

@@ -94,7 +94,7 @@ def tables(
                 )
             comparisons += _compare(name, metric, values, n_test=len(problem.test))
             savings += _save(name, metric, values, n_train, chance=chance, n_test=len(problem.test))
-    predictions = [trial.predictions for trial in trials]
+    predictions = [trial.predictions.drop(columns="numbers", errors="ignore") for trial in trials]
     details = [(*_cell(t), key, float(value)) for t in trials for key, value in t.details.items()]
     return {
         "results": pd.DataFrame(results, columns=RESULT_COLUMNS),
@@ -113,8 +113,7 @@ Scores = dict[tuple[str, float], dict[int, tuple[float, np.ndarray]]]
 def _score(trials: Sequence[Trial], test: Targets, metric: Metric, rows_BN: np.ndarray) -> Scores:
     values: Scores = {}
     for trial in trials:
-        prediction_N = trial.predictions["prediction"].to_numpy()
-        scored = metric.value(test, prediction_N), metric.score(test, prediction_N, rows_BN)
+        scored = metric.value(test, trial.outcome), metric.score(test, trial.outcome, rows_BN)
         values.setdefault((trial.cell.initialisation, trial.cell.fraction), {})[trial.cell.seed] = scored
     return values
 

@@ -23,17 +23,20 @@ import pyarrow as pa
 from ctplatform import ledger
 from ctplatform.ablations import ablation_runs
 from ctplatform.config import Recipe, config_hash
+from ctplatform.dashboards import Dashboards
 from ctplatform.duplicates import near_duplicates
 from ctplatform.errors import StageError
 from ctplatform.representations import Representation, read_representation
 from ctplatform.splits import Split, across, read_split
 from ctplatform.tasks import get_task
+from ctplatform.tasks.volume import VolumeTask
 from ctplatform.trial import END_TO_END, FINETUNE, FOLDER, Cell, Problem, Shared, Trial, read_trial, run_trial
+from ctplatform.watch import tracking_uri
 from ctplatform.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 MIN_TEST = 3  # subjects: with fewer no score means anything
-Progress = Callable[[int, int], None]
+Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,14 @@ def sweep(
         cohort: the scan table with the label columns.
         recipe: `sweep` says what, `pretrain.encoder` the from-scratch architecture.
         run: the pretraining run that is evaluated.
-        on_progress: called with (trials done, trials in all), from 0 done on.
+        on_progress: called with (trials done, trials in all), from 0 done on; before that with (done, in all, what)
+            while label maps are read and their scans encoded.
 
     Raises:
         StageError: nothing can be evaluated: no task has labels, or every trial failed.
     """
-    start = time.monotonic()
-    shared, messages = assemble(workspace, cohort, recipe, run=run)
+    start, mlflow = time.monotonic(), tracking_uri(recipe.watch)
+    shared, messages = assemble(workspace, cohort, recipe, run=run, on_progress=on_progress)
     config = recipe.sweep
     # Seeds outermost: whatever stops a sweep, all methods have been given the same seeds.
     cells = [
@@ -94,21 +98,23 @@ def sweep(
     ]
     finished = {cell: trial for cell in cells if (trial := read_trial(shared, cell)) is not None}
     missing = [cell for cell in cells if cell not in finished]
-    searched, problems = _search(shared, missing, recipe, before=len(finished), on_progress=on_progress)
-    messages += problems
-    if on_progress:
-        on_progress(len(finished) + searched, len(cells) + searched)
+    boards = Dashboards(shared, recipe, mlflow=mlflow)
+    boards.show(list(finished.values()))
+    show = _Counter(len(cells), on_progress)
+    show(len(finished))
+    messages += _search(shared, missing, recipe, boards, show)
     executed = 0
     if missing:
-        problems = _tune(shared, missing, recipe, before=len(finished) + searched, on_progress=on_progress)
+        failures = _tune(shared, missing, recipe, boards, show)
         done = {cell: trial for cell in missing if (trial := read_trial(shared, cell)) is not None}
         executed = len(done)
         messages += [
-            f"trial {cell.name} failed: {problems.get(cell, 'ended without a result')}"
+            f"trial {cell.name} failed: {failures.get(cell, 'ended without a result')}"
             for cell in missing
             if cell not in done
         ]
         finished |= done
+    boards.close()
     if not finished:
         raise StageError(
             f"none of {len(cells)} trials of run {run} has a result: {'; '.join(messages[:5])}",
@@ -124,9 +130,16 @@ def sweep(
 
 
 def assemble(
-    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, *, run: str
+    workspace: Workspace,
+    cohort: pd.DataFrame,
+    recipe: Recipe,
+    *,
+    run: str,
+    on_progress: Progress | None = None,
 ) -> tuple[Shared, list[str]]:
     """Labels, representations and split, joined; with what was left out and why.
+
+    Label maps are read, and windows of their scans encoded, here and once; that needs Ray.
 
     All initialisations of a task are fitted and tested on the same subjects: those that every one of them has.
 
@@ -137,21 +150,39 @@ def assemble(
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     split = read_split(workspace)
     split.check(scans)
-    messages = across(split, scans, near_duplicates(workspace, scans))
+    messages = across(split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above))
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
-    for name in (name for name in config.initialisations if name not in END_TO_END):
+    on_maps = [task for task in config.tasks if isinstance(get_task(task), VolumeTask)]
+    on_subjects = [task for task in config.tasks if task not in on_maps]
+    for name in (name for name in config.initialisations if name not in END_TO_END and on_subjects):
         encoder, source = ("drasclr", runs[name]) if name in runs else (name, run)
         try:
             representations[name] = read_representation(workspace, encoder, run=source, scans=scans)
         except StageError as error:
             messages.append(f"initialisation {name} is skipped: {error}")
     problems: dict[str, Problem] = {}
-    for task in config.tasks:
+    for task in on_subjects:
         try:
             problems[task] = _problem(task, cohort, recipe, scans, split, representations, messages)
         except StageError as error:
             messages.append(str(error))
+    if on_maps:
+        from ctplatform.dense.problem import volume_problems
+
+        problems |= volume_problems(
+            workspace,
+            cohort,
+            recipe,
+            run=run,
+            runs=runs,
+            scans=scans,
+            split=split,
+            messages=messages,
+            min_test=MIN_TEST,
+            on_progress=on_progress,
+        )
+        problems = {task: problems[task] for task in config.tasks if task in problems}
     if not problems:
         raise StageError(
             f"no task can be evaluated: {' '.join(messages)}",
@@ -219,53 +250,48 @@ def _problem(
     return Problem(name, train, targets[0], test, targets[1], features)
 
 
+class _Counter:
+    """What is done of all trials; configurations of searches count too, once their number is known."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self.done, self.total, self.on_progress = 0, total, on_progress
+
+    def __call__(self, more: int = 1, *, of: int = 0) -> None:
+        self.done, self.total = self.done + more, self.total + of
+        if self.on_progress:
+            self.on_progress(self.done, self.total)
+
+
 def _search(
-    shared: Shared,
-    missing: list[Cell],
-    recipe: Recipe,
-    *,
-    before: int,
-    on_progress: Progress | None,
-) -> tuple[int, list[str]]:
-    """Search hyper-parameters in the missing cells, where the recipe says so: configurations tried, and problems."""
+    shared: Shared, missing: list[Cell], recipe: Recipe, boards: Dashboards, show: _Counter
+) -> list[str]:
+    """Search hyper-parameters in the missing cells, where the recipe says so; returns problems."""
     if not any(map(shared.searches, missing)):
-        return 0, []
+        return []
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
     from ctplatform.search import missing_searches, search
 
     cells = missing_searches(shared, missing)
-    count = len(cells) * recipe.sweep.search.configurations
-
-    def show(done: int) -> None:
-        if on_progress:
-            on_progress(before + done, before + count + len(missing))
-
     if not cells:
-        return 0, []
-    show(0)
-    return count, list(dict.fromkeys(search(shared, cells, recipe, on_progress=show)))
+        return []
+    show(0, of=len(cells) * recipe.sweep.search.configurations)
+    return list(dict.fromkeys(search(shared, cells, recipe, on_tried=boards.tried, on_progress=show)))
 
 
 def _tune(
-    shared: Shared, cells: list[Cell], recipe: Recipe, *, before: int, on_progress: Progress | None
+    shared: Shared, cells: list[Cell], recipe: Recipe, boards: Dashboards, show: _Counter
 ) -> dict[Cell, str]:
     """Run some cells; returns the problems of those that failed."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
     class Watch(tune.Callback):
-        done = before
-
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._one_more()
+            boards.committed(Cell(**trial.config["cell"]))
+            show()
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._one_more()
-
-        def _one_more(self) -> None:
-            self.done += 1
-            if on_progress:
-                on_progress(self.done, before + len(cells))
+            show()
 
     config = recipe.sweep
     trainable = tune.with_parameters(_trainable, shared=shared)
@@ -314,8 +340,8 @@ def _trainable(config: dict[str, Any], shared: Shared) -> None:
     except StageError as error:
         tune.report({"problem": str(error)})
         return
-    problem, prediction = shared.problems[cell.task], trial.predictions["prediction"].to_numpy()
-    scores = {metric.name: metric.value(problem.test, prediction) for metric in get_task(cell.task).scores}
+    problem = shared.problems[cell.task]
+    scores = {metric.name: metric.value(problem.test, trial.outcome) for metric in get_task(cell.task).scores}
     tune.report({**scores, "n_train": trial.n_train, "n_test": trial.n_test, "seconds": trial.seconds})
 
 

@@ -19,6 +19,7 @@ from ctplatform.checkpoints import STATE, Checkpoint, Checkpoints, folder_of, sh
 from ctplatform.config import Recipe
 from ctplatform.encoders import build_model, build_optimizer, calibrate, published
 from ctplatform.feed import Batch, Feed, ScanEntry
+from ctplatform.pace import Pace
 from ctplatform.pretrain import FOLDER, METRICS_FILE, PROGRESS_FILE
 from ctplatform.splits import read_split
 from ctplatform.workspace import Workspace
@@ -28,6 +29,8 @@ from drasclr.gather import Gather, share
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ctplatform.online_probe import OnlineProbe
+    from ctplatform.watch import Watch
     from drasclr.contrast import Contrast, DrasCLR
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,10 @@ class Loop:
         rank: this worker's place among `world`.
         world: number of workers; more than one needs an initialised process group.
         device: where the model lives.
+
+    Attributes:
+        watch: dashboards that get each logged line; rank 0 may have them.
+        probe: scores the encoder after epochs; rank 0 may have one.
     """
 
     def __init__(
@@ -73,6 +80,8 @@ class Loop:
             )
         self.optimizer = build_optimizer(self.model, self.config)
         self.step = 0
+        self.watch: Watch | None = None
+        self.probe: OnlineProbe | None = None
         self.lines: list[dict[str, Any]] = []
         self._flushed = 0.0  # when the newest line was last shown
         if self.config.precision == "bf16" and device.type != "cuda" and rank == 0:
@@ -100,31 +109,37 @@ class Loop:
 
     def run(self, *, on_checkpoint: Callable[[Loop], None] | None = None) -> None:
         """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, the last one included."""
-        started, patches = time.perf_counter(), 0
+        if self.probe and self.step == 0:
+            self.probe.begin(self.model.query)
+        pace = Pace()
         metrics = self.lines[-1] if self.lines else {}
         while self.step < self.total_steps:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             for batch in self.feed.epoch(epoch, start_step=done):
                 contrast = self.train_step(batch)
                 self.step += 1
-                patches += len(batch.locations_G) * self.feed.batch
+                pace.step(len(batch.locations_G) * self.feed.batch, waited_s=self.feed.waited_s)
                 last = self.step == self.total_steps
-                if self.step % self.config.log_every == 0 or last or self.step == 1:
-                    elapsed = time.perf_counter() - started
-                    metrics = self._metrics(
-                        contrast, epoch, patches / elapsed, self.feed.waited_s / elapsed, elapsed
-                    )
-                    self._log(metrics)
+                ended = self.step % self.steps_per_epoch == 0 or last
+                if self.step % self.config.log_every == 0 or ended or self.step == 1:
+                    metrics = self._metrics(contrast, epoch, *pace.lap(), pace.seconds)
+                    with pace.aside():
+                        if self.probe and ended and self.probe.due(self.step, self.steps_per_epoch):
+                            metrics["probe"] = self.probe.score(self.model.query)
+                        self._log(metrics)
                 if self.step % self.config.checkpoint_every == 0 or last:
-                    self._flush(force=True)
-                    self.save(metrics)
-                    if on_checkpoint:
-                        on_checkpoint(self)
+                    with pace.aside():
+                        self._flush(force=True)
+                        self.save(metrics)
+                        if on_checkpoint:
+                            on_checkpoint(self)
                 if last:
                     break
         if self.rank == 0:
             self._flush(force=True)
             self.publish()
+            if self.watch:
+                self.watch.close()
 
     def train_step(self, batch: Batch) -> Contrast:
         """One optimiser step on one batch (this rank's share)."""
@@ -202,6 +217,8 @@ class Loop:
     def _log(self, metrics: dict[str, float]) -> None:
         if self.rank == 0:
             self.lines.append(metrics)
+            if self.watch:
+                self.watch.log(metrics)
             self._flush()
 
     def _flush(self, *, force: bool = False) -> None:
@@ -215,6 +232,8 @@ class Loop:
         if force:
             text = "".join(json.dumps(line) + "\n" for line in self.lines)
             self.workspace.write_bytes(text.encode(), FOLDER, self.run_, METRICS_FILE)
+            if self.watch:
+                self.watch.flush()
 
     def save(self, metrics: dict[str, float]) -> None:
         """Write and commit a checkpoint; a collective, called by all ranks.
@@ -260,6 +279,8 @@ class Loop:
 
     def resume(self) -> None:
         """Go on from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
+        if self.rank == 0:
+            self.checkpoints.prune()
         checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             return

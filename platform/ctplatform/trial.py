@@ -20,6 +20,7 @@ from ctplatform.errors import StageError
 from ctplatform.splits import stratified_order
 from ctplatform.statistics import Targets
 from ctplatform.tasks import Task, get_task
+from ctplatform.tasks.volume import VolumeTask
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class Shared:
     search: SearchConfig = field(default_factory=SearchConfig)
 
     def searches(self, cell: Cell) -> bool:
-        """Whether the cell's learning rate and weight decay are searched."""
+        """Whether the cell's learning rate and weight decay are searched; on label maps they never are."""
+        if isinstance(get_task(cell.task), VolumeTask):
+            return False
         return self.search.configurations > 0 and cell.initialisation in END_TO_END
 
     def fingerprint(self, cell: Cell) -> str:
@@ -124,6 +127,14 @@ class Trial:
     notes: tuple[str, ...]
     predictions: pd.DataFrame
     details: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> np.ndarray:
+        """What metrics score: a prediction a test subject, [N], or on label maps some numbers a class, [N, C, K]."""
+        if "numbers" not in self.predictions:
+            return self.predictions["prediction"].to_numpy()
+        numbers = np.stack(self.predictions["numbers"].to_list()).astype(float)
+        return numbers.reshape(self.n_test, -1, numbers.shape[1])
 
 
 def label_subset(task: Task, train: Targets, *, fraction: float, seed: int) -> np.ndarray:
@@ -163,6 +174,15 @@ def run_trial(shared: Shared, cell: Cell) -> Trial:
             f"{cell.task}: {cell.fraction:.0%} of {len(problem.train)} labelled training subjects is too few to fit; "
             f"{len(rows)} were used"
         )
+    if isinstance(task, VolumeTask):
+        from ctplatform.dense.problem import VolumeProblem
+        from ctplatform.dense.trial import predictions
+
+        assert isinstance(problem, VolumeProblem)
+        table = predictions(shared, cell, problem, rows)
+        trial = Trial(cell, len(rows), len(problem.test), time.perf_counter() - start, tuple(notes), table)
+        write_trial(shared, trial)
+        return trial
     if cell.initialisation in END_TO_END:
         chosen = read_chosen(shared, cell) if shared.searches(cell) else None
         prediction = _end_to_end(shared, cell, problem, rows, chosen)
@@ -270,7 +290,7 @@ def end_to_end(
 
     pretrained = None
     if cell.initialisation == FINETUNE:
-        pretrained = _pretrained(shared.workspace, shared.run, shared.hu_window, shared.weights)
+        pretrained = pretrained_of(shared)
         lr = shared.finetune.lr if lr is None else lr
         weight_decay = shared.finetune.weight_decay if weight_decay is None else weight_decay
     return EndToEnd(
@@ -283,6 +303,11 @@ def end_to_end(
         lr=lr,
         weight_decay=weight_decay,
     )
+
+
+def pretrained_of(shared: Shared) -> Encoder:
+    """The run's encoder; whoever trains it copies it first."""
+    return _pretrained(shared.workspace, shared.run, shared.hu_window, shared.weights)
 
 
 @lru_cache(maxsize=1)

@@ -73,8 +73,8 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
         ScanError: the scan cannot be used. Its text names neither path nor patient.
     """
     with contextlib.ExitStack() as scope:
-        local = scope.enter_context(_local_copy(str(path)))
-        scope.enter_context(_contained_itk())
+        local = scope.enter_context(local_copy(str(path)))
+        scope.enter_context(contained_itk())
         if not local.exists():
             raise ScanError(
                 "there is nothing at the path that the cohort table gives",
@@ -109,7 +109,7 @@ def volume_suffix(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _contained_itk() -> Iterator[None]:
+def contained_itk() -> Iterator[None]:
     """No warnings of ITK, which quote file names; and the locale as it was, which ITK's readers switch to C and
     now and then leave there: Python would write text files as ASCII from then on."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
@@ -124,7 +124,12 @@ def _contained_itk() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _local_copy(path: str) -> Iterator[Path]:
+def local_copy(path: str) -> Iterator[Path]:
+    """The path itself, or a temporary copy of what an URI leads to; it may not exist.
+
+    Raises:
+        ScanError: the object store does not hand it out.
+    """
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         yield Path(path).expanduser()
         return

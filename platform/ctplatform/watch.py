@@ -1,17 +1,42 @@
 """Where a run can be watched while it goes on: TensorBoard's event files, and MLflow as an extra.
 
-What is shown there are the numbers of `metrics.jsonl` and settings of the recipe: no scan, no subject, no path.
+What is shown there are the numbers of `metrics.jsonl`, under the same names, and the recipe's settings of pretraining:
+no scan, no subject, no path. A dashboard that cannot be reached never stops a run.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import math
 import os
+import queue
 import re
+import tempfile
+import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ctplatform.config import WatchConfig
+from ctplatform import __version__
+from ctplatform.config import Recipe, WatchConfig
 from ctplatform.errors import ConfigError
+from ctplatform.pretrain import FOLDER
+from ctplatform.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from tensorboardX.event_file_writer import EventsWriter
+
+logger = logging.getLogger(__name__)
+TENSORBOARD, MLFLOW_FILE = "tensorboard", "mlflow.json"
+RUN_TAG = "drasclr.run"
+#: An event file is closed beyond it where it is uploaded as a whole.
+UPLOAD_BYTES = 4 << 20
+FLUSH_EVERY_S = 10.0
+#: Lines a request; MLflow takes a thousand numbers at a time.
+LINES_AT_A_TIME = 25
+GOODBYE_S = 60.0
 
 
 def tracking_uri(watch: WatchConfig) -> str | None:
@@ -46,3 +71,236 @@ def tracking_uri(watch: WatchConfig) -> str | None:
     if scheme == "sqlite" and rest.startswith("/"):
         return f"sqlite:///{Path(rest[1:]).expanduser().absolute()}"
     return uri
+
+
+def summarised(line: dict[str, Any]) -> str:
+    """A line of `metrics.jsonl` for people: losses, contrast, rank, speed; what a line lacks is left out."""
+    parts = [f"loss {line['loss']:.2f} (local {line['local']:.2f}, global {line['global']:.2f})"]
+    for name, text in (
+        ("top1", "top-1 {:.0%}"),
+        ("effective_rank", "rank {:.0f}"),
+        ("probe", "probe {:.2f}"),
+        ("patches_per_s", "{:.0f} patches/s"),
+        ("data_wait", "{:.0%} wait"),
+    ):
+        value = line.get(name)
+        if value is not None and math.isfinite(value):
+            parts.append(text.format(value))
+    return ", ".join(parts)
+
+
+class Watch:
+    """All dashboards of a training run; rank 0 has one.
+
+    Args:
+        workspace: receives the event files.
+        recipe: `watch` says which dashboards, `pretrain` is shown there.
+        run: its name.
+        mlflow: `tracking_uri` of the driver; None for no MLflow.
+    """
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None = None) -> None:
+        self._boards: list[TensorBoard | MLflow] = []
+        if recipe.watch.tensorboard:
+            self._boards.append(TensorBoard(workspace, run))
+        if mlflow:
+            self._boards.append(MLflow(workspace, recipe, run, uri=mlflow))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Show a line of `metrics.jsonl`."""
+        numbers = {
+            name: float(value)
+            for name, value in line.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        for board in self._boards:
+            board.log(int(line["step"]), numbers)
+
+    def flush(self) -> None:
+        """Have everything where others can read it, as far as that takes no waiting for a server."""
+        for board in self._boards:
+            board.flush()
+
+    def close(self) -> None:
+        """The run has ended well."""
+        for board in self._boards:
+            board.close()
+
+
+class TensorBoard:
+    """Event files in `pretrain/<run>/tensorboard`: written there on a disk, uploaded at each flush to an object store.
+
+    A run that goes on marks its first step, from which on TensorBoard forgets what a killed worker had written.
+    tensorboardX's own SummaryWriter queues events in another thread and cannot be told to have them all on disk, which
+    is what a checkpoint has to rely on; so its event writer is used without that queue.
+    """
+
+    def __init__(self, workspace: Workspace, run: str) -> None:
+        self.workspace, self.run = workspace, run
+        self._local: tempfile.TemporaryDirectory | None = None
+        self._writer: EventsWriter | None = None
+        self._number, self._flushed = 0, 0.0
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        """Add a line's numbers."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        writer = self._writer or self._open(step)
+        values = [Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items() if tag != "step"]
+        writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        if self._local is None and time.monotonic() - self._flushed > FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered; on an object store upload the newest file, and begin another if it is large."""
+        if self._writer is None:
+            return
+        self._writer.flush()
+        self._flushed = time.monotonic()
+        if self._local is not None:
+            file = Path(self._writer._file_name)
+            self.workspace.write_bytes(file.read_bytes(), FOLDER, self.run, TENSORBOARD, file.name)
+            if file.stat().st_size > UPLOAD_BYTES:
+                self._writer.close()
+                self._writer = None
+                file.unlink()
+
+    def close(self) -> None:
+        """Write and upload what is left."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._local is not None:
+            self._local.cleanup()
+            self._local = None
+
+    def _open(self, step: int) -> EventsWriter:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        if self.workspace.is_local:
+            folder = Path(self.workspace.path(FOLDER, self.run, TENSORBOARD))
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            self._local = self._local or tempfile.TemporaryDirectory()
+            folder = Path(self._local.name)
+        # The first file of a process that goes on says from where; TensorBoard reads files in the order of their names.
+        goes_on = False
+        if self._number == 0:
+            self._number = len(self.workspace.files(FOLDER, self.run, TENSORBOARD))
+            goes_on = self._number > 0
+        self._number += 1
+        self._writer = EventsWriter(str(folder / "events"), f".{self._number:05d}")
+        if goes_on:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=step, session_log=start))
+        return self._writer
+
+
+class MLflow:
+    """A run of an MLflow experiment; a training run that goes on continues the one it began.
+
+    A thread talks to the server: a slow or absent one costs no step. What could not be sent is sent with what follows.
+    """
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, uri: str) -> None:
+        self.workspace, self.recipe, self.run, self.uri = workspace, recipe, run, uri
+        self._queue: queue.SimpleQueue[tuple[int, int, dict[str, float]] | None] = queue.SimpleQueue()
+        self._client: MlflowClient | None = None
+        self._id, self._known = "", 0
+        self._pending: list[tuple[int, int, dict[str, float]]] = []
+        self._warned = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        """Send a line's numbers, later."""
+        self._queue.put((int(time.time() * 1000), step, numbers))
+
+    def flush(self) -> None:
+        """Nothing: lines go out as they come."""
+
+    def close(self) -> None:
+        """Wait a while for what is left, then mark the run as finished."""
+        self._queue.put(None)
+        self._thread.join(GOODBYE_S)
+        if self._pending or self._thread.is_alive():
+            logger.warning(
+                "MLflow has not received the last lines of run %s; metrics.jsonl has them", self.run
+            )
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            items = [self._queue.get()]
+            while not self._queue.empty():
+                items.append(self._queue.get())
+            ended = None in items
+            self._pending += [item for item in items if item is not None]
+            try:
+                self._send(ended=ended)
+            except Exception as error:  # whatever MLflow and its transports raise: the run goes on
+                if not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "MLflow does not take the metrics of run %s (%s); training goes on and tries again",
+                        self.run,
+                        type(error).__name__,
+                    )
+
+    def _send(self, *, ended: bool) -> None:
+        from mlflow.entities import Metric
+
+        client = self._client or self._connect()
+        while self._pending:
+            lines = self._pending[:LINES_AT_A_TIME]
+            metrics = [
+                Metric(name, value, stamp, step)
+                for stamp, step, numbers in lines
+                if step > self._known  # a run that goes on repeats some steps, with the same numbers
+                for name, value in numbers.items()
+            ]
+            if metrics:
+                client.log_batch(self._id, metrics=metrics)
+            self._known = max(self._known, lines[-1][1])
+            del self._pending[: len(lines)]
+        if ended:
+            client.set_terminated(self._id, "FINISHED")
+
+    def _connect(self) -> MlflowClient:
+        """Continue the run that this training run began, or begin one."""
+        for name in ("alembic", "mlflow.store.db.utils"):  # which tell of every table they make
+            logging.getLogger(name).setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        client = MlflowClient(self.uri)
+        if self.workspace.exists(FOLDER, self.run, MLFLOW_FILE):
+            stored = self.workspace.read_json(FOLDER, self.run, MLFLOW_FILE)["run_id"]
+            try:
+                self._known = int(client.get_run(stored).data.metrics.get("step", 0))
+                client.update_run(stored, "RUNNING")
+                self._client, self._id = client, stored
+                return client
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        found = client.get_experiment_by_name(self.recipe.watch.experiment)
+        experiment = found.experiment_id if found else client.create_experiment(self.recipe.watch.experiment)
+        tags = {RUN_TAG: self.run, "drasclr.version": __version__, "drasclr.recipe": self.recipe.name}
+        self._id = client.create_run(experiment, run_name=self.run, tags=tags).info.run_id
+        for name, value in flat(self.recipe.pretrain.model_dump(mode="json")).items():
+            client.log_param(self._id, name, value)
+        self.workspace.write_json({"run_id": self._id}, FOLDER, self.run, MLFLOW_FILE)
+        self._client = client
+        return client
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return found

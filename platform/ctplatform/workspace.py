@@ -279,7 +279,8 @@ class _Noticing:
     """A stream that remembers why a write to it failed."""
 
     def __init__(self, stream: Any) -> None:
-        self.stream, self.error = stream, None
+        self.stream = stream
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:

@@ -3,7 +3,8 @@
 Pretrains one small encoder an option on the synthetic cohort of the recipe `demo` (made in the workspace if it is not
 there), embeds all scans with each, and fits the same linear probes on the same subjects. Prints a Markdown table;
 `--write` puts it into docs/benchmarks.md. What was finished before is not done again. About 40 minutes on two cores;
-`--only` picks options and `--steps` shortens each run.
+`--only` picks options and `--steps` shortens each run. The losses and the conditioning, on more subjects and with what
+the features hold, are in `tests.benchmarks.evidence`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ctplatform.config import Recipe, load_recipe
+from ctplatform.console import Console
 from ctplatform.demo import phantom_cohort
 from ctplatform.embed import embed
 from ctplatform.pipeline import run_chain
@@ -44,25 +45,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "keys shuffled over two workers": ("shuffle_keys=true",),
     "no augmentation": ("augment=false",),
 }
-
-
-class Quiet:
-    """A watcher that tells which stage is at work."""
-
-    def started(self, stage: str, why: str = "") -> None:
-        print(f"{stage} ...", file=sys.stderr)
-
-    def skipped(self, stage: str, why: str) -> None:
-        pass
-
-    def told(self, stage: str, lines: Sequence[str]) -> None:
-        pass
-
-    def progress(self, stage: str, done: int, total: int, text: str = "") -> None:
-        pass
-
-    def finished(self, stage: str, text: str, seconds: float) -> None:
-        print(f"{stage}: {text}, {seconds:.0f} s", file=sys.stderr)
 
 
 def variant(option: str, steps: int, overrides: list[str]) -> Recipe:
@@ -129,7 +111,7 @@ def main() -> None:
     losses: dict[str, float] = {}
     with ray_session(base.ray):
         cohort = phantom_cohort(workspace, base.phantom)
-        run_chain(workspace, cohort, base, Quiet(), last="split")
+        run_chain(workspace, cohort, base, Console(), last="split")
         for option in chosen:
             recipe = variant(option, options.steps, options.overrides)
             if option == RECIPE:  # the untrained encoder is embedded once, beside the recipe's own

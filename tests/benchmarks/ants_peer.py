@@ -2,9 +2,9 @@
 
     PYTHON tests/benchmarks/ants_peer.py FIXED MOVING RESULT
 
-PYTHON needs antspyx and SimpleITK only; antspyx wants an older numpy than the project's, so it has an environment of
-its own. The settings are those of the published preprocessing, argument by argument. RESULT becomes JSON: the affine
-from fixed to moving points (4x4, LPS mm) and the CPU-seconds of the registration, reading included.
+PYTHON needs antspyx and SimpleITK only. The settings are those of the published preprocessing, argument by argument.
+RESULT becomes JSON: the affine from fixed to moving points (4x4, LPS mm) and the CPU-seconds of the registration,
+reading included.
 """
 
 from __future__ import annotations

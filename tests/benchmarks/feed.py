@@ -12,7 +12,7 @@ int16 batches, as they leave storage:
 
 Training batches, scaled to [-1, 1], without augmentation on either side:
 
-- ours, scaled: the same batches, then one batched conversion to float32;
+- ours, scaled: the same batches, then `drasclr.augment.normalise`, as embedding and training without augmentation do;
 - published loader: the same .npy files and joins, then what the published data set does to each sample (clip, shift,
   scale) and torch's DataLoader in the training process, which is its default; with several processes each loads all
   scans of a location and serves its share of them, as its distributed sampler has it.
@@ -174,13 +174,12 @@ class Engines:
         return count
 
     def scaled(self) -> int:
-        """Our batches as the encoder takes them; values were clipped when the shards were written."""
-        import torch
+        """Our batches as the encoder takes them."""
+        from drasclr.augment import normalise
 
         count = 0
         for batch in self.feeds["fast"].epoch(0):
-            for hu in (batch.anchors_GSDHW, batch.neighbours_GKSDHW):
-                hu.to(torch.float32).add_(1024).mul_(1 / 632).sub_(1)
+            normalise(batch.anchors_GSDHW), normalise(batch.neighbours_GKSDHW)
             count += batch.anchors_GSDHW.shape[0] * batch.anchors_GSDHW.shape[1]
         return count
 

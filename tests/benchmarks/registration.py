@@ -1,7 +1,7 @@
 """Our affine registration against ANTs with the published settings: overlap, landmark error, CPU time.
 
-    python -m venv ants && ants/bin/pip install antspyx==0.6.3 SimpleITK
-    python -m tests.benchmarks.registration --atlas FOLDER --ants-cache CACHE --ants-python ants/bin/python
+    pip install 'drasclr[bench]'
+    python -m tests.benchmarks.registration --atlas FOLDER --ants-cache CACHE --ants-python python
 
 Real scans come from the folder that DRASCLR_REAL_CT names. Their lung masks are made once, laid on the scan's own grid
 as the published chain has them, and kept in CACHE with what ANTs found, so a later run compares another state of our
@@ -177,6 +177,8 @@ class Row:
     dice: tuple[float, float, float]
     cpu_s: float
     error_mm: float = math.nan
+    beside_s: float = math.nan
+    """Of a peer: ours just before and after it, on the machine as it then was."""
 
 
 def error(affine_44: NDArray, truth_44: NDArray | None, locations_N3: NDArray) -> float:
@@ -197,11 +199,12 @@ def bars(pairs: list[tuple[Case, Row, Row]], mine: list[tuple[Case, Row]]) -> li
     real = [(a.dice[0], b.dice[0]) for case, a, b in pairs if case.truth_44 is None]
     if real:
         mean = float(np.mean([a - b for a, b in real]))
-        bar("mean Dice on real scans >= ANTs - 0.002", mean, "{:+.4f}", mean >= -0.002)
+        bar("mean Dice on real scans >= ANTs - 0.002", mean, f"{{:+.4f}} (n = {len(real)})", mean >= -0.002)
         worst = min(a - b for a, b in real)
         bar("never more than 0.03 below on one scan", worst, "{:+.4f}", worst >= -0.03)
-        ratio = float(np.mean([b.cpu_s for _, _, b in pairs]) / np.mean([a.cpu_s for _, a, _ in pairs]))
-        bar(">= 500x fewer CPU-seconds than ANTs", ratio, "{:.0f}x", ratio >= 500)
+        ratio = float(np.mean([b.cpu_s for _, _, b in pairs]) / np.mean([b.beside_s for _, _, b in pairs]))
+        text = f"{{:.0f}}x (mean of {len(pairs)} cases)"
+        bar(">= 500x fewer CPU-seconds than ANTs, run beside it", ratio, text, ratio >= 500)
     for cut in (False, True):
         errors = [r.error_mm for case, r in mine if case.truth_44 is not None and ("cut" in case.name) == cut]
         if errors:
@@ -229,7 +232,7 @@ def document(pairs: list[tuple[Case, Row, Row]], mine: list[tuple[Case, Row]], s
                 "" if peer is None or math.isnan(peer.error_mm) else f"{peer.error_mm:.2f}",
                 f"{row.cpu_s:.2f}",
                 f"{peer.cpu_s:.0f}" if peer else "",
-                f"{peer.cpu_s / row.cpu_s:.0f}x" if peer else "",
+                f"{peer.cpu_s / peer.beside_s:.0f}x" if peer else "",
             ]
         )
     head = ("case", "Dice both / right / left", "ANTs", "error, mm", "ANTs", "CPU-s", "ANTs", "ratio")
@@ -239,8 +242,10 @@ def document(pairs: list[tuple[Case, Row, Row]], mine: list[tuple[Case, Row]], s
         else "No result of ANTs was at hand in this run"
     )
     return f"""`python -m tests.benchmarks.registration`: lung mask to the published atlas, both sides from one mask
-file on the scan's own grid. Ours is the fastest of three in CPU time. {peer_text}. Dice on
-the atlas grid, 60 mm wider. Error: mean over the 581 location centres, where the truth is known.
+file on the scan's own grid. Ours is the fastest of three in CPU time. {peer_text}.
+It takes minutes to half an hour a case, so its results are kept and only some cases have one. The ratio divides its
+CPU-seconds by those of ours just before and after it, on the machine as it then was. Dice on the atlas grid, 60 mm
+wider. Error: mean over the 581 location centres, where the truth is known.
 
 {table(head, rows)}
 
@@ -288,6 +293,7 @@ def main() -> None:
                 overlap(atlas, labels, their_44),
                 peer["cpu_s"],
                 error(their_44, case.truth_44, locations_N3),
+                float(np.mean(peer["ours_interleaved_cpu_s"])),
             )
             pairs.append((case, row, other))
             text += f" | ANTs {other.dice[0]:.4f}, {other.error_mm:.2f} mm, {other.cpu_s:.0f} CPU-s"

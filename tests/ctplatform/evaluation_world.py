@@ -63,6 +63,7 @@ def build(
             "state": "accepted",
             "content_hash": f"content-{number}",
             "atlas_hash": atlas.hash,
+            "affine": np.eye(4).ravel().tolist(),
             "laa950": severity[owner] + 0.3 * rng.normal(),
             "perc15": -900 - 40 * severity[owner] + 20 * rng.normal(),
             "volume_l": 5 + rng.normal(),

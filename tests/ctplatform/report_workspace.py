@@ -11,16 +11,21 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from ctplatform import ledger, shards
+from ctplatform.dense.pictures import Slice, write_slices
+from ctplatform.tasks import get_task
+from ctplatform.trial import Cell
 from ctplatform.workspace import Workspace
 
 FRACTIONS = (0.25, 0.5, 1.0)
 SEEDS = 3
 # How much of the truth each initialisation sees with all labels, and how fast it loses that with fewer.
 SKILL = {"drasclr": (0.85, 0.1), "scratch": (0.6, 0.5), "density": (0.95, 0.05), "random": (0.35, 0.2)}
+SKILL |= {"local": (0.75, 0.12), "none": (0.8, 0.1)}
 METRICS = {
     "emphysema_extent": ("r2", "mae"),
     "gold_stage": ("kappa", "exact"),
     "survival": ("c_index",),
+    "emphysema": ("auroc", "brier"),
 }
 
 
@@ -86,6 +91,7 @@ def write_scans(workspace: Workspace, *, subjects: int, rng: np.random.Generator
         {
             "subject_id": ids,
             "emphysema_extent": extent,
+            "emphysema": (extent > np.median(extent)).astype(float),
             "gold_stage": np.digitize(extent, [0.08, 0.15, 0.25, 0.4]),
             "time": np.minimum(time, end).round(),
             "event": (time < end).astype(int),
@@ -177,11 +183,15 @@ def write_pretraining(workspace: Workspace, run: str, rng: np.random.Generator, 
                     "patches_per_s": rng.normal(240, 9),
                     "data_wait": 0.03,
                     "seconds": step * 0.31,
+                    **({"probe": 0.7 - 0.4 * fade} if step % 150 == 0 else {}),
                 }
             )
         )
     text = "\n".join(lines) + '\n{"step": 610, "lo'
     workspace.write_bytes(text.encode(), "pretrain", run, "metrics.jsonl")
+    about = {"task": "emphysema_extent", "metric_title": "Spearman's rho", "higher_is_better": True}
+    about |= {"subjects": 36, "locations": 12, "folds": 5, "start": 0.31, "density": None}
+    workspace.write_json(about, "pretrain", run, "probe.json")
     card = {"spacing_mm": 1.0, "hu_window": [-1024, 240], "patch_size": 32, "atlas_hash": "9f8e7d6c5b4a"}
     workspace.write_json(card, "pretrain", run, "card.json")
 
@@ -223,6 +233,7 @@ def write_evaluation(workspace: Workspace, run: str, truth: pd.DataFrame, rng: n
                     noise = rng.normal(0, target.std() * (1.05 - seen), len(target))
                     value = target.mean() + seen * (target - target.mean()) + 0.95 * noise
                     value = value.round().clip(0, 4) if task == "gold_stage" else value
+                    value = 1 / (1 + np.exp(-4 * (value - 0.5))) if task == "emphysema" else value
                     predictions.append(
                         pd.DataFrame(
                             {
@@ -256,15 +267,89 @@ def write_evaluation(workspace: Workspace, run: str, truth: pd.DataFrame, rng: n
     table = pd.concat(predictions, ignore_index=True)
     results = pd.DataFrame(trials)
     summary, comparisons = _summaries(results, table, rng)
+    table = pd.concat([table, write_maps(workspace, run, truth, rng)], ignore_index=True)
     for name, frame in (
         ("results", results),
         ("predictions", table),
         ("summary", summary),
         ("comparisons", comparisons),
+        ("horizons", _horizons(truth)),
+        ("details", _details()),
+        ("savings", _savings(summary, n_all)),
     ):
         workspace.write_table(
             pa.Table.from_pandas(frame, preserve_index=False), "evaluation", run, f"{name}.parquet"
         )
+
+
+def write_maps(workspace: Workspace, run: str, truth: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Slices of three subjects of both kinds of task on label maps; returns their predictions."""
+    tables = []
+    for task, names in {"emphysema_subtypes": ("drasclr", "density"), "nodules": ("scratch",)}.items():
+        classes = get_task(task).classes
+        for name in names:
+            slices = []
+            for subject in truth["subject_id"][:3]:
+                called = (
+                    rng.integers(0, len(classes) + 1, (6, 5)).astype(np.uint8).repeat(24, 0).repeat(24, 1)
+                )
+                grey = rng.integers(20, 90, called.shape).astype(np.uint8)
+                slices.append(Slice(subject, f"{subject}-ct1", "coronal", grey, called[::-1].copy(), called))
+                rows = {"subject_id": subject, "scan_id": f"{subject}-ct1", "class": list(classes)}
+                values = {
+                    "target": rng.uniform(0, 40, len(classes)),
+                    "prediction": rng.uniform(0, 40, len(classes)),
+                }
+                cell = {"task": task, "initialisation": name, "fraction": 1.0, "seed": 0}
+                tables.append(pd.DataFrame({**cell, **rows, **values}))
+            write_slices(workspace, run, Cell(task, name, 1.0, 0), slices)
+    return pd.concat(tables)
+
+
+def _horizons(truth: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for i, name in enumerate(SKILL):
+        for measure, days in (("auc_t", 365.25), ("auc_t", 1095.75), ("auc_t", 1826.25), ("uno_c", 2500.0)):
+            value = 0.8 - 0.07 * i
+            cases = int((truth["event"].astype(bool) & (truth["time"] <= days)).sum())
+            rows.append(
+                {
+                    "task": "survival",
+                    "initialisation": name,
+                    "fraction": 1.0,
+                    "measure": measure,
+                    "days": days,
+                }
+                | {"value": value, "low": value - 0.12, "high": value + 0.1, "cases": cases}
+                | {"controls": len(truth) - cases, "n_test": len(truth), "n_seeds": SEEDS}
+            )
+    return pd.DataFrame(rows)
+
+
+def _details() -> pd.DataFrame:
+    rows = []
+    for name in SKILL:
+        for seed in range(SEEDS):
+            found = {"components": 4.0, "penalty": 0.3, "schoenfeld_p": 0.2 + 0.1 * seed}
+            searched = {"lr": 1e-3 * (seed + 1), "weight_decay": 1e-4, "configurations": 6.0}
+            searched |= {"stopped": 4.0, "seconds": 30.0}
+            for key, value in (searched if name == "scratch" else found).items():
+                rows.append(("survival", name, 1.0, seed, key, value))
+    return pd.DataFrame(rows, columns=["task", "initialisation", "fraction", "seed", "name", "value"])
+
+
+def _savings(summary: pd.DataFrame, n_all: int) -> pd.DataFrame:
+    rows = []
+    for task, metrics in METRICS.items():
+        target = summary.query("task == @task and initialisation == 'scratch' and fraction == 1.0").iloc[0]
+        for name, needed in (("drasclr", 0.3 * n_all), ("density", np.inf), ("random", np.nan)):
+            row = {"task": task, "metric": metrics[0], "initialisation": name, "target": target["value"]}
+            row |= {"target_low": target["low"], "target_high": target["high"], "chance": target["chance"]}
+            row |= {"n_baseline": n_all, "labels": needed, "low": round(0.25 * n_all), "high": np.inf}
+            rows.append(
+                row | {"share_reached": 0.8, "n_least": round(0.25 * n_all), "n_test": 20, "n_seeds": SEEDS}
+            )
+    return pd.DataFrame(rows)
 
 
 def score(metric: str, rows: pd.DataFrame) -> float:
@@ -274,12 +359,15 @@ def score(metric: str, rows: pd.DataFrame) -> float:
 
     if metric == "c_index":
         return float(concordance_index(rows["time"], -rows["prediction"], rows["event"]))
+    if metric == "auroc":
+        return float(metrics.roc_auc_score(rows["target"], rows["prediction"]))
     target, value = rows["target"].to_numpy(), rows["prediction"].to_numpy()
     if metric == "kappa":
         return float(metrics.cohen_kappa_score(target.astype(int), value.astype(int), weights="quadratic"))
     functions = {
         "r2": metrics.r2_score,
         "mae": metrics.mean_absolute_error,
+        "brier": metrics.brier_score_loss,
         "exact": metrics.accuracy_score,
     }
     return float(functions[metric](target, value))
@@ -289,7 +377,7 @@ def _summaries(
     results: pd.DataFrame, predictions: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means with intervals of a plausible width, not a bootstrap: the report only shows them."""
-    chance = {"r2": 0.0, "mae": 0.09, "kappa": 0.0, "exact": 0.4, "c_index": 0.5}
+    chance = {"r2": 0.0, "mae": 0.09, "kappa": 0.0, "exact": 0.4, "c_index": 0.5, "auroc": 0.5, "brier": 0.25}
     rows = []
     for key, part in results.groupby(["task", "initialisation", "fraction", "metric"], sort=False):
         task, name, fraction, metric = key
@@ -314,7 +402,7 @@ def _summaries(
     pairs = []
     for (task, metric, fraction), part in summary.groupby(["task", "metric", "fraction"], sort=False):
         values = part.set_index("initialisation")["value"]
-        for other in ("scratch", "density", "random"):
+        for other in [name for name in SKILL if name != "drasclr"]:
             difference = values["drasclr"] - values[other]
             half = (0.02 if metric == "mae" else 0.14) * rng.uniform(0.8, 1.3)
             pairs.append(

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform import discovery
-from ctplatform.cohort import COLUMNS, discover, read_cohort, write_cohort
+from ctplatform.cohort import COLUMNS, discover, names_label_maps, read_cohort, write_cohort
 from ctplatform.config import RayConfig
 from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import CohortError
@@ -64,6 +64,13 @@ class TestReadCohort:
         assert cohort["site"].tolist()[:2] == ["Graz", "Linz, north"]
         assert cohort["site"].isna().tolist() == [False, False, True]
         assert cohort["gold"].tolist() == [0, 2, 4]
+
+    def test_columns_of_label_maps_are_found_as_scans_are(self, tmp_path: Path) -> None:
+        text = "scan_id,path,map,note\na,a.nii.gz,maps/a.nii.gz,x.mha\nb,b.nii.gz,,plain\nc,c,s3://b/c.MHA,\n"
+        cohort = read_cohort(table(tmp_path / "cohort.csv", text))
+        assert cohort["map"].tolist() == [str(tmp_path / "maps" / "a.nii.gz"), None, "s3://b/c.MHA"]
+        assert cohort["note"].tolist() == ["x.mha", "plain", None]
+        assert [name for name in cohort if names_label_maps(cohort[name].tolist())] == ["map"]
 
     def test_written_is_read(self, tmp_path: Path) -> None:
         cohort = pd.DataFrame(

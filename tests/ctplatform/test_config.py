@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from ctplatform.ablations import ablated
-from ctplatform.config import Recipe, config_hash, load_recipe, recipe_names
+from ctplatform.config import RECIPE_DIR, Recipe, config_hash, load_recipe, recipe_names
 from ctplatform.errors import ConfigError
 
 
@@ -90,3 +91,55 @@ def test_ablations_change_what_they_name():
             changed = load_recipe(name)
             assert changed.pretrain.model_dump() != fast.pretrain.model_dump()
             assert (changed.prepare, changed.split, changed.sweep) == (fast.prepare, fast.split, fast.sweep)
+
+
+def test_every_problem_is_one_readable_line():
+    with pytest.raises(ConfigError) as error:
+        load_recipe(
+            "published",
+            [
+                "pretrain.precision=fp8",
+                "pretrain.probe.everyepoch=2",
+                "watch.tensorbord=true",
+                "prepare.hu_window=[1, 2, 3]",
+                "pretrian.lr=1",
+            ],
+        )
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("recipe 'published' has 5 problem(s)")
+    told = {line.split(":")[0].strip(): line for line in lines[1:6]}
+    assert told.keys() == {
+        *(
+            "pretrain.precision",
+            "pretrain.probe.everyepoch",
+            "watch.tensorbord",
+            "prepare.hu_window",
+            "pretrian",
+        )
+    }
+    assert "did you mean 'every_epochs'?" in told["pretrain.probe.everyepoch"]
+    assert "did you mean 'pretrain'?" in told["pretrian"]
+    assert "'fp32' or 'bf16'" in told["pretrain.precision"]
+
+
+def test_recipes_derive_from_one_another_and_say_only_what_differs():
+    """A change of `fast` reaches every recipe that does not say otherwise."""
+    for name in set(recipe_names()) - {"fast"}:
+        chain = [name]
+        while chain[-1] != "fast":
+            own = yaml.safe_load((RECIPE_DIR / f"{chain[-1]}.yaml").read_text(encoding="utf-8"))
+            chain.append(own["extends"])
+        assert load_recipe(name).report == load_recipe("fast").report
+        values = dict(leaves(yaml.safe_load((RECIPE_DIR / f"{name}.yaml").read_text(encoding="utf-8"))))
+        resolved = dict(leaves(load_recipe(name).model_dump(mode="json")))
+        assert {key: resolved[key] for key in values if key != "extends"} == {
+            key: value for key, value in values.items() if key != "extends"
+        }
+
+
+def leaves(values: dict, prefix: str = ""):
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

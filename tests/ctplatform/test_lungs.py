@@ -121,6 +121,66 @@ def test_stomach_gas_that_opens_into_the_left_lung_is_left_out(subject):
     assert dice(found == LEFT, true == LEFT) > 0.95
 
 
+def test_bowel_gas_under_the_domes_is_no_lung(subject):
+    """Loops of bowel with a wall of a few millimetres, one close under each lung, one as large as a stomach."""
+    image, truth = subject
+    true, array = sitk.GetArrayFromImage(truth), sitk.GetArrayFromImage(image)
+    spacing = image.GetSpacing()
+    z, y, x = np.ogrid[: array.shape[0], : array.shape[1], : array.shape[2]]
+    gas, rng = np.zeros(array.shape, bool), np.random.default_rng(0)
+    for label, radius in ((RIGHT, 20.0), (LEFT, 30.0)):
+        lung = np.argwhere(true == label)
+        row, column = np.median(lung[:, 1]), np.median(lung[:, 2])
+        top = np.flatnonzero(true[:, round(row), round(column)] == label)[0] * spacing[2] - 5  # the wall
+        square = ((y - row) * spacing[1]) ** 2 + ((x - column) * spacing[0]) ** 2
+        gas |= square + (z * spacing[2] - top + radius) ** 2 < radius**2
+    gas &= true == 0
+    array[gas] = rng.normal(-995, 15, gas.sum())
+    found = on_grid(SEGMENT(edited(image, array)), image)
+    assert (found[gas] > 0).mean() < 0.02
+    for label in (RIGHT, LEFT):
+        assert dice(found == label, true == label) > 0.95
+
+
+def test_trachea_and_main_bronchi_are_no_lung(subject):
+    image, truth = subject
+    true, hu = sitk.GetArrayFromImage(truth), sitk.GetArrayFromImage(image)
+    components = sitk.GetArrayFromImage(
+        sitk.ConnectedComponent(sitk.GetImageFromArray(((hu < -900) & (true == 0)).astype(np.uint8)))
+    )
+    faces = [components[:, :, [0, -1]].ravel(), components[:, [0, -1]].ravel(), [0]]
+    outside = np.unique(np.concatenate(faces))
+    lung = np.flatnonzero((true > 0).any(axis=(1, 2)))
+    upper = components[(lung[0] + lung[-1]) // 2 :]
+    sizes = np.bincount(upper[~np.isin(upper, outside)])
+    airway = (
+        components == sizes.argmax()
+    )  # gas in the upper half of the chest that is neither lung nor room air
+    height = np.flatnonzero(airway.any(axis=(1, 2))) * image.GetSpacing()[2]
+    assert np.ptp(height) > 80
+    assert np.ptp(np.nonzero(airway)[2]) * image.GetSpacing()[0] > 40, "both main bronchi"
+    assert (on_grid(SEGMENT(image), image)[airway] > 0).mean() < 0.03
+
+
+@pytest.mark.parametrize("wall_mm", [8.0, 5.0])
+def test_a_thin_chest_wall_holds(subject, wall_mm):
+    """Room air up to a few millimetres from the right lung, along its whole side: the coarse grid must not open it."""
+    image, truth = subject
+    true, array = sitk.GetArrayFromImage(truth), sitk.GetArrayFromImage(image)
+    lungs = sitk.GetImageFromArray((true > 0).astype(np.uint8))
+    lungs.SetSpacing(image.GetSpacing())
+    away_mm = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(lungs, False, False, True))
+    slices, _, columns = np.nonzero(true == RIGHT)
+    side = np.zeros(true.shape, bool)
+    side[slices.min() : slices.max() + 1, :, : round(np.median(columns))] = True
+    array[side & (away_mm > 0) & (away_mm <= wall_mm)] = 30
+    array[side & (away_mm > wall_mm)] = -1000
+    found = on_grid(SEGMENT(edited(image, array)), image)
+    assert (found[side & (away_mm > wall_mm)] > 0).sum() < 0.005 * (true == RIGHT).sum()
+    for label in (RIGHT, LEFT):
+        assert dice(found == label, true == label) > 0.95
+
+
 def test_foam_under_the_patient_is_no_lung(subject):
     """A mattress as dark as lung, in a shell, as large as a lung."""
     image, truth = subject

@@ -19,10 +19,12 @@ from ctplatform.phantom import (
     generate_subject,
     gold_stage,
     make_subject,
+    regions,
     write_cohort_files,
 )
 from ctplatform.phantom.__main__ import main
 from ctplatform.phantom.drawing import splat, stamp_ellipsoids
+from ctplatform.phantom.files import LABEL_MAPS
 from ctplatform.phantom.grid import Box, resample
 from ctplatform.phantom.labels import Truth, clinical, hazard_per_year
 from ctplatform.phantom.person import GOLDEN, draw
@@ -134,6 +136,40 @@ def test_masks_lie_in_the_lungs_and_add_up_to_the_labels(subjects: list[PhantomS
         assert bool(found) == bool(subject.labels["nodule_count"])
 
 
+def test_label_maps_fill_the_lungs_and_agree_with_the_lesions(subjects: list[PhantomSubject]) -> None:
+    for subject in subjects:
+        lungs, bits, subtypes, lobes = map(
+            lps, (subject.lungs, subject.disease, subject.subtypes, subject.lobes)
+        )
+        np.testing.assert_array_equal(subtypes > 0, lungs > 0)
+        np.testing.assert_array_equal(lobes > 0, lungs > 0)
+        np.testing.assert_array_equal(
+            lobes[lungs > 0] <= regions.LOBES["right lower"], lungs[lungs > 0] == RIGHT
+        )
+        assert len(np.unique(lobes)) == 6
+        behind = {name: np.argwhere(lobes == value)[:, 1].mean() for name, value in regions.LOBES.items()}
+        assert behind["right lower"] > behind["right middle"]
+        assert behind["left lower"] > behind["left upper"]
+        normal = subtypes == regions.SUBTYPES["normal"]
+        assert np.mean((bits[normal] & 7) > 0) < regions.LEAST_SHARE
+        for name, bit in (("centrilobular", CENTRILOBULAR), ("panlobular", PANLOBULAR)):
+            inside = subtypes == regions.SUBTYPES[name]
+            if inside.mean() > 0.01:
+                assert np.mean((bits[inside] & bit) > 0) > regions.LEAST_SHARE
+
+
+def test_a_region_has_the_subtype_that_is_commonest_around() -> None:
+    lungs = np.ones((30, 30, 60), bool)
+    bits = np.zeros(lungs.shape, np.uint8)
+    bits[:, :, :8] = PANLOBULAR
+    bits[::4, ::4, 40:56:4] = CENTRILOBULAR  # one voxel in sixteen
+    bits[15, 15, 30] = NODULE
+    names = {value: name for name, value in regions.SUBTYPES.items()}
+    line = [names[v] for v in regions.subtypes(bits, lungs, (4.0, 4.0, 4.0))[14, 14]]
+    assert line[:8] == ["panlobular"] * 8
+    assert line[12:36] == ["normal"] * 24
+
+
 def test_extent_follows_the_drawn_severity(subjects: list[PhantomSubject]) -> None:
     for subject in subjects:
         d = subject.draw.disease
@@ -240,7 +276,8 @@ def test_subjects_written_one_by_one_make_the_same_cohort(
     folder, table = cohort
     rows = [generate_subject(tmp_path, i, CONFIG) for i in (1, 0)]
     apart = write_cohort_files(tmp_path, rows)
-    pd.testing.assert_frame_equal(apart.drop(columns="path"), table.iloc[:2].drop(columns="path"))
+    places = ["path", *LABEL_MAPS]
+    pd.testing.assert_frame_equal(apart.drop(columns=places), table.iloc[:2].drop(columns=places))
     name = Path("scans") / "phantom-0001.nii.gz"
     assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 

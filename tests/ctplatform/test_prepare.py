@@ -22,6 +22,7 @@ from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import StageError
 from ctplatform.explain import explain, explain_lines
 from ctplatform.prepare import prepare
+from ctplatform.report import build_report
 from ctplatform.series import quiet_pydicom
 from ctplatform.workspace import Workspace
 from tests.ctplatform.scans import chest
@@ -34,6 +35,13 @@ def workspace(prepared, tmp_path):
     source, _ = prepared
     shutil.copytree(source.path(ATLAS_FOLDER), tmp_path / "ws" / ATLAS_FOLDER)
     return Workspace(tmp_path / "ws")
+
+
+def session_folder():
+    """Where the running Ray keeps its logs."""
+    import ray
+
+    return ray._private.worker._global_node.get_session_dir_path()
 
 
 def files(workspace, folder):
@@ -173,7 +181,8 @@ def test_a_ledger_row_survives_a_round_trip(tmp_path):
 
 def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tmp_path, caplog, capfd):
     """Planted in every text field of the header, in sequences and private elements, in file and folder names; looked
-    for in every byte of what prepare wrote, decompressed, in its log and on the terminal."""
+    for in every byte of what prepare and the report wrote, decompressed, in the logs of this process and of all of
+    Ray's, and on the terminal."""
     _, cohort = prepared
     image = sitk.ReadImage(cohort[cohort["path"].str.endswith(".nii.gz")]["path"].iloc[1])
     good, gone, broken = (tmp_path / SECRET / name for name in ("good", f"{SECRET}^JANE", "broken"))
@@ -196,6 +205,7 @@ def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tm
     with caplog.at_level("INFO"):
         summary = prepare(workspace, pd.DataFrame(rows), small_recipe)
     assert summary.counts["accepted"] + summary.counts["flagged"] == 1
+    build_report(workspace, small_recipe, run="run-1")
     looked_at = 0
     for path in Path(workspace.root).rglob("*"):
         if not path.is_file() or ATLAS_FOLDER in path.parts:
@@ -208,7 +218,11 @@ def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tm
             for name in table.column_names:
                 values = table[name].to_pylist()
                 assert_clean(b"".join(values) if name == "patch" else str(values))
-    assert looked_at >= 4, "ledger, settings, overlay, shard"
+    assert looked_at >= 5, "ledger, settings, overlay, shard, report"
+    assert "s1" in (Path(workspace.root) / "evaluation" / "run-1" / "report.html").read_text(encoding="utf-8")
+    logs = [path for path in (Path(session_folder()) / "logs").rglob("*") if path.is_file()]
+    assert any(path.name.startswith("worker-") for path in logs)
+    assert_clean(*(path.read_bytes() for path in logs))
     streams = capfd.readouterr()
     assert_clean(streams.out, streams.err, *caplog.messages, *summary.reasons.values())
     assert_clean("\n".join(explain_lines(explain(workspace, "s0"))))

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.config import LungsConfig, PhantomConfig, QualityConfig, RegistrationConfig
-from ctplatform.lungs import LungMask, make_segmenter
+from ctplatform.lungs import LEFT, RIGHT, LungMask, make_segmenter
 from ctplatform.phantom import make_subject
 from ctplatform.quality import assess, measure
 from ctplatform.registration import Registration, Template, register
@@ -66,6 +66,10 @@ def test_a_good_scan_has_no_reasons():
         ("sv_max", 1.9, "flagged", "stretches"),
         ("inside", 0.3, "rejected", "30%"),
         ("inside", 0.8, "flagged", "80%"),
+        ("base_step_mm", 70.0, "flagged", "the right lung ends 70 mm higher than the left one"),
+        ("base_step_mm", -60.0, "flagged", "the left lung ends 60 mm higher than the right one"),
+        ("opaque_right", 0.3, "flagged", "30% of where the right lung should be is as dense as tissue"),
+        ("opaque_left", 0.2, "flagged", "20% of where the left lung should be is as dense as tissue"),
         ("air_hu", -870.0, "rejected", "air outside the lungs lies at -870"),
         ("air_hu", -920.0, "flagged", "air outside the lungs lies at -920"),
         ("mirrored", 0.8, "flagged", "mirrored left-right (probability 80%)"),
@@ -160,14 +164,43 @@ def test_air_is_measured_where_it_is(phantom):
         assert any("not HU: air outside the lungs lies at" in reason for reason in verdict.reasons)
 
 
+@pytest.mark.parametrize("label", [RIGHT, LEFT])
+@pytest.mark.parametrize("part", ["upper", "lower"])
+def test_a_consolidated_part_of_a_lung_is_flagged(label, part):
+    """Half of one lung as dense as muscle: the mask leaves it out, and the scan does not pass unnoticed."""
+    config = PhantomConfig.model_validate({"spacing_mm": 3.0})
+    atlas, made = make_subject(0, config=config), make_subject(2, config=config)
+    template = Template(sitk.DICOMOrient(atlas.lungs, "LPS"), RegistrationConfig.model_validate({}))
+    image, true = (sitk.DICOMOrient(i, "LPS") for i in (made.image, made.lungs))
+
+    def verdict(scan: sitk.Image):
+        mask = make_segmenter(LungsConfig.model_validate({}))(scan)
+        registration = register(mask.labels, template, RegistrationConfig.model_validate({}))
+        return assess(measure(Volume(scan, (), {}), mask, registration, None, template), CONFIG)
+
+    assert verdict(image).reasons == ()
+    hu, lung = sitk.GetArrayFromImage(image), sitk.GetArrayViewFromImage(true) == label
+    middle = round(np.median(np.nonzero(lung)[0]))
+    lung[middle:] &= part == "upper"
+    lung[:middle] &= part == "lower"
+    hu[lung] = np.random.default_rng(0).normal(40, 20, lung.sum())
+    filled = sitk.GetImageFromArray(hu)
+    filled.CopyInformation(image)
+    found = verdict(filled)
+    assert found.state in ("flagged", "rejected")
+    assert found.reasons
+
+
 REAL = Path(os.environ.get("DRASCLR_REAL_CT", Path(__file__).parents[3] / "shared/ct"))
 WHOLE = {
     "cip_ct64": "cip_ct64/ct-64.nrrd",
-    "lung_dx_a0002": "lung_dx_a0002/dicom",
     "lung_dx_a0001": "lung_dx_a0001/dicom",
-    "4dlung_113": "4dlung_113/dicom",
     "lidc_0001": "lidc_0001/cxr.nii.gz",
     "lung2": "pyradiomics_lung/lung2_image.nrrd",
+}
+DISEASED = {
+    "lung_dx_a0002": ("lung_dx_a0002/dicom", "right"),  # a tumour of the right hilum, and what lies behind it
+    "4dlung_113": ("4dlung_113/dicom", "left"),  # a tumour beside a wide mediastinum, and a small left lung
 }
 PARTIAL = {
     "lung1": ("pyradiomics_lung/lung1_image.nrrd", "flagged", "bottom"),
@@ -195,12 +228,20 @@ class TestRealScans:
         volume = read_volume(str(REAL / path))
         mask = make_segmenter(LungsConfig.model_validate({}))(volume.image)
         registration = register(mask.labels, template, RegistrationConfig.model_validate({}))
-        return assess(measure(volume, mask, registration, None), CONFIG, mask.notes)
+        return assess(measure(volume, mask, registration, None, template), CONFIG, mask.notes)
 
     @pytest.mark.parametrize("name", WHOLE)
     def test_whole_lungs_are_accepted(self, template, name):
         verdict = self.verdict(WHOLE[name], template)
         assert verdict.reasons == ()
+
+    @pytest.mark.parametrize("name", DISEASED)
+    def test_lungs_without_air_in_a_part_are_flagged(self, template, name):
+        path, side = DISEASED[name]
+        verdict = self.verdict(path, template)
+        assert verdict.state == "flagged"
+        assert len(verdict.reasons) == 1
+        assert f"where the {side} lung should be is as dense as tissue" in verdict.reasons[0]
 
     @pytest.mark.parametrize("name", PARTIAL)
     def test_partial_lungs_are_not_and_it_says_why(self, template, name):
@@ -209,11 +250,11 @@ class TestRealScans:
         assert verdict.state == state
         assert f"cut off at the {end} of the scan" in verdict.reasons[0]
 
-    @pytest.mark.parametrize("name", [*WHOLE, "lung1"])
+    @pytest.mark.parametrize("name", [*WHOLE, *DISEASED, "lung1"])
     def test_mirrored_scans_are_recognised(self, name):
         if not REAL.is_dir():
             pytest.skip(f"no real CTs in {REAL}; set DRASCLR_REAL_CT")
-        path = WHOLE.get(name) or PARTIAL[name][0]
+        path = WHOLE.get(name) or (DISEASED | PARTIAL)[name][0]
         verdict = assess(unregistered(mirrored(read_volume(str(REAL / path)).image)), CONFIG)
         assert verdict.state in ("flagged", "rejected")
         assert any("mirrored left-right" in reason for reason in verdict.reasons)

@@ -20,6 +20,7 @@ from ctplatform.explain import explain
 from ctplatform.prepare import prepare
 from ctplatform.volume import content_hash, read_volume
 from ctplatform.workspace import Workspace
+from tests.ctplatform.googlestore import GoogleStore
 from tests.ctplatform.objectstore import ObjectStore, Stored
 from tests.ctplatform.scans import chest
 
@@ -149,8 +150,51 @@ def test_what_cannot_pass_is_not_tried_again(store: ObjectStore) -> None:
     assert len([request for request in store.requests if "secret" in request]) < 4
 
 
-def test_google_storage_goes_the_same_way() -> None:
-    """Credentials and network are not here to try it; the URI leads to pyarrow's client, and the rest is one path."""
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[GoogleStore]:
+    server = GoogleStore(tmp_path / "google")
+    yield server
+    server.close()
+
+
+def test_scans_and_workspaces_on_google_storage(google: GoogleStore, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    sitk.WriteImage(chest(), str(folder / "a.nii.gz"))
+    write_dicom_series(chest(), folder / "series")
+    google.load(folder, "in")
+    local = content_hash(read_volume(folder / "a.nii.gz"))
+    assert content_hash(read_volume(google.uri("in/a.nii.gz"))) == local
+    assert content_hash(read_volume(google.uri("in/series"))) == local
+    with pytest.raises(ScanError) as scan:
+        read_volume(google.uri("in/none.nii.gz"))
+    assert scan.value.code == "missing-path"
+
+    workspace = Workspace(google.uri("ws"))
+    data = bytes(range(256)) * 40_000  # more than one chunk of an upload
+    workspace.write_bytes(data, "a", "b.bin")
+    assert google.objects["ws/a/b.bin"] == data
+    assert workspace.read_bytes("a", "b.bin") == data
+    assert workspace.files("a") == ["b.bin"]
+    assert workspace.exists("a", "b.bin")
+    assert not workspace.exists("a", "c.bin")
+    ledger.write_row(workspace, {"scan_id": "x", "subject_id": "y", "state": "accepted", "dice": 0.5})
+    assert ledger.read_ledger(workspace)["dice"].tolist() == [0.5]
+    workspace.delete("a", "b.bin")
+    assert workspace.files("a") == []
+
+
+def test_prepare_on_google_storage_is_prepare_on_a_disk(google: GoogleStore, prepared, small_recipe) -> None:
+    source, cohort = prepared
+    google.load(Path(source.path(ATLAS_FOLDER)), f"ws/{ATLAS_FOLDER}")
+    workspace = Workspace(google.uri("ws"))
+    summary = prepare(workspace, cohort.head(1), small_recipe)
+    assert summary.done == 1
+    name = f"{cohort['scan_id'][0]}.parquet"
+    assert google.objects[f"ws/{shards.FOLDER}/{name}"] == source.read_bytes(shards.FOLDER, name)
+
+
+def test_names_of_google_storage() -> None:
     workspace = Workspace("gs://anonymous@bucket/folder")
     assert isinstance(workspace.fs, pafs.GcsFileSystem)
     assert workspace.path("a", "b") == "bucket/folder/a/b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from PIL import Image
 from scipy.stats import binomtest
 
 from ctplatform.cli import parser
@@ -20,17 +22,27 @@ from ctplatform.config import load_recipe
 from ctplatform.errors import StageError
 from ctplatform.report import (
     ReportPaths,
+    ablations,
     build_report,
     cohort,
     gallery,
+    hazards,
+    maps,
     nearest,
+    pretraining,
+    provenance,
     quality,
+    savings,
+    style,
     summary,
     survival,
     words,
 )
+from ctplatform.report import page as signs
 from ctplatform.report.commands import command
+from ctplatform.report.document import Key
 from ctplatform.report.inputs import read_inputs
+from ctplatform.report.page import VARIABLES
 from ctplatform.report.provenance import _elapsed
 from ctplatform.workspace import Workspace
 from tests.ctplatform.report_workspace import write_workspace
@@ -38,7 +50,8 @@ from tests.ctplatform.report_workspace import write_workspace
 RUN = "demo-1a2b"
 SECTIONS = (
     *("summary", "cohort", "quality", "gallery", "pretraining"),
-    *("efficiency", "comparisons", "scatter", "survival", "nearest", "provenance"),
+    *("efficiency", "comparisons", "ablations", "scatter", "maps", "calibration", "survival"),
+    *("nearest", "provenance"),
 )
 BROWSER_ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -384,7 +397,9 @@ def test_leaks_are_said_aloud(world, recipe, tmp_path):
 def test_the_gallery_shows_the_worst_and_does_not_depend_on_order(world, recipe):
     rows = read_inputs(world, recipe, run=RUN).ledger.dropna(subset=["dice"])
     worst, sample = gallery.choose(rows, 10)
-    assert set(worst["dice"]) == set(rows["dice"].nsmallest(5))
+    ranks = rows["state"].map({"rejected": 0, "flagged": 1, "accepted": 2})
+    order = sorted(zip(ranks, rows["dice"], rows["scan_id"], strict=True))
+    assert list(worst["scan_id"]) == [scan for _, _, scan in order[:5]]
     assert not set(worst["scan_id"]) & set(sample["scan_id"])
     shuffled = gallery.choose(rows.sample(frac=1, random_state=3), 10)
     assert list(shuffled[1]["scan_id"]) == list(sample["scan_id"])
@@ -474,6 +489,72 @@ def test_likeness_sees_what_the_vectors_know():
         assert near[1] <= near[0] <= near[2]
 
 
+def test_the_report_says_how_many_labels_are_saved(world, recipe, tmp_path):
+    workspace = copied(world, tmp_path, f"evaluation/{RUN}")
+    table = (
+        workspace.read_table("evaluation", RUN, "savings.parquet").to_pandas().query("task == 'emphysema'")
+    )
+    row = table.iloc[0].to_dict() | {"metric": "auroc", "target": 0.8, "target_low": 0.7, "target_high": 0.9}
+    row |= {"chance": 0.5, "n_baseline": 200, "n_least": 2, "high": 40.0, "low": 11.0}
+    rows = [
+        row | {"initialisation": "drasclr", "labels": 20.0},
+        row | {"initialisation": "finetune", "labels": np.inf, "high": np.inf},
+    ]
+    replaced(workspace, pd.DataFrame(rows), "evaluation", RUN, "savings.parquet")
+    ((_, text),) = savings.sentences(read_inputs(workspace, recipe, run=RUN), ["emphysema"])
+    assert "from scratch on all 200 labels, the network reaches AUROC 0.80 (0.70 to 0.90)" in text
+    assert "DrasCLR needs 20 for that, 10% of them (95% interval 11 to 40)" in text
+    assert "DrasCLR, fine-tuned does not reach that" in text
+    assert "chance" not in text
+    replaced(workspace, pd.DataFrame([rows[0] | {"target_low": 0.4}]), "evaluation", RUN, "savings.parquet")
+    ((_, text),) = savings.sentences(read_inputs(workspace, recipe, run=RUN), ["emphysema"])
+    assert "not distinguishable from chance (0.50)" in text
+
+
+def test_effects_that_change_with_time_are_recognised():
+    rng = np.random.default_rng(0)
+    risk = rng.normal(size=400)
+    lasting = rng.exponential(1000 * np.exp(-risk))
+    early = rng.exponential(1000 * np.exp(-2 * risk))
+    fading = np.where(early < 300, early, 300 + rng.exponential(1000 * np.exp(risk)))
+    kept, broken = (
+        hazards.hazard(pd.DataFrame({"risk": risk, "time": time, "event": True}))
+        for time in (lasting, fading)
+    )
+    assert kept.p > 0.01
+    assert kept.ratio[1] < np.e < kept.ratio[2]
+    assert broken.p < 1e-6
+    at = np.array([0.1, 4.0])
+    first, last = hazards.running_mean(broken.years, broken.effect, at)
+    assert first > 1 > -0.2 > last
+    few = pd.DataFrame({"risk": risk[:20], "time": lasting[:20], "event": [True] * 5 + [False] * 15})
+    assert hazards.hazard(few) is None
+
+
+def test_the_ablation_table_says_what_each_lacks_and_by_how_much(world, recipe):
+    inputs = read_inputs(world, recipe, run=RUN)
+    (table,) = ablations.section(inputs).figures[0].tables
+    rows = {cells[1]: cells for cells in table.rows if cells[0] == "Emphysema extent"}
+    assert list(rows) == ["DrasCLR", "Local loss only", "No conditioning", "Random encoder"]
+    assert rows["Local loss only"][2:6] == ("yes", "no", "yes", "yes")
+    assert rows["No conditioning"][2:6] == ("yes", "yes", "no", "yes")
+    expected = inputs.comparisons.query(
+        "task == 'emphysema_extent' and metric == 'r2' and fraction == 1.0 and b == 'local'"
+    )["difference"].item()
+    shown = float(rows["Local loss only"][8].split()[0].replace("\N{MINUS SIGN}", "-"))
+    assert shown == pytest.approx(expected, abs=0.006)
+    assert rows["DrasCLR"][8] == words.DASH
+
+
+def test_what_was_searched_is_counted(world, recipe):
+    inputs = read_inputs(world, recipe, run=RUN)
+    (row,) = savings.search_table(inputs).rows
+    assert row[1:6] == ("From scratch", "100%", "3", "18", "12")
+    assert "1.5 min" in row[-1]
+    cost = {cells[0]: cells[1] for cells in provenance._cost(inputs).rows}
+    assert cost["Search of hyper-parameters"] == "18 configurations"
+
+
 def test_numbers_at_risk_are_counted_from_the_times(world, recipe):
     inputs = read_inputs(world, recipe, run=RUN)
     rows = inputs.predictions.query("task == 'survival' and initialisation == 'drasclr' and fraction == 1.0")
@@ -494,6 +575,17 @@ def test_a_resumed_log_is_one_log(recipe, tmp_path):
     metrics = read_inputs(workspace, recipe, run=RUN).metrics
     assert list(metrics["step"]) == [10, 20, 30, 40]
     assert list(metrics["loss"]) == [0, 3, 4, 5]
+
+
+def test_the_probe_is_drawn_beside_what_it_is_compared_with(recipe, world):
+    inputs = read_inputs(world, recipe, run=RUN)
+    (figure,) = pretraining.section(inputs).figures
+    (panel,) = [panel for panel in figure.panels if panel.name == "pretraining-probe"]
+    assert "at the end probe 0.6" in panel.alt
+    assert "36 training subjects x 12 locations" in figure.caption
+    # No density was known for this run, so no line claims to be it.
+    assert pretraining.levels("probe", inputs) == [(0.31, "before training")]
+    assert pretraining.levels("loss", inputs) == []
 
 
 def test_time_of_a_resumed_run_is_the_sum():
@@ -524,6 +616,18 @@ def test_words_stand_out(html, scheme):
     assert _contrast(colours["ink"], colours["notice"]) >= 4.5
     for line in ("blue", "green", "vermilion", "grey"):  # the four initialisations: WCAG 1.4.11
         assert _contrast(colours[line], colours["card"]) >= 3.0, line
+
+
+def test_each_of_many_initialisations_has_its_own_sign():
+    """All that a sweep can compare, and more: colours and markers of the charts are those of the legend."""
+    names = [*words.INITIALISATIONS, "mine", "yours"]
+    looks = style.styles(names)
+    assert len({looks[name] for name in words.INITIALISATIONS}) == len(words.INITIALISATIONS)
+    for name in names:
+        colour, marker = looks[name]
+        sign = signs._key(Key(name, colour, marker))
+        assert signs._SHAPES[marker] in sign
+        assert signs.VARIABLES[colour] in sign
 
 
 # --- a real browser
@@ -635,3 +739,29 @@ def test_it_prints(browser, report, tmp_path):
         assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     finally:
         tab.close()
+
+
+def test_maps_show_truth_and_every_initialisation_in_their_colours(world):
+    inputs = read_inputs(world, load_recipe("demo"), run=RUN)
+    section = maps.section(inputs)
+    subtypes, nodules = section.figures
+    assert [key.label for key in subtypes.keys] == ["Centrilobular", "Panlobular", "Paraseptal"]
+    assert [key.label for key in nodules.keys] == ["Nodule"]
+    assert len(subtypes.images) == 3
+    picture = Image.open(io.BytesIO(subtypes.images[0].data))
+    assert picture.width == 4 * 120 + 3 * maps.GAP  # CT, truth, DrasCLR, density
+    pixels = np.asarray(picture.convert("RGB")).astype(int)[maps.HEAD :]
+    grey = pixels[:, :120]
+    assert np.abs(grey[..., 0] - grey[..., 2]).mean() < 8
+    truth = pixels[:, 120 + maps.GAP : 240 + maps.GAP]
+    assert (truth[..., 0] - truth[..., 2] > 60).any()  # orange
+    assert (truth[..., 2] - truth[..., 0] > 60).any()  # sky
+    (table,) = subtypes.tables
+    assert len(table.rows) == 3 * 4
+    assert table.header[:3] == ("Subject", "Class", "True")
+    assert {key.colour for figure in section.figures for key in figure.keys} <= set(VARIABLES)
+
+
+def test_a_page_without_label_maps_says_so(world, tmp_path):
+    inputs = read_inputs(world, load_recipe("demo"), run="another-run")
+    assert "no task on label maps" in maps.section(inputs).reason

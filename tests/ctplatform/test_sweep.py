@@ -11,9 +11,11 @@ from ctplatform.statistics import Targets
 from ctplatform.sweep import assemble, sweep
 from ctplatform.tasks import get_task
 from ctplatform.trial import Cell, label_subset, run_trial
+from ctplatform.workspace import Workspace
 from drasclr import weights
 from drasclr.encoder import Encoder
 from tests.ctplatform.evaluation_world import RUN, build, tiny_atlas
+from tests.ctplatform.objectstore import ObjectStore
 
 
 def recipe(**sweep_keys):
@@ -284,3 +286,33 @@ def test_an_initialisation_without_embeddings_is_skipped(tmp_path):
     shared, messages = assemble(workspace, cohort, recipe(), run=RUN)
     assert set(shared.problems["survival"].features) == {"drasclr", "density"}
     assert "initialisation random is skipped" in messages[0]
+
+
+def test_vectors_are_read_once_and_weights_once_a_worker(tmp_path, ray_local):
+    """Counted by the store that they lie on: eight trials on two workers."""
+    local, cohort = build(tmp_path, subjects=20)
+    publish(local, RUN)
+    store = ObjectStore()
+    try:
+        store.load(tmp_path, "ws")
+        workspace = Workspace(store.uri("ws"))
+        config = recipe(
+            initialisations=["drasclr", "finetune"], tasks=["emphysema_extent"], fractions=[0.5, 1.0], seeds=2
+        )
+        assemble(workspace, cohort, config, run=RUN)  # once without trials: what the driver reads
+        alone, trained = reads(store, "patients-drasclr.parquet"), reads(store, weights.WEIGHTS)
+        store.requests.clear()
+        assert sweep(workspace, cohort, config, run=RUN).executed == 8
+        assert reads(store, "patients-drasclr.parquet") == alone == 1
+        workers = reads(store, weights.WEIGHTS) - trained
+        assert 1 <= workers <= 2
+        # Each worker reads a scan's patches once, for all of its trials.
+        shards = [key for key in store.objects if "/patches/" in key]
+        assert max(reads(store, key) for key in shards) <= 2
+    finally:
+        store.close()
+
+
+def reads(store, part):
+    """How often an object was opened: pyarrow asks for its size each time."""
+    return sum(request.startswith("HEAD") and part in request for request in store.requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,8 @@ def train(
         if loop.step == stop_at:
             raise Killed
 
-    try:
+    with contextlib.suppress(Killed):
         loop.run(on_checkpoint=checkpoint)
-    except Killed:
-        pass
     return {
         "losses": [line["loss"] for line in loop.lines],
         "model": {name: value.clone() for name, value in loop.model.state_dict().items()},

@@ -30,6 +30,10 @@ class Shapes:
     """Body x: negative on the patient's right."""
     fissures: np.ndarray
     """Distance to the nearest of the planes between the lobes."""
+    oblique: np.ndarray
+    """Distance to the oblique fissure, positive above it."""
+    horizontal: np.ndarray
+    """Distance to the plane of the right lung's horizontal fissure, positive above it."""
     stomach: np.ndarray | None
 
 
@@ -92,8 +96,9 @@ def shapes(person: Person, frame: Frame) -> Shapes:
         top = _dome(p, 0.50 * p.half_width, -0.1 * p.half_depth) - 8
         gas = _ellipsoid(x - 0.50 * p.half_width, y + 0.25 * p.half_depth, z - top + 22, (34.0, 24.0, 20.0))
         stomach = np.minimum(gas, -diaphragm - 7)
-    oblique = np.abs((z - 0.45 * p.height) + 0.85 * y + 0.0004 * y**2) * 0.76
-    horizontal = np.where((x < 0) & (y < 0), np.abs(z - 0.47 * p.height - 0.05 * x), 99.0)
+    # From high at the back to low in front: the lower lobe lies behind and below.
+    oblique = ((z - 0.45 * p.height) - 0.85 * y + 0.0004 * y**2) * 0.76
+    horizontal = z - 0.47 * p.height - 0.05 * x
     return Shapes(
         body=_distance(body),
         muscle=muscle,
@@ -101,7 +106,9 @@ def shapes(person: Person, frame: Frame) -> Shapes:
         heart=heart,
         lungs=lungs,
         side=x,
-        fissures=np.minimum(oblique, horizontal),
+        fissures=np.minimum(np.abs(oblique), np.where((x < 0) & (y < 0), np.abs(horizontal), 99.0)),
+        oblique=oblique,
+        horizontal=horizontal,
         stomach=stomach,
     )
 

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import SimpleITK as sitk
 
+from ctplatform.phantom.disease import NODULE
 from ctplatform.phantom.subject import PhantomSubject, is_dicom, make_subject
 
 if TYPE_CHECKING:
     from ctplatform.config import PhantomConfig
+
+LABEL_MAPS = ("subtype_map", "nodule_map", "lobe_map")
+"""Columns that name a label map of the scan."""
 
 
 def generate(
@@ -25,14 +29,15 @@ def generate(
         indices: which subjects; all of `config.subjects` if None.
 
     Returns:
-        The scan table with label columns; paths absolute (relative to the folder in cohort.csv).
+        The scan table with label columns; paths absolute (relative to the folder in cohort.csv), those of the label
+        maps too.
     """
     chosen = range(config.subjects) if indices is None else indices
     return write_cohort_files(folder, [generate_subject(folder, index, config) for index in chosen])
 
 
 def generate_subject(folder: str | Path, index: int, config: PhantomConfig) -> dict[str, Any]:
-    """Make and write one subject; returns its row of the scan table, `path` relative to the folder.
+    """Make and write one subject; returns its row of the scan table, paths relative to the folder.
 
     Independent of all other subjects, so that they can be made side by side; `write_cohort_files` ends the cohort.
     """
@@ -45,12 +50,16 @@ def generate_subject(folder: str | Path, index: int, config: PhantomConfig) -> d
         _write_nifti(subject.image, root / relative)
     _write_nifti(subject.lungs, root / "truth" / f"{subject.scan_id}-lungs.nii.gz")
     _write_nifti(subject.disease, root / "truth" / f"{subject.scan_id}-disease.nii.gz")
+    map_paths = {name: f"truth/{subject.scan_id}-{name}.nii.gz" for name in LABEL_MAPS}
+    for name, image in zip(LABEL_MAPS, (subject.subtypes, (subject.disease & NODULE) != 0, subject.lobes)):
+        _write_nifti(image, root / map_paths[name])
     return {
         "scan_id": subject.scan_id,
         "subject_id": subject.subject_id,
         "path": relative,
         "series_uid": series_uid,
         **subject.labels,
+        **map_paths,
     }
 
 
@@ -60,7 +69,9 @@ def write_cohort_files(folder: str | Path, rows: Iterable[dict[str, Any]]) -> pd
     root.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(list(rows)).sort_values("scan_id", ignore_index=True)
     table.to_csv(root / "cohort.csv", index=False)
-    return table.assign(path=[str(root / path) for path in table["path"]])
+    return table.assign(
+        **{name: [str(root / path) for path in table[name]] for name in ("path", *LABEL_MAPS)}
+    )
 
 
 def _write_nifti(image: sitk.Image, path: Path) -> None:

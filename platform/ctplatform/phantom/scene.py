@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctplatform.phantom import anatomy, disease, texture
+from ctplatform.phantom import anatomy, disease, regions, texture
 from ctplatform.phantom.drawing import capsule, coverage, paint, splat
 from ctplatform.phantom.grid import Box, Frame, resample, rotation
 from ctplatform.phantom.person import KERNEL_SIGMA_MM, Draw, stream
@@ -30,6 +30,8 @@ class Rendered:
     """uint8: 50 patient's right, 100 patient's left."""
     disease: np.ndarray
     """uint8 bits, see `disease`."""
+    lobes: np.ndarray
+    """uint8, see `regions.LOBES`."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,13 @@ class Scene:
         view += lung_alpha * (lung_hu - view)
         bits = np.zeros(box.shape, np.uint8)
         bits[where] = disease.truth(lesions, inside)
+        lobes = np.zeros(box.shape, np.uint8)
+        lobes[where] = regions.lobes(
+            inside,
+            right=side < 0,
+            oblique_mm=resample(self.shapes.oblique, frame.coarse, within),
+            horizontal_mm=resample(self.shapes.horizontal, frame.coarse, within),
+        )
 
         thickness = float(np.exp(0.22 * drawn.disease.airway))
         for tube in airways:
@@ -117,7 +126,7 @@ class Scene:
             draw_tube(hu, box, tube, grow_mm=thickness * (0.32 + 0.16 * tube.radius), value=-60.0)
         for tube in [*airways, *bronchi]:
             draw_tube(hu, box, tube)
-        return Rendered(hu, mask, bits)
+        return Rendered(hu, mask, bits, lobes)
 
     def _soft_tissue(self, box: Box) -> np.ndarray:
         """Body without lungs: fat, muscle, organs, bones, large vessels."""

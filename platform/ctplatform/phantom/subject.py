@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from ctplatform.phantom import regions
 from ctplatform.phantom.disease import CENTRILOBULAR, PANLOBULAR, PARASEPTAL
 from ctplatform.phantom.labels import Truth, clinical
 from ctplatform.phantom.person import Draw, draw, stream
@@ -27,6 +28,8 @@ class PhantomSubject:
         image: int16 HU; axes, direction and padding as drawn.
         lungs: uint8 on the same grid: 50 patient's right, 100 patient's left, vessels and airways of the lung included.
         disease: uint8 bits on the same grid: 1 centrilobular, 2 panlobular, 4 paraseptal, 8 nodule.
+        subtypes: uint8 on the same grid, as a reader would paint it: see `regions.SUBTYPES`; 0 outside the lungs.
+        lobes: uint8 on the same grid: see `regions.LOBES`.
         labels: the clinical labels and true extents, one value a cohort column.
         draw: all parameters.
     """
@@ -36,6 +39,8 @@ class PhantomSubject:
     image: sitk.Image
     lungs: sitk.Image
     disease: sitk.Image
+    subtypes: sitk.Image
+    lobes: sitk.Image
     labels: dict[str, float | int | str]
     draw: Draw
 
@@ -70,6 +75,12 @@ def make_subject(index: int, *, config: PhantomConfig) -> PhantomSubject:
         image=to_image(acquire(rendered.hu, box, drawn), box, drawn.scanner),
         lungs=to_image(rendered.lungs, box, drawn.scanner),
         disease=to_image(rendered.disease, box, drawn.scanner),
+        subtypes=to_image(
+            regions.subtypes(rendered.disease, rendered.lungs > 0, tuple(box.spacing[::-1])),
+            box,
+            drawn.scanner,
+        ),
+        lobes=to_image(rendered.lobes, box, drawn.scanner),
         labels=clinical(truth, rng=stream(config.seed, index, "labels")),
         draw=drawn,
     )

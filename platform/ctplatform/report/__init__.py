@@ -55,10 +55,13 @@ def compose(inputs: Inputs) -> Page:
     """The page of these inputs, section by section."""
     from ctplatform import __version__
     from ctplatform.report import (
+        ablations,
+        calibration,
         cohort,
         comparisons,
         efficiency,
         gallery,
+        maps,
         nearest,
         pretraining,
         provenance,
@@ -77,7 +80,10 @@ def compose(inputs: Inputs) -> Page:
         pretraining,
         efficiency,
         comparisons,
+        ablations,
         scatter,
+        maps,
+        calibration,
         survival,
         nearest,
         provenance,

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from ctplatform.report import style, words
+from ctplatform.report import savings, style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
@@ -31,15 +31,18 @@ def section(inputs: Inputs) -> Section | Omitted:
         TITLE,
         [
             "Each line is one way to start, trained on a growing share of the training subjects' labels and scored on "
-            "the same held-out subjects."
+            "the same held-out subjects.",
+            *savings.sentences(inputs, tasks(inputs)),
         ],
         figures=figures,
-        folded=[_remarks(inputs)] if inputs.remarks else [],
-        tables=[] if inputs.savings is None else [_savings(inputs.savings)],
+        folded=[table for table in (savings.search_table(inputs), _remarks(inputs)) if table],
+        tables=[] if inputs.savings is None else [savings.table(inputs.savings)],
     )
 
 
-def _remarks(inputs: Inputs) -> Table:
+def _remarks(inputs: Inputs) -> Table | None:
+    if not inputs.remarks:
+        return None
     return Table(
         "What the sweep left out, and why",
         ("No.", "Remark"),
@@ -210,52 +213,6 @@ def _table(task: str, rows: pd.DataFrame, metrics: list[str], names: list[str]) 
         cells,
         numeric=frozenset(range(2, 9)),
     )
-
-
-def _savings(savings: pd.DataFrame) -> Table:
-    """How many labels each start needs to reach what training from scratch reaches with all of them."""
-    cells = [
-        (
-            words.sentence(words.task(row.task)),
-            words.metric(row.metric),
-            words.estimate(row.target, row.target_low, row.target_high),
-            words.initialisation(row.initialisation),
-            _labels(row.labels, row.n_least),
-            f"{_labels(row.low, row.n_least)} to {_labels(row.high, row.n_least)}",
-            f"{int(row.n_baseline):,}",
-            words.percent(row.share_reached),
-        )
-        for row in savings.itertuples()
-    ]
-    return Table(
-        "Labels needed to reach the from-scratch model's score with all labels",
-        (
-            "Task",
-            "Metric",
-            "From scratch, all labels",
-            "Start",
-            "Labels needed",
-            "95% interval",
-            "Of",
-            "Resamples that reach it",
-        ),
-        cells,
-        numeric=frozenset({2, 4, 5, 6, 7}),
-        note=(
-            "Between label shares that were tried, the score is taken as linear in the logarithm of the number of "
-            "labels. The interval is over held-out subjects, the same resamples for both; it ends with "
-            "\u201cnot reached\u201d where the curve stays below. Where the from-scratch score is no better than "
-            "chance, reaching it says nothing."
-        ),
-    )
-
-
-def _labels(count: float, least: float) -> str:
-    if np.isnan(count):
-        return words.DASH
-    if np.isinf(count):
-        return "not reached"
-    return f"at most {int(least)}" if count <= least else f"{int(np.ceil(round(count, 6))):,}"
 
 
 def _whole(value: object) -> str:

@@ -15,12 +15,13 @@ from ctplatform.report.inputs import Inputs
 
 TITLE = "Overlays to look at"
 BUDGET = 5_000_000  # bytes of all pictures together; base64 adds a third, and the page stays below about 8 MB
+SEVERITY = {"rejected": 0, "flagged": 1, "accepted": 2}
 # Width in pixels and WebP quality, tried in turn until the gallery fits.
 STEPS = ((1100, 80), (900, 72), (720, 65), (560, 55), (420, 45), (320, 35))
 
 
 def section(inputs: Inputs) -> Section | Omitted:
-    """Pictures of the worst scans by Dice, then of a sample drawn by the scan ids."""
+    """Pictures of the worst scans by verdict and Dice, then of a sample drawn by the scan ids."""
     if not inputs.recipe.report.gallery:
         return Omitted(TITLE, "report.gallery is 0")
     rows = inputs.ledger[inputs.ledger["scan_id"].isin(inputs.overlays)]
@@ -34,7 +35,7 @@ def section(inputs: Inputs) -> Section | Omitted:
     pictures = _compressed([picture for picture in loaded.values() if picture is not None])
     figures = []
     for name, title, part, start in (
-        ("gallery-worst", "The worst by overlap with the atlas", worst, 0),
+        ("gallery-worst", "The worst by verdict, then by overlap with the atlas", worst, 0),
         ("gallery-sample", "A random sample of the others", sample, len(worst)),
     ):
         if not len(part):
@@ -47,7 +48,7 @@ def section(inputs: Inputs) -> Section | Omitted:
                     "CT with the outline of the lung mask and the atlas locations mapped into the scan. Select a "
                     "picture to enlarge it. "
                     + (
-                        "Lowest Dice first."
+                        "Rejected before flagged before accepted; of each the lowest Dice first."
                         if name == "gallery-worst"
                         else "Drawn by a hash of the scan ids: the same cohort gives the same sample."
                     )
@@ -74,8 +75,10 @@ def section(inputs: Inputs) -> Section | Omitted:
 
 
 def choose(rows: pd.DataFrame, total: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The worst half by Dice (missing counts as worst), and a sample of the rest that depends on the ids alone."""
-    order = rows.sort_values(["dice", "scan_id"], na_position="first")
+    """The worst half by verdict, then Dice (missing counts as worst), and a sample of the rest that depends on the
+    ids alone. A cut-off or mirrored scan can have a good Dice, so the verdict comes first."""
+    rank = rows.assign(_rank=rows["state"].map(SEVERITY).fillna(0))
+    order = rank.sort_values(["_rank", "dice", "scan_id"], na_position="first").drop(columns="_rank")
     worst, rest = order.iloc[: (total + 1) // 2], order.iloc[(total + 1) // 2 :]
     key = rest["scan_id"].map(lambda scan: hashlib.sha256(str(scan).encode()).hexdigest())
     return worst, rest.loc[key.sort_values().index[: total // 2]]

@@ -22,6 +22,8 @@ REQUIRED = {
     "predictions": ("task", "initialisation", "fraction", "seed", "subject_id", "prediction"),
     "summary": ("task", "initialisation", "fraction", "metric", "value", "low", "high", "n_test"),
     "comparisons": ("task", "metric", "fraction", "a", "b", "difference", "low", "high"),
+    "details": ("task", "initialisation", "fraction", "seed", "name", "value"),
+    "horizons": ("task", "initialisation", "fraction", "measure", "days", "value", "low", "high", "n_test"),
     "savings": ("task", "metric", "initialisation", "target", "labels", "low", "high", "n_baseline"),
 }
 
@@ -34,6 +36,7 @@ class Inputs:
         ledger: one row a scan (scans/*.parquet).
         overlays: scan ids that have a quality-control picture.
         metrics: one row a logged pretraining step, steps ascending.
+        probe: what the scores of the probe in `metrics` are of.
         remarks: what the sweep left out, and why.
     """
 
@@ -51,7 +54,10 @@ class Inputs:
     summary: pd.DataFrame | None
     comparisons: pd.DataFrame | None
     savings: pd.DataFrame | None = None
+    details: pd.DataFrame | None = None
+    horizons: pd.DataFrame | None = None
     remarks: tuple[str, ...] = ()
+    probe: Mapping[str, Any] | None = None
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -83,12 +89,15 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
         splits=_json(workspace, "splits.json"),
         atlas=_json(workspace, "atlas", "atlas.json"),
         metrics=_metrics(workspace, *pretrain, "metrics.jsonl"),
+        probe=_json(workspace, *pretrain, "probe.json"),
         card=_json(workspace, *pretrain, "card.json"),
         results=_table(workspace, "results", *evaluation),
         predictions=_table(workspace, "predictions", *evaluation),
         summary=_table(workspace, "summary", *evaluation),
         comparisons=_table(workspace, "comparisons", *evaluation),
         savings=_table(workspace, "savings", *evaluation),
+        details=_table(workspace, "details", *evaluation),
+        horizons=_table(workspace, "horizons", *evaluation),
         remarks=tuple(map(str, _json(workspace, *evaluation, "notes.json") or ())),
     )
 

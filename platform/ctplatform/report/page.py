@@ -24,6 +24,7 @@ VARIABLES = {
     style.VERMILION: "--vermilion",
     style.PURPLE: "--purple",
     style.SKY: "--sky",
+    style.WINE: "--wine",
     style.GREY: "--grey",
     "#ffffff": "--card",
 }
@@ -34,6 +35,10 @@ _SHAPES = {
     "D": '<path d="M13 2.2 17.8 7 13 11.8 8.2 7z"/>',
     "^": '<path d="M13 2.6 17.4 10.6H8.6z"/>',
     "v": '<path d="M13 11.4 17.4 3.4H8.6z"/>',
+    "d": '<path d="M13 1.8 16 7 13 12.2 10 7z"/>',
+    "P": '<path d="M11.4 2.4h3.2v3h3v3.2h-3v3h-3.2v-3h-3V5.4h3z"/>',
+    "X": '<path d="M10.4 2.2 13 4.8l2.6-2.6 2.2 2.2L15.2 7l2.6 2.6-2.2 2.2L13 9.2l-2.6 2.6-2.2-2.2L10.8 7 8.2 4.4z"/>',
+    "*": '<path d="m13 1.6 1.4 3.7 4 .2-3.1 2.5 1 3.9L13 9.7l-3.3 2.2 1-3.9-3.1-2.5 4-.2z"/>',
 }
 
 
@@ -76,7 +81,7 @@ def _key(key: Key) -> Markup:
         inside = f'<path d="M1 7h24" stroke="{colour}" stroke-width="1.6"/>'
         inside += f'<circle cx="13" cy="7" r="4" fill="var(--card)" stroke="{colour}" stroke-width="1.4"/>'
     elif key.marker:
-        shape = _SHAPES.get(key.marker, _SHAPES["o"])
+        shape = _SHAPES[key.marker]
         inside = f'<path d="M1 7h24" stroke="{colour}" stroke-width="1.6"/><g fill="{colour}">{shape}</g>'
     else:
         inside = f'<rect x="6" y="1" width="14" height="12" rx="2" fill="{colour}"/>'

@@ -60,8 +60,16 @@ CURVES = (
     Curve(
         "experts", "Expert entropy", (("expert_entropy", "", style.PURPLE),), "spread of the location routing"
     ),
+    Curve(
+        "probe",
+        "Probe",
+        (("probe", "", style.BLUE),),
+        "a task's head, cross-validated among training subjects",
+        from_zero=False,
+    ),
     Curve("lr", "Learning rate", (("lr", "", style.INK),), "schedule"),
     Curve("speed", "Throughput", (("patches_per_s", "", style.INK),), "patches per second"),
+    Curve("wait", "Waiting for data", (("data_wait", "", style.INK),), "share of the time of steps"),
 )
 
 
@@ -79,13 +87,13 @@ def section(inputs: Inputs) -> Section | Omitted:
         caption=(
             "Thin: every logged step. Thick: running median. Local loss: a patch against the same place in other "
             "people. Global loss: the same, with its anatomical neighbours in its stead. Guessing: what an encoder "
-            "that knows nothing gets with as many negatives."
+            "that knows nothing gets with as many negatives." + _about_probe(inputs)
         ),
         n=f"n = {words.count(len(metrics), 'logged step')} up to step {steps:,}"
         + (f"; {scans}" if scans else ""),
         interval="one run; it has no interval",
         command=command("pretrain", inputs.recipe),
-        panels=[_panel(curve, metrics, style.panel_width(len(curves))) for curve in curves],
+        panels=[_panel(curve, inputs, metrics, style.panel_width(len(curves))) for curve in curves],
         tables=[_table(metrics)],
     )
     return Section("pretraining", TITLE, _verdict(metrics), figures=[figure])
@@ -109,6 +117,26 @@ def guessing(curve: str, metrics: pd.DataFrame) -> pd.Series | None:
         return None
     negatives = pd.to_numeric(metrics["negatives"], errors="coerce")
     return {"loss": np.log1p(negatives), "top1": 1 / (1 + negatives)}.get(curve)
+
+
+def _about_probe(inputs: Inputs) -> str:
+    """What the probe's curve is of; it is no result, and says so."""
+    about = inputs.probe
+    if about is None:
+        return ""
+    return (
+        f" Probe: {about['metric_title']} of {about['task'].replace('_', ' ')}, {about['folds']}-fold cross-validation "
+        f"of the frozen encoder on {words.count(int(about['subjects']), 'training subject')} x {about['locations']} "
+        "locations; it says whether training still helps, the held-out subjects say how well it works."
+    )
+
+
+def levels(curve: str, inputs: Inputs) -> list[tuple[float, str]]:
+    """What a curve is to be compared with, as (value, name)."""
+    if curve != "probe" or inputs.probe is None:
+        return []
+    named = (("start", "before training"), ("density", "lung density"))
+    return [(float(inputs.probe[key]), name) for key, name in named if inputs.probe.get(key) is not None]
 
 
 def _verdict(metrics: pd.DataFrame) -> list[str]:
@@ -147,24 +175,28 @@ def _verdict(metrics: pd.DataFrame) -> list[str]:
     return [" ".join(parts)] if parts else []
 
 
-def _panel(curve: Curve, metrics: pd.DataFrame, width: float) -> Panel:
+def _panel(curve: Curve, inputs: Inputs, metrics: pd.DataFrame, width: float) -> Panel:
     lines = [line for line in curve.lines if _has(metrics, line[0])]
     steps = metrics["step"].to_numpy(float)
 
     def draw(axes: Axes) -> None:
         ends = []
         for column, label, colour in lines:
-            values = pd.to_numeric(metrics[column], errors="coerce")
-            window = max(1, len(values) // 25)
+            values = pd.to_numeric(metrics[column], errors="coerce").dropna()
+            at, window = steps[values.index], max(1, len(values) // 25)
             smooth = values.rolling(window, center=True, min_periods=1).median()
             if window > 1:
-                axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-            axes.plot(steps, smooth, color=colour, linewidth=1.8)
+                axes.plot(at, values, color=colour, linewidth=0.6, alpha=0.35)
+            sparse = len(values) < len(metrics) / 4
+            axes.plot(at, smooth, color=colour, linewidth=1.8, marker="o" if sparse else "", markersize=4)
             ends.append((float(smooth.dropna().iloc[-1]), label))
         guess = guessing(curve.name, metrics)
         if guess is not None:
             axes.plot(steps, guess, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
             ends.append((float(guess.dropna().iloc[-1]), "guessing"))
+        for value, name in levels(curve.name, inputs):
+            axes.axhline(value, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            ends.append((value, name))
         if curve.from_zero:
             axes.set_ylim(0, axes.get_ylim()[1] * 1.04)
         _label_ends(axes, float(steps[-1]), ends)

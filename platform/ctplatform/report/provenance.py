@@ -92,6 +92,27 @@ def _cost(inputs: Inputs) -> Table:
                 f"{words.duration(wall * config_sweep.cpus_per_trial)} reserved{gpu}",
             )
         )
+    if inputs.details is not None and (
+        tried := inputs.details.query("name == 'configurations'")["value"].sum()
+    ):
+        seconds = inputs.details.merge(
+            inputs.details.query("name == 'configurations'")[["task", "initialisation", "fraction", "seed"]]
+        ).query("name == 'seconds'")["value"]
+        wall = float(seconds.sum())
+        config_sweep = inputs.recipe.sweep
+        gpu = (
+            f"; GPU {words.duration(wall * config_sweep.gpus_per_trial)}"
+            if config_sweep.gpus_per_trial
+            else ""
+        )
+        rows.append(
+            (
+                "Search of hyper-parameters",
+                words.count(int(tried), "configuration"),
+                words.duration(wall),
+                f"{words.duration(wall * config_sweep.cpus_per_trial)} reserved{gpu}",
+            )
+        )
     return Table(
         "Cost",
         ("Stage", "Amount", "Time, summed over tasks", "CPU time"),

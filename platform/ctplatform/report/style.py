@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Chart
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-PURPLE, SKY, YELLOW, GREY = "#cc79a7", "#56b4e9", "#f0e442", "#7f8890"
+PURPLE, SKY, GREY = "#cc79a7", "#56b4e9", "#7f8890"
+WINE = "#882255"  # P. Tol's: Okabe and Ito's yellow cannot be seen on white
 INK, MUTED, RULE = "#1c2733", "#5a6672", "#d9dfe5"
 
 STATE_COLOURS = {"accepted": BLUE, "flagged": ORANGE, "rejected": VERMILION, "failed": GREY}
@@ -26,8 +27,12 @@ _STYLES = {
     "scratch": (VERMILION, "s"),
     "density": (GREEN, "D"),
     "random": (GREY, "^"),
+    "local": (ORANGE, "P"),
+    "global": (SKY, "X"),
+    "none": (INK, "v"),
+    "moco": (WINE, "d"),
 }
-_SPARE = ((ORANGE, "P"), (SKY, "X"), (INK, "v"), (YELLOW, "d"))
+_SPARE = ((ORANGE, "P"), (SKY, "X"), (INK, "v"), (WINE, "d"))
 
 # Inches. Shown two (wide) or three (narrow) side by side, or alone on a phone, words come out at 10 to 13 px.
 WIDE, NARROW = 4.3, 3.3

@@ -44,19 +44,21 @@ def findings(inputs: Inputs, task: str) -> list[tuple[str, str]]:
     """The sentences on one task: our value, chance, and every initialisation with a better value."""
     rows, metric = _full(inputs, task)
     title = words.sentence(words.task(task))
-    if OURS not in rows.index:
+    # Segmentations have no frozen features: there the fine-tuned encoder is ours.
+    mine = next((name for name in (OURS, "finetune") if name in rows.index), None)
+    if mine is None:
         return [(title, "DrasCLR was not evaluated.")]
-    ours = rows.loc[OURS]
+    ours = rows.loc[mine]
     n_train = ours.get("n_train")
     train = "" if words.missing(n_train) else f" ({words.count(int(n_train), 'training subject')})"
     text = (
-        f"On {words.count(int(ours['n_test']), 'held-out subject')}, DrasCLR with "
+        f"On {words.count(int(ours['n_test']), 'held-out subject')}, {words.initialisation(mine)} with "
         f"{words.percent(float(ours['fraction']))} of the labels{train} reaches {words.metric(metric)} "
         f"{_estimate(ours)}, {_against_chance(ours, metric)}."
     )
-    better = [name for name in rows.index if name != OURS and _ahead(rows.loc[name], ours, metric)]
+    better = [name for name in rows.index if name != mine and _ahead(rows.loc[name], ours, metric)]
     if not better:
-        others = words.listing(_inside(n) for n in rows.index if n != OURS)
+        others = words.listing(_inside(n) for n in rows.index if n != mine)
         return [(title, text + (f" Nothing that was tried has a better value ({others})." if others else ""))]
     parts = [
         f"the {_inside(name)} has {_estimate(rows.loc[name])}{_paired(inputs, task, metric, name)}"

@@ -13,6 +13,7 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Omitted, Panel, Section, Table
 from ctplatform.report.efficiency import initialisations, slug
+from ctplatform.report.hazards import hazard_figure, horizon_figure
 from ctplatform.report.inputs import Inputs
 
 TITLE = "Survival"
@@ -74,17 +75,27 @@ def section(inputs: Inputs) -> Section | Omitted:
         notices.append(
             f"Only {words.count(events, 'death')} among the held-out subjects: these curves say little."
         )
-    return Section("survival", TITLE, figures=[figure], notices=notices)
+    share = float(rows["fraction"].max())
+    more = (
+        horizon_figure(inputs, TASK),
+        hazard_figure(inputs, {n: g.rows for n, g in grouped.items()}, share),
+    )
+    return Section("survival", TITLE, figures=[figure, *filter(None, more)], notices=notices)
 
 
 def group(rows: pd.DataFrame) -> Grouped:
     """Group subjects by mean rank of predicted risk over seeds; higher predictions mean higher risk."""
     from lifelines.statistics import multivariate_logrank_test
 
-    ranked = rows.assign(rank=rows.groupby("seed")["prediction"].rank(pct=True))
+    seeds = rows.groupby("seed")["prediction"]
+    # Seeds may differ in scale: their order is averaged, and for models of the risk itself its standardised value.
+    standard = (rows["prediction"] - seeds.transform("mean")) / seeds.transform("std").where(
+        lambda s: s > 0, 1.0
+    )
+    ranked = rows.assign(rank=seeds.rank(pct=True), risk=standard)
     subjects = (
         ranked.groupby("subject_id")
-        .agg(time=("time", "first"), event=("event", "first"), rank=("rank", "mean"))
+        .agg(time=("time", "first"), event=("event", "first"), rank=("rank", "mean"), risk=("risk", "mean"))
         .sort_values("rank", kind="stable")
     )
     groups = 2 if len(subjects) < SMALL else 3

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ctplatform.statistics import METRICS
+from ctplatform.overlap import SCORES
 
 INITIALISATIONS = {
     "drasclr": "DrasCLR",
@@ -34,6 +34,9 @@ TASKS = {
     "future_exacerbations": "exacerbations after the scan",
     "future_exacerbation_count": "number of exacerbations after the scan",
     "emphysema": "emphysema detection",
+    "emphysema_subtypes": "emphysema subtypes",
+    "nodules": "nodule segmentation",
+    "lobes": "lobe segmentation",
 }
 # Metrics that no task of this version has, but a table may.
 LOWER_IS_BETTER = frozenset({"rmse", "mse", "ece", "hd95", "log_loss"})
@@ -74,13 +77,13 @@ def task(name: str) -> str:
 
 def metric(name: str) -> str:
     """Display name of a metric."""
-    return METRICS[name].title.replace("R2", "R²") if name in METRICS else _plain(name)
+    return SCORES[name].title.replace("R2", "R²") if name in SCORES else _plain(name)
 
 
 def lower_is_better(metric_name: str) -> bool:
     """Whether a smaller value of the metric is the better one."""
-    if metric_name in METRICS:
-        return not METRICS[metric_name].higher_is_better
+    if metric_name in SCORES:
+        return not SCORES[metric_name].higher_is_better
     return metric_name in LOWER_IS_BETTER
 
 

@@ -20,6 +20,9 @@ NAMES = (
     "future_exacerbations",
     "future_exacerbation_count",
     "emphysema",
+    "emphysema_subtypes",
+    "nodules",
+    "lobes",
 )
 
 __all__ = ["NAMES", "Labels", "Task", "get_task"]

@@ -14,7 +14,7 @@ from ctplatform.probes import Cumulative, Poisson, Probe, Ridge
 from ctplatform.splits import quantile_strata
 from ctplatform.statistics import METRICS, Metric, Targets
 
-Kind = Literal["continuous", "ordinal", "binary", "count", "survival"]
+Kind = Literal["continuous", "ordinal", "binary", "count", "survival", "regions", "structures"]
 MANY = 3  # counts from here on are one stratum
 
 

@@ -1,0 +1,13 @@
+"""Segmentation of pulmonary nodules."""
+
+from ctplatform.tasks.volume import VolumeTask
+
+TASK = VolumeTask(
+    name="nodules",
+    title="Nodule segmentation",
+    kind="structures",
+    columns=("nodule_map",),
+    metrics=("dice", "hd95", "false_ml"),
+    minimum=2,
+    classes={"nodule": 1},
+)

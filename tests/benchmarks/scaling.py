@@ -1,0 +1,133 @@
+"""One worker and two on the two cores of one machine, through Ray Train: `python -m tests.benchmarks.scaling`.
+
+Made-up scans in real shards, DDP over gloo, one thread a worker, the same batch for both: what a second worker adds
+with all that a step needs, reading included. Runs alternate; the better one of each counts. Anchors a second and the
+share of the time that steps wait for data are those of metrics.jsonl after the first steps. The machine must be
+quiet. `--write` puts the table into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ctplatform import ledger, shards
+from ctplatform.atlas import ATLAS_FILE
+from ctplatform.atlas import FOLDER as ATLAS
+from ctplatform.config import RayConfig, Recipe, load_recipe
+from ctplatform.pretrain import pretrain, read_metrics
+from ctplatform.session import ray_session
+from ctplatform.splits import Split, write_split
+from ctplatform.workspace import Workspace
+from drasclr.atlas import Atlas
+from tests.benchmarks import document
+
+BAR, WAIT_BAR = 1.6, 0.05
+LEAVE_OUT = 4  # steps, in which caches and the allocator warm up
+
+
+def made_up(root: Path, *, scans: int) -> Workspace:
+    """A prepared workspace of noise around the density of lungs: as dear to read and to train on as any other."""
+    workspace = Workspace(root)
+    z, y, x = np.ogrid[:280, :240, :320]
+    right = ((z - 140) / 120) ** 2 + ((y - 120) / 80) ** 2 + ((x - 88) / 60) ** 2 < 1
+    left = ((z - 140) / 120) ** 2 + ((y - 120) / 80) ** 2 + ((x - 232) / 60) ** 2 < 1
+    atlas = Atlas.from_template(
+        (right * 50 + left * 100).astype(np.uint8),
+        spacing=(1.0, 1.0, 1.0),
+        origin=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        step=40,
+        neighbours=2,
+        block_size=16,
+    )
+    workspace.write_json(atlas.to_json(), ATLAS, ATLAS_FILE)
+    rng, names = np.random.default_rng(0), [f"s{scan:03d}" for scan in range(scans)]
+    for name in names:
+        hu = rng.normal(-850, 60, (atlas.num_locations, *(atlas.patch_size,) * 3)).astype(np.int16)
+        data, footer = shards.encode(
+            scan_id=name,
+            subject_id=name,
+            hu_NDHW=hu,
+            inside_N=np.ones(len(hu), np.float32),
+            atlas=atlas,
+            metadata={},
+        )
+        workspace.write_bytes(data, shards.FOLDER, f"{name}.parquet")
+        row = {"scan_id": name, "subject_id": name, "version": 1, "state": "accepted", "content_hash": name}
+        ledger.write_row(workspace, {**row, "footer": footer})
+    write_split(workspace, Split(train=tuple(names), test=("nobody",)))
+    return workspace
+
+
+def run(workspace: Workspace, recipe: Recipe) -> tuple[float, float]:
+    """(anchors a second, share of waiting for data) of a training run."""
+    workspace.delete("pretrain")
+    lines = read_metrics(workspace, pretrain(workspace, recipe).run)
+    warm = [line for line in lines if line["step"] > LEAVE_OUT]
+    assert len(warm) > 2
+    return (
+        statistics.harmonic_mean([line["patches_per_s"] for line in warm]),
+        statistics.mean(line["data_wait"] for line in warm),
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scans", type=int, default=16, help="a step")
+    parser.add_argument("--locations", type=int, default=2, help="a step")
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    settings = (
+        f"pretrain.scans_per_batch={options.scans}",
+        f"pretrain.locations_per_batch={options.locations}",
+        f"pretrain.max_steps={options.steps}",
+        "pretrain.log_every=2",
+        "pretrain.queue_size=1024",
+        "watch.tensorboard=true",
+    )
+    found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder, ray_session(RayConfig(num_cpus=2)):
+        workspace = made_up(Path(folder), scans=2 * options.scans)
+        for _ in range(options.repeats):
+            for workers, results in found.items():
+                recipe = load_recipe("fast", [*settings, f"pretrain.num_workers={workers}"])
+                results.append(run(workspace, recipe))
+                print(workers, results[-1], flush=True)
+    one, two = (max(results) for results in found.values())
+    ratio = two[0] / one[0]
+    table = document.table(
+        ["workers", "anchors/s", "ratio", "bar", "waiting for data", "bar"],
+        [
+            ["1", f"{one[0]:.1f}", "", "", f"{one[1]:.1%}", f"<= {WAIT_BAR:.0%}"],
+            ["2", f"{two[0]:.1f}", f"{ratio:.2f}x", f">= {BAR}x", f"{two[1]:.1%}", f"<= {WAIT_BAR:.0%}"],
+        ],
+    )
+    text = (
+        f"`python -m tests.benchmarks.scaling`: recipe `fast` with {options.scans} scans x {options.locations} "
+        f"locations a step, two neighbours,\n{options.steps} steps, one thread a worker; DDP over gloo on "
+        f"{os.cpu_count()} cores, {platform.machine()}. Ratio to one single-threaded worker.\n\n{table}\n\n"
+        "All runs, in turn: "
+        + "; ".join(
+            f"{workers} worker(s) {', '.join(f'{rate:.1f}' for rate, _ in results)}"
+            for workers, results in found.items()
+        )
+        + " anchors/s."
+    )
+    print(text)
+    if options.write:
+        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", "Two workers", text)
+
+
+if __name__ == "__main__":
+    main()
