@@ -61,8 +61,7 @@ class Entry:
 def entry_of(shared: Shared, trial: Trial) -> Entry:
     """A committed trial, scored on the test subjects."""
     problem, task = shared.problems[trial.cell.task], get_task(trial.cell.task)
-    prediction_N = trial.predictions["prediction"].to_numpy()
-    scores = {metric.name: metric.value(problem.test, prediction_N) for metric in task.scores}
+    scores = {metric.name: metric.value(problem.test, trial.outcome) for metric in task.scores}
     scores |= {"seconds": trial.seconds, "n_test": trial.n_test, "n_train": trial.n_train}
     values: dict[str, Scalar] = {**asdict(trial.cell), **trial.details}
     curve = [(trial.n_train, name, value) for name, value in scores.items() if math.isfinite(value)]

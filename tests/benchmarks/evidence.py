@@ -78,21 +78,16 @@ def pretrain_side_by_side(workspace: Workspace, recipe: Recipe) -> None:
             print(f"pretrained {name}, seed {recipe.pretrain.seed}, in {seconds:.0f} s", flush=True)
 
 
-def main() -> None:
-    """Run, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workspace", default="runs/evidence", help="(default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
-    parser.add_argument("--pretrain-seeds", type=int, default=2, help="runs of each (default: %(default)s)")
-    options = parser.parse_args()
-    workspace = Workspace(options.workspace)
-    recipes = [
-        load_recipe("evidence", [*options.overrides, f"pretrain.seed={seed}"])
-        for seed in range(options.pretrain_seeds)
-    ]
+def report(
+    workspace: Workspace,
+    cohort: pd.DataFrame,
+    recipes: list[Recipe],
+    main_run: str,
+    seconds: float,
+    cpu_seconds: float,
+) -> str:
+    """All tables, as Markdown."""
     recipe = recipes[0]
-    cohort, main_run, seconds, cpu_seconds = run(workspace, recipes)
     fractions = recipe.sweep.fractions
     count = recipe.sweep.bootstrap
     frozen = frozen_scores(workspace, cohort, recipes, metrics=FROZEN, seeds=SUBSETS, bootstrap=count)
@@ -101,18 +96,38 @@ def main() -> None:
     parts: list[tuple[str, Callable[[], str]]] = [
         ("Frozen: the method against the others", lambda: findings.differences(frozen, fractions)),
         ("End to end", lambda: findings.claims(swept, fractions)),
-        (
-            "Frozen: the scores",
-            lambda: findings.score_tables(frozen, fractions) + "\n\n" + findings.by_run(frozen, most),
-        ),
+        ("Frozen: the scores", lambda: findings.score_tables(frozen, fractions)),
         (
             "What was learned, and what the features hold",
             lambda: findings.why_tables(workspace, cohort, recipe, main_run),
         ),
         ("Learning curves", lambda: findings.curves(workspace, recipe, main_run)),
-        ("Cost", lambda: findings.cost_table(workspace, seconds, cpu_seconds)),
+        ("Cost", lambda: findings.cost_table(workspace, recipe, main_run, seconds, cpu_seconds)),
     ]
-    text = "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
+    if len(recipes) > 1:
+        parts.insert(
+            3, (f"Frozen, run by run, {most:.0%} of the labels", lambda: findings.by_run(frozen, most))
+        )
+    return "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
+
+
+def main() -> None:
+    """Run, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", default="runs/evidence", help="(default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument(
+        "--pretrain-seeds", type=int, default=1, help="runs of each encoder (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    workspace = Workspace(options.workspace)
+    recipes = [
+        load_recipe("evidence", [*options.overrides, f"pretrain.seed={seed}"])
+        for seed in range(options.pretrain_seeds)
+    ]
+    cohort, main_run, seconds, cpu_seconds = run(workspace, recipes)
+    text = report(workspace, cohort, recipes, main_run, seconds, cpu_seconds)
     workspace.write_bytes(text.encode(), "evaluation", main_run, "evidence.md")
     print(text)
     print(f"\nIn {workspace.display('evaluation', main_run)}: evidence.md and report.html")

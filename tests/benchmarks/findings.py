@@ -218,11 +218,17 @@ def curves(workspace: Workspace, recipe: Recipe, run: str) -> str:
     )
 
 
-def cost_table(workspace: Workspace, seconds: float, cpu_seconds: float) -> str:
-    """What the stages took, from their records, and this call."""
+def cost_table(workspace: Workspace, recipe: Recipe, run: str, seconds: float, cpu_seconds: float) -> str:
+    """What the stages took, from their records, the pretraining runs, and this call."""
     rows = [
         [record.stage, f"{record.seconds:.0f}", record.text]
         for record in sorted(read_records(workspace), key=lambda record: record.started)
+        if record.state == "finished" and record.stage != "pretrain"
+    ]
+    rows += [
+        [f"pretrain, {TITLES[name]}", f"{read_metrics(workspace, source)[-1]['seconds']:.0f}", "one process"]
+        for name, source, encoder in runs_of(workspace, recipe, run)
+        if encoder == "drasclr"
     ]
     rows.append(
         [

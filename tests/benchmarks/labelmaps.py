@@ -120,9 +120,10 @@ def main() -> None:
         cohort = phantom_cohort(workspace, recipe.phantom)
         outcome = run_chain(workspace, cohort, recipe, Watcher(), last="sweep")
     summary = workspace.read_table(FOLDER, outcome.run, "summary.parquet").to_pandas()
+    changes = "".join(f" --set {change}" for change in options.overrides)
     text = "\n\n".join(
         [
-            f"`python -m tests.benchmarks.labelmaps` (the recipe `dense`): {recipe.phantom.subjects} subjects, "
+            f"`python -m tests.benchmarks.labelmaps{changes}` (recipe `dense`): {recipe.phantom.subjects} subjects, "
             f"{recipe.pretrain.max_steps} steps of pretraining, {recipe.sweep.seeds} seed; `scratch` and `finetune` "
             f"had {recipe.sweep.scratch.max_steps} steps on windows and {recipe.sweep.segmentation.steps} on crops. "
             f"{machine.machine()}, {os.cpu_count()} cores. Value with 95% bootstrap interval over test subjects; from "

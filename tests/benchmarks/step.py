@@ -41,8 +41,11 @@ class World:
         generator = torch.Generator().manual_seed(0)
         self.coordinates_N3 = torch.rand(locations, 3, generator=generator) * 2 - 1
         self.neighbours_NK = (torch.arange(locations)[:, None] + torch.arange(1, NEIGHBOURS + 1)) % locations
-        keys_NKD = torch.randn(locations, keys, 128, generator=generator)
-        self.keys_NKD = torch.nn.functional.normalize(keys_NKD, dim=-1)
+        # Location n holds keys n to n + K of one long list: other ones for each, and a moment's work to make.
+        every_LD = torch.nn.functional.normalize(
+            torch.randn(keys + locations, 128, generator=generator), dim=-1
+        )
+        self.keys_NKD = every_LD.as_strided((locations, keys, 128), (128, 128, 1))
 
     def location(self, step: int) -> int:
         """Where a step works; all over the atlas, so that no step finds its keys in the cache of the one before."""
@@ -107,8 +110,10 @@ class Ours:
             neighbour_aggregation="sum",
             exclude_same_subject=False,
         ).train()
-        nobody = torch.full((world.keys_NKD.shape[1],), -2)
-        self.model.memory.enqueue(torch.arange(len(world.keys_NKD)), world.keys_NKD, nobody)
+        memory = self.model.memory
+        memory.keys_NKD.copy_(world.keys_NKD)
+        memory.subjects_NK.fill_(-2)
+        memory.count_N.fill_(memory.size)
         self.optimizer = torch.optim.SGD(
             [p for p in self.model.parameters() if p.requires_grad], lr=0.01, momentum=0.9, weight_decay=1e-4
         )
@@ -135,9 +140,7 @@ class Ours:
 def both(world: World) -> tuple[Peer, Ours]:
     """Both sides, from the same weights and keys."""
     slow, fast = pair()
-    sides = Peer(world, slow), Ours(world, fast)
-    world.keys_NKD = torch.empty(0)  # 1.2 GB that both have copied
-    return sides
+    return Peer(world, slow), Ours(world, fast)
 
 
 def speed_rows(batches: list[int], *, threads: int, repeats: int) -> list[list[str]]:
@@ -155,6 +158,7 @@ def speed_rows(batches: list[int], *, threads: int, repeats: int) -> list[list[s
                 if repeat:  # the first one warms up
                     best[index] = min(best[index], time.perf_counter() - start)
                     spent[index] = min(spent[index], time.process_time() - used)
+            print(batch, threads, repeat, *best, *spent, file=sys.stderr, flush=True)
         ratio, wanted = best[0] / best[1], BARS.get(batch, 0.0)
         rows.append(
             [str(batch), str(threads), f"{best[0]:.2f}", f"{best[1]:.2f}", f"{batch / best[1]:.1f}"]

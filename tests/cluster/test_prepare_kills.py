@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +22,8 @@ import pytest
 from ctplatform import ledger, shards
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.workspace import Workspace
+from tests.cluster.kills import Nodes, kill_alone
+from tests.cluster.processes import Command, environment
 from tests.conftest import ROOT, SMALL
 
 pytestmark = pytest.mark.cluster
@@ -64,16 +65,7 @@ prepare_scan(Workspace(folder), item, load_recipe("demo").prepare, config_hash=s
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory):
-    """What every process gets: this tree, one thread, and a token of its own for Ray."""
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text("0123456789abcdef" * 4)
-    kept = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    return kept | {
-        "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}",
-        "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-    }
+    return environment(tmp_path_factory.mktemp("token"))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +86,7 @@ def workspace(undisturbed, tmp_path):
     return Workspace(tmp_path / "ws")
 
 
-class Driver:
+class Driver(Command):
     """`drasclr prepare` in a process of its own."""
 
     def __init__(self, undisturbed: Workspace, workspace: Workspace, env: dict, *more: str) -> None:
@@ -102,41 +94,8 @@ class Driver:
         command += ["--set", "ray.num_cpus=2", "--cohort", undisturbed.path("phantom", "table.csv")]
         table = pd.read_csv(undisturbed.path("phantom", "cohort.csv"))
         table.to_csv(undisturbed.path("phantom", "table.csv"), index=False)
-        self.log = Path(workspace.root).with_name(f"log-{time.time_ns()}")
-        self.process = subprocess.Popen(
-            [*command, "--workspace", workspace.root, *more],
-            env=env,
-            cwd=ROOT,
-            stdout=self.log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def tree(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def wait(self) -> str:
-        assert self.process.wait(300) == 0, self.log.read_text()[-3000:]
-        return self.log.read_text()
-
-    def kill(self) -> None:
-        """The driver, and what of its Ray has not ended with it after a while."""
-        tree = self.tree()
-        self.process.kill()
-        self.process.wait()
-        end = time.monotonic() + 20
-        while any(map(alive, tree)) and time.monotonic() < end:
-            time.sleep(0.1)
-        for process in filter(alive, tree):
-            process.kill()
-
-
-def alive(process: psutil.Process) -> bool:
-    """Not ended; one that nobody reaps has ended."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        log = Path(workspace.root).with_name(f"log-{time.time_ns()}")
+        super().__init__([*command, "--workspace", workspace.root, *more], env, log)
 
 
 def rows_of(workspace: Workspace) -> pd.DataFrame:
@@ -151,17 +110,6 @@ def stamps(workspace: Workspace) -> dict[str, int]:
 
 def finished(workspace: Workspace) -> int:
     return len(workspace.files(ledger.FOLDER, suffix=".1.parquet"))
-
-
-def until(condition: Callable[[], object], *, driver: Driver, seconds: float = 240) -> object:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        assert driver.process.poll() is None, "the run ended too early: " + driver.log.read_text()[-2000:]
-        time.sleep(0.01)
-    raise AssertionError("waited in vain: " + driver.log.read_text()[-2000:])
 
 
 def same_as(workspace: Workspace, undisturbed: Workspace) -> None:
@@ -194,8 +142,8 @@ def working(driver: Driver) -> list[psutil.Process]:
 
 def test_a_killed_worker_costs_nothing_but_time(undisturbed, workspace, env):
     driver = Driver(undisturbed, workspace, env)
-    until(lambda: finished(workspace) >= 1, driver=driver)
-    for victim in until(lambda: working(driver), driver=driver):
+    driver.until(lambda: finished(workspace) >= 1)
+    for victim in driver.until(lambda: working(driver)):
         victim.kill()
     text = driver.wait()
     assert "8 new" in text
@@ -204,8 +152,8 @@ def test_a_killed_worker_costs_nothing_but_time(undisturbed, workspace, env):
 
 def test_a_killed_driver_is_gone_on_with(undisturbed, workspace, env):
     driver = Driver(undisturbed, workspace, env)
-    until(lambda: finished(workspace) >= 2, driver=driver)
-    driver.kill()
+    driver.until(lambda: finished(workspace) >= 2)
+    kill_alone(driver)
     before = stamps(workspace)
     assert 2 <= len(before) < 8
     part_of(workspace, undisturbed)
@@ -220,35 +168,16 @@ def test_a_killed_driver_is_gone_on_with(undisturbed, workspace, env):
 
 
 def test_a_killed_node_is_replaced_by_the_rest(undisturbed, workspace, env):
-    cluster = subprocess.Popen(
-        [sys.executable, "-m", "tests.cluster.two_nodes"],
-        env=env,
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    nodes = Nodes(env)
     try:
-        address = cluster.stdout.readline().strip()
-        driver = Driver(undisturbed, workspace, env, "--address", address)
-        until(lambda: finished(workspace) >= 2, driver=driver)
+        driver = Driver(undisturbed, workspace, env, "--address", nodes.address)
+        driver.until(lambda: finished(workspace) >= 2)
         before = stamps(workspace)
-        cluster.stdin.write("kill\n")
-        cluster.stdin.flush()
-        assert cluster.stdout.readline().strip() == "done"
+        nodes.tell("kill")
         assert len(stamps(workspace)) < 8, "in the middle"
         driver.wait()
     finally:
-        tree = psutil.Process(cluster.pid).children(recursive=True)
-        cluster.stdin.close()
-        try:
-            cluster.wait(60)
-        except subprocess.TimeoutExpired:
-            cluster.kill()
-        for process in psutil.wait_procs(tree, timeout=10)[1]:
-            process.kill()
+        nodes.end()
     same_as(workspace, undisturbed)
     assert {scan: stamps(workspace)[scan] for scan in before} == before
 
@@ -303,7 +232,7 @@ def test_a_scan_that_kills_its_workers_fails_alone(undisturbed, workspace, env):
     path = Path(workspace.root).with_name("trap.csv")
     pd.concat([table, bad]).to_csv(path, index=False)
     driver = Driver(undisturbed, workspace, env, "--cohort", str(path))
-    until(lambda: finished(workspace) == 2, driver=driver)
+    driver.until(lambda: finished(workspace) == 2)
     killed: set[int] = set()
     end = time.monotonic() + 200
     while driver.process.poll() is None and time.monotonic() < end:

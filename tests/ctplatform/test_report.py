@@ -268,7 +268,8 @@ def test_data_cannot_become_markup(hostile):
 def test_no_path_reaches_the_page_or_the_figures(hostile):
     files = [Path(hostile), *(Path(hostile).parent / "figures").iterdir()]
     for file in files:
-        text = file.read_text(encoding="utf-8")
+        # Encoded pictures hold any three letters by chance.
+        text = re.sub(r"base64,[\w+/=]+", "", file.read_text(encoding="utf-8"))
         for secret in ("Doe", "doe", str(Path(hostile).parents[2])):
             assert secret not in text, (file.name, secret)
 
