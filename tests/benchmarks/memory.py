@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ SECTION = "Memory of preparing"
 
 def store_stats() -> Any:
     """Counters of the object stores of the connected cluster."""
+    import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    return get_memory_info_reply(get_state_from_address()).store_stats
+    # By its address: other clusters may run on this machine.
+    address = ray.get_runtime_context().gcs_address
+    return get_memory_info_reply(get_state_from_address(address)).store_stats
 
 
 def idle() -> float:
@@ -90,6 +94,7 @@ def main() -> None:
             )
             name = f"512 x 512 x {options.slices}, {form} ({row['state']})"
             rows.append([name, f"{peak:.0f} MiB", f"volume alone {volume:.0f} MiB"])
+            print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
         rows.append(through_the_store(ct, atlas_folder, folder))
     text = "\n".join(
         [

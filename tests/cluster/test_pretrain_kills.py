@@ -22,7 +22,6 @@ from ctplatform.pretrain import CARD_FILE, FOLDER, PROGRESS_FILE, read_metrics, 
 from ctplatform.workspace import Workspace
 from tests.cluster.kills import Nodes, kill_alone
 from tests.cluster.processes import Command, environment
-from tests.ctplatform.objectstore import ObjectStore
 from tests.ctplatform.training_world import SETTINGS, recipe_with, training_workspace, workers
 
 pytestmark = pytest.mark.cluster
@@ -47,16 +46,6 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def workspace(tmp_path):
     return training_workspace(tmp_path / "ws")
-
-
-@pytest.fixture
-def slow_store(tmp_path):
-    """The same on an object store whose patches come after a third of a second: time for nodes to come and go."""
-    server = ObjectStore()
-    server.load(Path(training_workspace(tmp_path / "ws").root), "ws")
-    server.fail("GET", "ws/patches", times=10**9, status=0, seconds=0.3)
-    yield Workspace(server.uri("ws"))
-    server.close()
 
 
 class Run(Command):
@@ -99,6 +88,21 @@ class Run(Command):
         return found
 
 
+@pytest.fixture
+def start(workspace, tmp_path, env):
+    """Starts a run; none outlives its test."""
+    made: list[Run] = []
+
+    def start(*overrides: str, more: tuple[str, ...] = ()) -> Run:
+        made.append(Run(workspace, tmp_path, env, *overrides, more=more))
+        return made[-1]
+
+    yield start
+    for run in made:
+        if run.process.poll() is None:
+            run.end(gently=False)
+
+
 def somewhere(low: int, high: int) -> int:
     """A step by chance; told where the test fails."""
     step = random.randint(low, high)
@@ -125,8 +129,8 @@ def uninterrupted(
     return lines
 
 
-def test_a_killed_worker_is_replaced_within_the_run(workspace, tmp_path, undisturbed, env):
-    run = Run(workspace, tmp_path, env, "ray.num_cpus=2")
+def test_a_killed_worker_is_replaced_within_the_run(workspace, start, undisturbed):
+    run = start("ray.num_cpus=2")
     reached = run.reach(somewhere(6, STEPS - 15))
     victim = random.choice(run.trainers())
     started = time.monotonic()
@@ -138,26 +142,25 @@ def test_a_killed_worker_is_replaced_within_the_run(workspace, tmp_path, undistu
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)
 
 
-def test_a_killed_driver_is_gone_on_with(workspace, tmp_path, undisturbed, env):
-    run = Run(workspace, tmp_path, env, "ray.num_cpus=2")
+def test_a_killed_driver_is_gone_on_with(workspace, start, undisturbed):
+    run = start("ray.num_cpus=2")
     run.reach(somewhere(6, STEPS - 15))
     kill_alone(run)
     left = Checkpoints(workspace, FOLDER, run.name, config=recipe_with().pretrain).newest()
     assert left is not None
     assert EVERY <= left.step < STEPS
     assert not workspace.exists(FOLDER, run.name, CARD_FILE)
-    again = Run(workspace, tmp_path, env, "ray.num_cpus=2")
+    again = start("ray.num_cpus=2")
     again.wait()
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)
-    assert "[pretrain] unchanged" in Run(workspace, tmp_path, env, "ray.num_cpus=2").wait()
 
 
-def test_nodes_come_and_go_while_it_trains(slow_store, tmp_path, undisturbed, env):
-    """Two workers, then one after a node was killed, then two again: the same batches, the same losses; all on S3."""
+def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):
+    """Two workers, then one after a node was killed, then two again: the same batches, the same losses."""
     nodes = Nodes(env)
     try:
         elastic = ("pretrain.min_workers=1", "pretrain.resize_every_s=5")
-        run = Run(slow_store, tmp_path, env, *elastic, more=("--address", nodes.address))
+        run = start(*elastic, more=("--address", nodes.address))
         reached = run.reach(somewhere(6, 10))
         started = time.monotonic()
         nodes.tell("kill")
@@ -167,9 +170,7 @@ def test_nodes_come_and_go_while_it_trains(slow_store, tmp_path, undisturbed, en
         run.wait()
     finally:
         nodes.end()
-        if run.process.poll() is None:
-            run.end(gently=False)
-    lines = uninterrupted(slow_store, run.name, undisturbed, tolerance=1e-5)
+    lines = uninterrupted(workspace, run.name, undisturbed, tolerance=1e-5)
     counts = [line["workers"] for line in lines]
     changes = [count for count, before in zip(counts, [0, *counts]) if count != before]
     assert changes == [2, 1, 2], counts

@@ -343,7 +343,8 @@ def test_what_beats_us_is_said(world, recipe, tmp_path):
 
 def test_an_interval_across_chance_is_no_success(world, recipe, tmp_path):
     low = (-0.5, -0.9, -0.1)
-    text = finding(world, recipe, tmp_path, drasclr=(0.1, -0.2, 0.3), density=low, scratch=low, random=low)
+    others = dict.fromkeys(("density", "scratch", "random", "local", "none"), low)
+    text = finding(world, recipe, tmp_path, drasclr=(0.1, -0.2, 0.3), **others)
     assert "not distinguishable from chance" in text
     assert "Nothing that was tried has a better value" in text
 
