@@ -224,7 +224,14 @@ _COLUMNS = ["location", "home", "inside", "patch"]
 
 
 def _open(workspace: Workspace, scan_id: str, footer: pq.FileMetaData | None) -> pq.ParquetFile:
-    return pq.ParquetFile(_stream(workspace, scan_id), metadata=footer)
+    try:
+        return pq.ParquetFile(_stream(workspace, scan_id), metadata=footer)
+    except pa.ArrowInvalid:
+        raise StageError(
+            f"the shard of scan {scan_id} in {workspace.display(FOLDER)} is damaged: it is no whole Parquet file",
+            "Run `drasclr prepare` again; it redoes the scans whose shards are missing or damaged",
+            code="shard",
+        ) from None
 
 
 def _stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:

@@ -677,7 +677,7 @@ def test_the_page_in_a_browser(browser, report, width, scheme):
         tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-        assert tab.evaluate("document.images.length") == 5 + 3
+        assert tab.evaluate("document.images.length") == 5 + 3 + 2 * 3  # gallery, neighbours, label maps
         assert tab.evaluate(broken) == 0
         # Words inside the charts stay readable, and no chart is empty or sticks out.
         smallest = """Math.min(...[...document.querySelectorAll('.panel svg')].flatMap(svg => {

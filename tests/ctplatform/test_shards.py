@@ -102,6 +102,15 @@ def test_patches_that_do_not_fit_the_atlas_are_refused(small_atlas):
         )
 
 
+@pytest.mark.parametrize("left", [b"not a shard", b""])
+def test_a_damaged_shard_says_which_and_what_to_do(shard, left):
+    workspace = shard[0]
+    workspace.write_bytes(left, shards.FOLDER, "a.parquet")
+    with pytest.raises(StageError, match=r"scan a .* damaged") as caught:
+        shards.read_patches(workspace, "a")
+    assert "prepare" in caught.value.remedy
+
+
 def test_a_missing_shard_says_what_to_do(tmp_path):
     with pytest.raises(StageError, match="drasclr prepare"):
         shards.read_patches(Workspace(tmp_path), "nobody")
