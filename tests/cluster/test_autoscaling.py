@@ -1,4 +1,4 @@
-"""A night on a cluster: Ray's own autoscaler from zero, the workspace on an object store, nodes lost.
+"""A night on a cluster: Ray's own autoscaler from zero, the workspace on an object store, nodes and the head lost.
 
 Nodes are processes of this machine; the autoscaler (v2), the job's submission, the stages and what they ask for are the
 real ones. The second half does again what the first one did, while nodes die in every stage and the store refuses.
@@ -259,6 +259,38 @@ def test_nodes_lost_in_every_stage_and_a_store_that_refuses(undisturbed, head, s
     assert len(set(lost.values())) == len(LOST_IN), "one node a stage"
     assert "[report] done" in text
     assert all(fault.times == 0 for fault in store.faults if fault.status), "the store did refuse"
+    assert_same(results(store), wanted)
+
+
+def test_a_lost_head_is_gone_on_with_by_the_same_command(undisturbed, head, store, tmp_path):
+    """Killed with everything on it while it trains; a new one is somewhere else and knows nothing."""
+    expected, _ = undisturbed
+    wanted = _results_of(store, expected)
+    later = re.compile(r"ws/(pretrain|embeddings|evaluation|stages/(pretrain|embed|sweep|report))")
+    store.faults.clear()
+    store.objects.clear()
+    store.objects.update({key: stored for key, stored in expected.items() if not later.match(key)})
+    second = None
+    first = Head(tmp_path, environment(tmp_path), cpus=0, store_bytes=80_000_000, node_types=NODES)
+    job = submit(first, store, tmp_path / "first.log")
+    try:
+        job.until(
+            lambda: any(re.match(r"ws/pretrain/.*/checkpoint.json", key) for key in list(store.objects))
+        )
+        first.stop(gently=False)
+        until(lambda: "connection lost; the job runs on" in job.text(), seconds=90)
+        job.end()
+        second = Head(tmp_path, environment(tmp_path), cpus=0, store_bytes=80_000_000, node_types=NODES)
+        again = submit(second, store, tmp_path / "second.log")
+        text = again.wait(seconds=600)
+    finally:
+        job.end()
+        first.stop()
+        if second:
+            second.stop()
+    assert "[prepare] unchanged" in text
+    assert "[pretrain] started: its last run was cut off" in text
+    assert "[report] done" in text
     assert_same(results(store), wanted)
 
 
