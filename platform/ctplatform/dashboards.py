@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ import pyarrow.fs as pafs
 
 from ctplatform import __version__
 from ctplatform.config import Recipe
+from ctplatform.courier import Courier
 from ctplatform.tasks import get_task
 from ctplatform.trial import FOLDER, Cell, Shared, Trial, read_trial
 from ctplatform.workspace import Workspace
@@ -37,7 +36,6 @@ SWEEP_TAG, CELL_TAG, PRINT_TAG, PARENT_TAG = (
     "drasclr.fingerprint",
     "mlflow.parentRunId",
 )
-GOODBYE_S = 60.0
 Scalar = str | float
 
 
@@ -167,22 +165,23 @@ class TensorBoard:
         """Nothing: every file is whole."""
 
 
-class MLflow:
+class MLflow(Courier[Entry]):
     """A parent run for the sweep with a child run for each trial; a sweep that goes on continues its parent run.
 
-    A thread talks to the server. What could not be sent is sent with what follows.
+    A thread talks to the server.
     """
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, uri: str) -> None:
         self.workspace, self.recipe, self.run, self.uri = workspace, recipe, run, uri
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._pending: list[Entry] = []
         self._client: MlflowClient | None = None
         self._experiment, self._parent = "", ""
         self._sent: set[str] = set()
-        self._warned = False
-        self._thread = threading.Thread(target=self._work, name="mlflow-sweep", daemon=True)
-        self._thread.start()
+        super().__init__(
+            name="mlflow-sweep",
+            refused=f"MLflow does not take the trials of {run}",
+            what="the sweep",
+            lost=f"MLflow has not received all trials of the sweep of {run}",
+        )
 
     @property
     def known(self) -> set[str]:
@@ -193,31 +192,6 @@ class MLflow:
         """Send an entry, later; searched configurations are TensorBoard's, trials name what was chosen."""
         if not entry.name.startswith("search/"):
             self._queue.put(entry)
-
-    def close(self) -> None:
-        """Wait a while for what is left, then mark the parent run as finished."""
-        self._queue.put(None)
-        self._thread.join(GOODBYE_S)
-        if self._pending or self._thread.is_alive():
-            logger.warning("MLflow has not received all trials of the sweep of %s", self.run)
-
-    def _work(self) -> None:
-        ended = False
-        while not ended:
-            items = [self._queue.get()]
-            while not self._queue.empty():
-                items.append(self._queue.get())
-            ended = None in items
-            self._pending += [item for item in items if item is not None]
-            try:
-                self._send(ended=ended)
-            except Exception as error:  # whatever MLflow and its transports raise: the sweep goes on
-                if not self._warned:
-                    self._warned = True
-                    logger.warning(
-                        "MLflow does not take the trials of %s (%s); the sweep goes on and tries again",
-                        *(self.run, type(error).__name__),
-                    )
 
     def _send(self, *, ended: bool) -> None:
         from mlflow.entities import Metric, Param

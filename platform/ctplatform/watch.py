@@ -10,16 +10,15 @@ import importlib.util
 import logging
 import math
 import os
-import queue
 import re
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
 from ctplatform.config import Recipe, WatchConfig
+from ctplatform.courier import Courier
 from ctplatform.errors import ConfigError
 from ctplatform.pretrain import FOLDER
 from ctplatform.workspace import Workspace
@@ -36,7 +35,6 @@ UPLOAD_BYTES = 4 << 20
 FLUSH_EVERY_S = 10.0
 #: Lines a request; MLflow takes a thousand numbers at a time.
 LINES_AT_A_TIME = 25
-GOODBYE_S = 60.0
 
 
 def tracking_uri(watch: WatchConfig) -> str | None:
@@ -199,21 +197,22 @@ class TensorBoard:
         return self._writer
 
 
-class MLflow:
+class MLflow(Courier[tuple[int, int, dict[str, float]]]):
     """A run of an MLflow experiment; a training run that goes on continues the one it began.
 
-    A thread talks to the server: a slow or absent one costs no step. What could not be sent is sent with what follows.
+    A thread talks to the server; an item is (milliseconds since the epoch, step, numbers).
     """
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, uri: str) -> None:
         self.workspace, self.recipe, self.run, self.uri = workspace, recipe, run, uri
-        self._queue: queue.SimpleQueue[tuple[int, int, dict[str, float]] | None] = queue.SimpleQueue()
         self._client: MlflowClient | None = None
         self._id, self._known = "", 0
-        self._pending: list[tuple[int, int, dict[str, float]]] = []
-        self._warned = False
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._thread.start()
+        super().__init__(
+            name="mlflow",
+            refused=f"MLflow does not take the metrics of run {run}",
+            what="training",
+            lost=f"MLflow has not received the last lines of run {run}; metrics.jsonl has them",
+        )
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         """Send a line's numbers, later."""
@@ -221,34 +220,6 @@ class MLflow:
 
     def flush(self) -> None:
         """Nothing: lines go out as they come."""
-
-    def close(self) -> None:
-        """Wait a while for what is left, then mark the run as finished."""
-        self._queue.put(None)
-        self._thread.join(GOODBYE_S)
-        if self._pending or self._thread.is_alive():
-            logger.warning(
-                "MLflow has not received the last lines of run %s; metrics.jsonl has them", self.run
-            )
-
-    def _work(self) -> None:
-        ended = False
-        while not ended:
-            items = [self._queue.get()]
-            while not self._queue.empty():
-                items.append(self._queue.get())
-            ended = None in items
-            self._pending += [item for item in items if item is not None]
-            try:
-                self._send(ended=ended)
-            except Exception as error:  # whatever MLflow and its transports raise: the run goes on
-                if not self._warned:
-                    self._warned = True
-                    logger.warning(
-                        "MLflow does not take the metrics of run %s (%s); training goes on and tries again",
-                        self.run,
-                        type(error).__name__,
-                    )
 
     def _send(self, *, ended: bool) -> None:
         from mlflow.entities import Metric

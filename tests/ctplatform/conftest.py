@@ -1,12 +1,14 @@
-"""A small CT series, for the tests of reading."""
+"""A small CT series, for the tests of reading; the shared cohort with a place for runs, for those of training."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ctplatform.dicom import write_dicom_series
+from ctplatform.workspace import Workspace
 from tests.ctplatform.scans import chest
 
 
@@ -14,3 +16,15 @@ from tests.ctplatform.scans import chest
 def series(tmp_path: Path) -> Path:
     write_dicom_series(chest(), tmp_path / "series")
     return tmp_path / "series"
+
+
+@pytest.fixture
+def workspace(prepared, tmp_path):
+    """The shared workspace's data below an own folder for runs."""
+    source, _ = prepared
+    target = tmp_path / "ws"
+    target.mkdir()
+    for name in ("atlas", "scans", "patches"):
+        (target / name).symlink_to(source.path(name))
+    shutil.copy(source.path("splits.json"), target)
+    return Workspace(target)

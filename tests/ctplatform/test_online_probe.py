@@ -19,21 +19,7 @@ from ctplatform.splits import read_split
 from ctplatform.statistics import Targets
 from ctplatform.tasks import get_task
 from ctplatform.training import Loop
-from ctplatform.workspace import Workspace
 from tests.conftest import SMALL
-
-
-@pytest.fixture
-def workspace(prepared, tmp_path):
-    """The shared workspace's data below an own folder for runs."""
-    source, _ = prepared
-    target = tmp_path / "ws"
-    target.mkdir()
-    for name in ("atlas", "scans", "patches"):
-        (target / name).symlink_to(source.path(name))
-    shutil.copy(source.path("splits.json"), target)
-    return Workspace(target)
-
 
 #: Few and cheap steps an epoch.
 LIGHT = ("pretrain.beta=0", "pretrain.augment=false", "pretrain.locations_per_batch=6")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from ctplatform.encoders import build_model
 from ctplatform.errors import StageError
 from ctplatform.splits import read_split
 from ctplatform.training import Loop, training_rows
-from ctplatform.workspace import Workspace
 from tests.conftest import SMALL
 
 
@@ -39,18 +37,6 @@ def run_loop(workspace, recipe, *, run="test", stop_at=None):
     with contextlib.suppress(Killed):
         loop.run(on_checkpoint=checkpoint)
     return loop
-
-
-@pytest.fixture
-def workspace(prepared, tmp_path):
-    """The shared workspace's data below an own folder for runs."""
-    source, _ = prepared
-    target = tmp_path / "ws"
-    target.mkdir()
-    for name in ("atlas", "scans", "patches"):
-        (target / name).symlink_to(source.path(name))
-    shutil.copy(source.path("splits.json"), target)
-    return Workspace(target)
 
 
 def test_resumed_is_uninterrupted(workspace, small_recipe):

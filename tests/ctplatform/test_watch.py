@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -26,18 +25,6 @@ from ctplatform.watch import TensorBoard, Watch, summarised, tracking_uri
 from ctplatform.workspace import Workspace
 from tests.conftest import SMALL
 from tests.ctplatform.objectstore import ObjectStore
-
-
-@pytest.fixture
-def workspace(prepared, tmp_path):
-    """The shared workspace's data below an own folder for runs."""
-    source, _ = prepared
-    target = tmp_path / "ws"
-    target.mkdir()
-    for name in ("atlas", "scans", "patches"):
-        (target / name).symlink_to(source.path(name))
-    shutil.copy(source.path("splits.json"), target)
-    return Workspace(target)
 
 
 @pytest.fixture
