@@ -51,9 +51,13 @@ class Nodes:
         self.process.stdin.flush()
         assert self.process.stdout.readline().strip() == "done"
 
+    def tree(self) -> list[psutil.Process]:
+        """All its processes."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
     def end(self) -> None:
         """All of it, gently at first."""
-        tree = psutil.Process(self.process.pid).children(recursive=True)
+        tree = self.tree()
         self.process.stdin.close()
         try:
             self.process.wait(60)

@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,7 +22,7 @@ from ctplatform.checkpoints import Checkpoints
 from ctplatform.pretrain import CARD_FILE, FOLDER, PROGRESS_FILE, read_metrics, run_name
 from ctplatform.workspace import Workspace
 from tests.cluster.kills import Nodes, kill_alone
-from tests.cluster.processes import Command, environment
+from tests.cluster.processes import Command, alive, environment
 from tests.ctplatform.training_world import SETTINGS, recipe_with, training_workspace, workers
 
 pytestmark = pytest.mark.cluster
@@ -66,20 +67,24 @@ class Run(Command):
         self.workspace = workspace
         self.name = run_name(workspace, recipe_with(*LONGER))
 
+    def told(self) -> dict[str, Any]:
+        """The newest line of its metrics that it has told."""
+        if not self.workspace.exists(FOLDER, self.name, PROGRESS_FILE):
+            return {"step": 0, "workers": 0}
+        return self.workspace.read_json(FOLDER, self.name, PROGRESS_FILE)
+
     def step(self) -> int:
         """The newest one told."""
-        if not self.workspace.exists(FOLDER, self.name, PROGRESS_FILE):
-            return 0
-        return int(self.workspace.read_json(FOLDER, self.name, PROGRESS_FILE)["step"])
+        return int(self.told()["step"])
 
     def reach(self, step: int) -> int:
         """The step told once it is at least this one."""
         return self.until(lambda: self.step() if self.step() >= step else 0, seconds=300)
 
-    def trainers(self) -> list[psutil.Process]:
-        """Ray Train's workers."""
+    def trainers(self, nodes: Nodes | None = None) -> list[psutil.Process]:
+        """Ray Train's workers, in the Ray of its own or on these nodes."""
         found = []
-        for process in self.tree():
+        for process in nodes.tree() if nodes else self.tree():
             try:
                 if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
                     found.append(process)
@@ -159,14 +164,18 @@ def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):
     """Two workers, then one after a node was killed, then two again: the same batches, the same losses."""
     nodes = Nodes(env)
     try:
-        elastic = ("pretrain.min_workers=1", "pretrain.resize_every_s=5")
+        elastic = ("pretrain.min_workers=1", "pretrain.resize_every_s=2")
         run = start(*elastic, more=("--address", nodes.address))
         reached = run.reach(somewhere(6, 10))
         started = time.monotonic()
         nodes.tell("kill")
         run.until(lambda: run.step() > reached, seconds=200)
         print(f"a killed node cost {time.monotonic() - started:.0f} s")
+        # Held until there are two again, lest a fast machine trains to the end before.
+        (alone,) = run.trainers(nodes)
+        alone.suspend()
         nodes.tell("add")
+        run.until(lambda: not alive(alone), seconds=120)
         run.wait()
     finally:
         nodes.end()
