@@ -166,12 +166,13 @@ def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):
     try:
         elastic = ("pretrain.min_workers=1", "pretrain.resize_every_s=2")
         run = start(*elastic, more=("--address", nodes.address))
-        reached = run.reach(somewhere(6, 10))
+        run.reach(somewhere(6, 10))
         started = time.monotonic()
         nodes.tell("kill")
-        run.until(lambda: run.step() > reached, seconds=200)
+        first = run.until(lambda: run.told()["workers"] == 1 and run.step(), seconds=200)
         print(f"a killed node cost {time.monotonic() - started:.0f} s")
-        # Held until there are two again, lest a fast machine trains to the end before.
+        # Held, once its own checkpoint is there, until there are two: a fast machine might train to the end before.
+        run.reach(first + EVERY + 1)
         (alone,) = run.trainers(nodes)
         alone.suspend()
         nodes.tell("add")
