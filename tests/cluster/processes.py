@@ -144,6 +144,12 @@ class Command:
             _kill(process)
 
 
+def kill_node(raylet: psutil.Process) -> None:
+    """Like a machine that loses its power: raylet, agents and workers at once, by SIGKILL."""
+    for process in [raylet, *raylet.children(recursive=True)]:
+        _kill(process)
+
+
 class Head:
     """A Ray head with its dashboard; with node types, Ray's own autoscaler starts and ends workers on this machine."""
 
@@ -220,11 +226,6 @@ class Head:
         (words,) = re.findall(r"--static_resource_list=(\S*)", _line(raylet)) or [""]
         parts = words.split(",")
         return {name: float(amount) for name, amount in zip(parts[::2], parts[1::2])}
-
-    def kill_node(self, raylet: psutil.Process) -> None:
-        """Like a machine that loses its power: raylet, agents and workers at once, by SIGKILL."""
-        for process in [raylet, *raylet.children(recursive=True)]:
-            _kill(process)
 
     def stop(self, *, gently: bool = True) -> None:
         """End it with everything below it."""

@@ -24,7 +24,7 @@ import pytest
 import safetensors.numpy
 
 from ctplatform.metrics import GAUGES
-from tests.cluster.processes import Command, Head, environment, until
+from tests.cluster.processes import Command, Head, environment, kill_node, until
 from tests.ctplatform.objectstore import ObjectStore, Stored
 
 pytestmark = pytest.mark.cluster
@@ -251,7 +251,7 @@ def test_nodes_lost_in_every_stage_and_a_store_that_refuses(undisturbed, head, s
             title, _ = WORK[stage]
             _, raylet = job.until(lambda title=title: next(iter(head.workers(title)), None), seconds=300)
             time.sleep(0.3)  # it is at work
-            head.kill_node(raylet)
+            kill_node(raylet)
             lost[stage] = raylet.pid
         text = job.wait(seconds=900)
     finally:

@@ -6,12 +6,12 @@ end of input. Needs RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH in the environment.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from typing import Any
 
 import psutil
 from ray.cluster_utils import Cluster
+
+from tests.cluster.processes import kill_node
 
 
 def main() -> None:
@@ -23,23 +23,14 @@ def main() -> None:
     print(cluster.address, flush=True)
     for line in sys.stdin:
         if line.strip() == "kill":
-            _kill(cluster, nodes.pop())
+            node = nodes.pop()
+            (raylet,) = node.all_processes["raylet"]
+            kill_node(psutil.Process(raylet.process.pid))
+            cluster.remove_node(node, allow_graceful=False)
         else:
             nodes.append(cluster.add_node(num_cpus=1, **store))
         print("done", flush=True)
     cluster.shutdown()
-
-
-def _kill(cluster: Cluster, node: Any) -> None:
-    """Like a machine that loses its power: workers are not left to find out by themselves that their raylet is gone."""
-    raylets = [
-        found.process.pid for kind, all_ in node.all_processes.items() if kind == "raylet" for found in all_
-    ]
-    tree = [child for pid in raylets for child in psutil.Process(pid).children(recursive=True)]
-    cluster.remove_node(node, allow_graceful=False)
-    for process in tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 if __name__ == "__main__":
