@@ -80,9 +80,10 @@ def run(workspace: Workspace, recipe: Recipe) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and print."""
+    own = load_recipe("fast").pretrain
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scans", type=int, default=32, help="a step")
-    parser.add_argument("--locations", type=int, default=4, help="a step")
+    parser.add_argument("--scans", type=int, default=own.scans_per_batch, help="a step")
+    parser.add_argument("--locations", type=int, default=own.locations_per_batch, help="a step")
     parser.add_argument("--steps", type=int, default=44)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
@@ -92,7 +93,6 @@ def main() -> None:
         f"pretrain.scans_per_batch={options.scans}",
         f"pretrain.locations_per_batch={options.locations}",
         f"pretrain.max_steps={options.steps}",
-        "pretrain.log_every=10",
         "pretrain.queue_size=1024",
         "watch.tensorboard=true",
     )
