@@ -35,6 +35,20 @@ def test_gradients_of_a_convolution(stride, side, channels_in, channels_out, inp
         assert grad_x is None
 
 
+@pytest.mark.parametrize("sides", [(6, 4, 10), (5, 3, 8), (12, 16, 14)])
+def test_gradients_arranged_for_few_channels(sides):
+    torch.manual_seed(0)
+    x = channels_last(torch.randn(2, 1, *sides, dtype=torch.float64))
+    grad_y = channels_last(torch.randn(2, 5, *sides, dtype=torch.float64))
+    wanted = torch.nn.grad.conv3d_weight(x, (5, 1, 3, 3, 3), grad_y, padding=1)
+    torch.testing.assert_close(gradients.of_kernel_in_pairs(grad_y, x), wanted, rtol=0, atol=1e-11)
+
+    kernel = torch.randn(5, 3, 3, 3, 3, dtype=torch.float64)
+    shape = (2, 3, *(2 * side for side in sides))
+    wanted = torch.nn.grad.conv3d_input(shape, kernel, grad_y, stride=2, padding=1)
+    torch.testing.assert_close(gradients.of_input_by_parity(grad_y, kernel), wanted, rtol=0, atol=1e-11)
+
+
 def test_elu_is_exact_to_rounding_and_keeps_what_is_no_number():
     x = torch.cat([torch.linspace(-120, 20, 100_001), torch.tensor([0.0, -0.0, 1e30, -1e30])])
     assert (pointwise.elu_(x.clone()).double() - F.elu(x.double())).abs()[:-2].max() < 1e-6
