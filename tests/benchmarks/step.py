@@ -4,7 +4,8 @@
 what `published` does, one location a step. The peer augments a patch at a time with MONAI, convolves a sample at a
 time, updates the momentum encoder a parameter at a time and copies keys out of a dense queue (`tests/published.py`).
 Both sides start from the same weights and keys and draw the same augmentations. Repeats are interleaved; the fastest of
-each counts, in seconds of the clock. `--losses` compares the losses of 50 steps instead. `--write` puts the tables into
+each counts, in seconds of the clock. `--losses` compares the losses of 50 steps instead: each side with its own
+augmentation in single precision, and both with the same views in double. `--write` puts the tables into
 docs/benchmarks.md.
 """
 
@@ -16,6 +17,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +36,32 @@ BARS = {32: 4.5, 128: 6.0}
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
+@dataclass(frozen=True)
+class Views:
+    """What a step trains on: query and key [S, 1, 32, 32, 32], neighbours [K, S, 1, 32, 32, 32]."""
+
+    query: Tensor
+    key: Tensor
+    neighbours: Tensor
+
+    def to(self, dtype: torch.dtype) -> Views:
+        """The same numbers in another precision."""
+        return Views(self.query.to(dtype), self.key.to(dtype), self.neighbours.to(dtype))
+
+
 class World:
     """What both sides are given: locations, neighbours, keys, and the patches of each step."""
 
-    def __init__(self, *, locations: int = LOCATIONS, keys: int = KEYS) -> None:
+    def __init__(
+        self, *, locations: int = LOCATIONS, keys: int = KEYS, dtype: torch.dtype = torch.float32
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.coordinates_N3 = torch.rand(locations, 3, generator=generator) * 2 - 1
+        self.dtype = dtype
+        self.coordinates_N3 = (torch.rand(locations, 3, generator=generator) * 2 - 1).to(dtype)
         self.neighbours_NK = (torch.arange(locations)[:, None] + torch.arange(1, NEIGHBOURS + 1)) % locations
         # Location n holds keys n to n + K of one long list: other ones for each, and a moment's work to make.
         every_LD = torch.nn.functional.normalize(
-            torch.randn(keys + locations, 128, generator=generator), dim=-1
+            torch.randn(keys + locations, 128, generator=generator).to(dtype), dim=-1
         )
         self.keys_NKD = every_LD.as_strided((locations, keys, 128), (128, 128, 1))
 
@@ -62,28 +80,29 @@ class World:
 
 
 class Peer:
-    """The published step; `reverse` takes each batch from its end, which changes nothing but how sums are rounded."""
+    """The published step."""
 
-    def __init__(self, world: World, encoder: SlowEncoder, *, reverse: bool = False) -> None:
-        self.world, self.augment, self.reverse = world, SlowAugmentation(), reverse
-        self.training = SlowTraining(encoder, world.keys_NKD.permute(2, 1, 0).contiguous())
+    def __init__(self, world: World, encoder: SlowEncoder) -> None:
+        self.world, self.augment = world, SlowAugmentation()
+        self.training = SlowTraining(encoder.to(world.dtype), world.keys_NKD.permute(2, 1, 0).contiguous())
 
-    def __call__(self, step: int, patches: Tensor) -> tuple[float, float]:
+    def views(self, step: int, patches: Tensor) -> Views:
+        """Each patch by itself, with what ours draws for it."""
+        location = torch.tensor(self.world.location(step))
+        around = self.world.neighbours_NK[location]
+        query, key = (self._views(patches[0], location, step, view) for view in (0, 1))
+        near = [self._views(hu, at, step, 2) for hu, at in zip(patches[1:], around, strict=True)]
+        return Views(query, key, torch.stack(near))
+
+    def train(self, step: int, views: Views) -> tuple[float, float]:
         """(local, global) loss."""
         location = self.world.location(step)
         around = self.world.neighbours_NK[location]
-        scans = torch.arange(patches.shape[1])
-        query, key = (self._views(patches[0], scans, torch.tensor(location), step, view) for view in (0, 1))
-        neighbours = torch.stack(
-            [self._views(hu, scans, at, step, 2) for hu, at in zip(patches[1:], around, strict=True)]
-        )
         coordinates = self.world.coordinates_N3[torch.cat([torch.tensor([location]), around])]
-        if self.reverse:
-            query, key, neighbours = query.flip(0), key.flip(0), neighbours.flip(1)
-        return self.training.step(query, key, neighbours, location, coordinates)
+        return self.training.step(views.query, views.key, views.neighbours, location, coordinates)
 
-    def _views(self, hu: Tensor, scans: Tensor, location: Tensor, step: int, view: int) -> Tensor:
-        """Each patch by itself, with what ours draws for it."""
+    def _views(self, hu: Tensor, location: Tensor, step: int, view: int) -> Tensor:
+        scans = torch.arange(len(hu))
         p = augment.draw(seed=0, epoch=step, scans=scans, locations=location[None], view=view)
         affine = torch.cat([p.rotation_GS3, p.translation_GS3, p.scale_GS3 - 1], dim=-1)[0].tolist()
         views = []
@@ -112,31 +131,40 @@ class Ours:
             neighbour_aggregation="sum",
             exclude_same_subject=False,
         ).train()
+        self.model.to(world.dtype)
         memory = self.model.memory
-        memory.keys_NKD.copy_(world.keys_NKD)
+        memory.keys_NKD = world.keys_NKD.clone(memory_format=torch.contiguous_format)
         memory.subjects_NK.fill_(-2)
         memory.count_N.fill_(memory.size)
         self.optimizer = torch.optim.SGD(
             [p for p in self.model.parameters() if p.requires_grad], lr=0.01, momentum=0.9, weight_decay=1e-4
         )
 
-    def __call__(self, step: int, patches: Tensor) -> tuple[float, float]:
-        """(local, global) loss."""
-        locations = torch.tensor([self.world.location(step)])
-        scans = torch.arange(patches.shape[1])
+    def views(self, step: int, patches: Tensor) -> Views:
+        """All patches of a view at once."""
+        locations, scans = torch.tensor([self.world.location(step)]), torch.arange(patches.shape[1])
 
         def view(hu_GSDHW: Tensor, at: Tensor, number: int) -> Tensor:
             drawn = augment.draw(seed=0, epoch=step, scans=scans, locations=at, view=number)
             return augment.apply(hu_GSDHW, drawn)
 
-        query, key = (view(patches[:1], locations, number) for number in (0, 1))
-        neighbours = view(patches[1:], self.world.neighbours_NK[locations[0]], 2)[None]
-        contrast = self.model(query, key, neighbours, locations, scans)
+        query, key = (view(patches[:1], locations, number)[0] for number in (0, 1))
+        return Views(query, key, view(patches[1:], self.world.neighbours_NK[locations[0]], 2))
+
+    def train(self, step: int, views: Views) -> tuple[float, float]:
+        """(local, global) loss."""
+        locations, scans = torch.tensor([self.world.location(step)]), torch.arange(len(views.query))
+        contrast = self.model(views.query[None], views.key[None], views.neighbours[None], locations, scans)
         self.optimizer.zero_grad(set_to_none=True)
         contrast.loss.backward()
         self.optimizer.step()
         self.model.memory.enqueue(locations, contrast.keys_GSD, scans)
         return contrast.local.item(), contrast.global_.item()
+
+
+def whole(side: Peer | Ours, step: int, patches: Tensor) -> tuple[float, float]:
+    """A step from patches to changed weights: (local, global) loss."""
+    return side.train(step, side.views(step, patches))
 
 
 def both(world: World) -> tuple[Peer, Ours]:
@@ -156,7 +184,7 @@ def speed_rows(batches: list[int], *, threads: int, repeats: int) -> list[list[s
             patches = world.patches(repeat, batch)
             for index, side in enumerate(sides):
                 start, used = time.perf_counter(), time.process_time()
-                side(repeat, patches)
+                whole(side, repeat, patches)
                 if repeat:  # the first one warms up
                     best[index] = min(best[index], time.perf_counter() - start)
                     spent[index] = min(spent[index], time.process_time() - used)
@@ -175,27 +203,43 @@ def speed_rows(batches: list[int], *, threads: int, repeats: int) -> list[list[s
     return rows
 
 
-def loss_rows(batch: int, *, steps: int) -> list[list[str]]:
-    """Largest differences of the losses in parts of the run: ours, and the published computation's own."""
+def losses_apart(batch: int, *, steps: int) -> tuple[list[list[str]], str]:
+    """(a row for each part of the run, what the augmentations differ by).
+
+    Largest relative differences from the published computation: ours in double and in single precision from the same
+    views; ours from its own augmentation; the published computation in single precision from itself in double.
+    """
     world = World()
     theirs, ours = both(world)
-    again = Peer(world, pair()[0], reverse=True)
-    seen = []
+    given = Ours(world, pair()[1])
+    exact = World(dtype=torch.float64)
+    exact_theirs, exact_ours = both(exact)
+    seen, apart, mean = [], 0.0, []
     for step in range(steps):
         patches = world.patches(step, batch)
-        seen.append([side(step, patches) for side in (theirs, ours, again)])
+        views, own = theirs.views(step, patches), ours.views(step, patches)
+        difference = (views.neighbours - own.neighbours).abs()
+        apart, mean = max(apart, difference.max().item()), [*mean, difference.mean().item()]
+        double = views.to(torch.float64)
+        seen.append(
+            [side.train(step, double) for side in (exact_ours, exact_theirs)]
+            + [side.train(step, views) for side in (theirs, given)]
+            + [ours.train(step, own)]
+        )
         print(step, *seen[-1], file=sys.stderr, flush=True)
     losses_SOL = np.array(seen)
     rows = []
     for start, end in ((0, 1), (1, 10), (10, steps)):
-        part = losses_SOL[start:end]
-        apart = np.abs(part[:, 1:] - part[:, :1]) / part[:, :1]
+        if start >= steps:
+            break
+        exact_own_SL, exact_SL, single_SL, given_SL, own_SL = losses_SOL[start:end].transpose(1, 0, 2)
+        pairs = [(exact_own_SL, exact_SL), (given_SL, single_SL), (own_SL, single_SL), (single_SL, exact_SL)]
         rows.append(
             [f"{start + 1} to {end}" if end > start + 1 else f"{end}"]
-            + [f"{part[:, 0, 0].mean():.4f}", f"{part[:, 0, 1].mean():.4f}"]
-            + [f"{value:.1e}" for value in apart.max(0).ravel()]
+            + [f"{loss:.4f}" for loss in exact_SL.mean(0)]
+            + [f"{value:.1e}" for one, other in pairs for value in (np.abs(one - other) / other).max(0)]
         )
-    return rows
+    return rows, f"{apart:.1e} (largest voxel of all steps), {np.mean(mean):.1e} (mean)"
 
 
 def main() -> None:
@@ -215,22 +259,20 @@ def main() -> None:
     if options.losses:
         torch.set_num_threads(options.threads[0])
         (batch, *_), section = options.batches, "Losses of 50 steps"
-        rows = loss_rows(batch, steps=options.steps)
-        head = [
-            "step",
-            "local loss",
-            "global loss",
-            "ours: local",
-            "global",
-            "batch reversed: local",
-            "global",
-        ]
+        rows, views = losses_apart(batch, steps=options.steps)
+        head = ["step", "local loss", "global loss", "double, same views: local", "global"]
+        head += ["single, same views: local", "global", "single, own views: local", "global"]
+        head += ["published, single against double: local", "global"]
         lines = [
             f"`python -m tests.benchmarks.step --losses --batches {batch}`: {about};",
-            f"batch {batch}, {options.steps} steps of SGD from the same weights, keys, patches and augmentations.",
-            "Largest relative difference from the published computation's losses: ours, and as a yardstick that of the",
-            "published computation itself with each batch in reverse order, which is the same but for how sums are",
-            f"rounded; training lets such differences grow. {machine}",
+            f"batch {batch}, {options.steps} steps of SGD from the same weights, keys and patches.",
+            "Largest relative difference from the published computation's losses, in turn: in double precision, both",
+            "from the same augmented views (encoder, losses, gradients, optimiser, momentum encoder and key memory);",
+            "the same in single precision; in single precision, each with its own augmentation of the same draws",
+            f"(neighbours' views in [-1, 1] differ by {views});",
+            "and as a yardstick the published computation itself in single precision from itself in double, with the",
+            "same views. Training lets any difference grow.",
+            machine,
         ]
     else:
         rows, section = [], "The whole step"
