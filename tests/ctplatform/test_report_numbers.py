@@ -34,6 +34,22 @@ def test_median_interval_covers_the_median_about_19_times_in_20():
     assert 0.88 <= hits / 200 <= 0.99
 
 
+def test_values_that_differ_by_rounding_make_one_bar_on_an_axis_of_plain_numbers():
+    values = np.array([0.999991, 1.0, 0.999999])
+    edges = quality._edges(values)
+    counts, _ = np.histogram(values, edges)
+    assert sorted(counts) == [0, 0, 3]
+    assert edges[-1] - edges[0] == pytest.approx(0.1)
+    apart = quality._edges(np.array([0.95, 1.0]))
+    assert (apart[0], apart[-1]) == (0.95, 1.0)
+
+
+def test_tiny_values_are_not_shown_as_zeros():
+    assert quality._alike(0.0, 2.34e-5, 1e-6) == ["0", "2.3e-05", "1.0e-06"]
+    assert quality._alike(0.0, 0.0, 0.0) == ["0.00", "0.00", "0.00"]
+    assert quality._alike(0.123, 0.1, 0.2) == ["0.123", "0.100", "0.200"]
+
+
 @pytest.mark.parametrize(("n", "groups"), [(29, 2), (30, 3), (46, 3)])
 def test_risk_groups_are_even_and_ordered(n, groups):
     rng = np.random.default_rng(n)

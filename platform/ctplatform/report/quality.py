@@ -133,17 +133,20 @@ def _panel(measure: Measure, rows: pd.DataFrame, states: list[str], width: float
 
 
 def _alike(*values: float) -> list[str]:
-    """Values with the decimals that the largest of them needs for three significant digits."""
+    """Values with the decimals that the largest needs for three significant digits; tiny ones in powers of ten."""
     top = max(abs(value) for value in values)
+    if 0 < top < 1e-4:
+        return ["0" if value == 0 else f"{value:.1e}" for value in values]
     digits = max(0, 2 - math.floor(math.log10(top))) if top > 0 else 2
     return [words.number(value, min(digits, 4)) for value in values]
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
-    if low == high:
-        half = 0.05 * abs(low) or 0.05
-        return np.linspace(low - half, high + half, 4)
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-3 * largest:  # no more than rounding apart: one bar, on an axis that can be read
+        half = 0.05 * largest or 0.05
+        return np.linspace((low + high) / 2 - half, (low + high) / 2 + half, 4)
     return np.linspace(low, high, int(np.clip(np.sqrt(len(values)) * 2, 8, 40)) + 1)
 
 

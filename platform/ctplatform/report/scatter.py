@@ -54,7 +54,7 @@ def _figure(inputs: Inputs, predictions: pd.DataFrame, task: str) -> Figure | No
             "the truth. Predictions beyond the axes are drawn at the edge."
         ),
         n=f"n = {words.count(len(target), 'held-out subject')}; {words.count(rows['seed'].nunique(), 'seed')}",
-        interval="bars are the range over seeds, not an interval; R² above each chart has its 95% interval",
+        interval="bars are the range over seeds, not an interval; the score above each chart has its 95% interval",
         command=command("sweep", inputs.recipe),
         panels=[_panel(inputs, task, i, means.loc[i].join(spread.loc[i]), looks[i], edge) for i in present],
         tables=[_table(name, target, means, present)],
