@@ -151,7 +151,8 @@ def test_a_wrong_uri_ends_the_sweep_before_it_begins(tmp_path):
         sweep(Workspace(tmp_path), pd.DataFrame(), watching(mlflow="file:///x"), run=RUN)
 
 
-def test_places_are_told_without_passwords(tmp_path):
+def test_places_are_told_without_passwords(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     lines = places(
         Workspace(tmp_path), recipe(), RUN, ray="127.0.0.1:8265", mlflow="https://me:secret@host:5000"
     )
@@ -160,3 +161,11 @@ def test_places_are_told_without_passwords(tmp_path):
     assert f"tensorboard --logdir {tmp_path}/evaluation/{RUN}/tensorboard" in text
     assert "host:5000" in text
     assert "secret" not in text
+    assert "get-auth-token" not in text
+
+
+def test_who_opens_the_ray_dashboard_is_told_of_the_token(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    (line, *_) = places(Workspace(tmp_path), recipe(), RUN, ray="127.0.0.1:8265", mlflow=None)
+    assert line.startswith("Ray dashboard: http://127.0.0.1:8265 ")
+    assert "`ray get-auth-token`" in line
