@@ -152,7 +152,7 @@ def _fit(
             },
             label_selector=recipe.placement.pretrain.labels or None,
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # as above
             name=run,
             storage_path=workspace.path(FOLDER),
             storage_filesystem=workspace.fs,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from ctplatform.report import cohort, hazards, nearest, quality, survival
+from ctplatform.report import cohort, hazards, nearest, quality, savings, survival
 from ctplatform.report.provenance import _elapsed
 
 
@@ -48,6 +48,12 @@ def test_tiny_values_are_not_shown_as_zeros():
     assert quality._alike(0.0, 2.34e-5, 1e-6) == ["0", "2.3e-05", "1.0e-06"]
     assert quality._alike(0.0, 0.0, 0.0) == ["0.00", "0.00", "0.00"]
     assert quality._alike(0.123, 0.1, 0.2) == ["0.123", "0.100", "0.200"]
+
+
+def test_ends_of_an_interval_that_say_the_same_are_said_once():
+    assert savings._interval(np.inf, np.inf, 8) == "not reached"
+    assert savings._interval(5, np.inf, 8) == "at most 8 to not reached"
+    assert savings._interval(12.2, 20, 8) == "13 to 20"
 
 
 @pytest.mark.parametrize(("n", "groups"), [(29, 2), (30, 3), (46, 3)])

@@ -53,7 +53,7 @@ def _no_better_than_chance(row: pd.Series) -> bool:
 
 def _need(name: str, row: pd.Series, total: int) -> str:
     labels, least = float(row["labels"]), float(row["n_least"])
-    between = f"95% interval {_labels(row['low'], least)} to {_labels(row['high'], least)}"
+    between = f"95% interval {_interval(float(row['low']), float(row['high']), least)}"
     if np.isnan(labels):
         return f"For {name} it cannot be said."
     if np.isinf(labels):
@@ -122,7 +122,7 @@ def table(savings: pd.DataFrame) -> Table:
             words.estimate(row.target, row.target_low, row.target_high),
             words.initialisation(row.initialisation),
             _labels(row.labels, row.n_least),
-            f"{_labels(row.low, row.n_least)} to {_labels(row.high, row.n_least)}",
+            _interval(row.low, row.high, row.n_least),
             f"{int(row.n_baseline):,}",
             words.percent(row.share_reached),
         )
@@ -149,6 +149,11 @@ def table(savings: pd.DataFrame) -> Table:
             "chance, reaching it says nothing."
         ),
     )
+
+
+def _interval(low: float, high: float, least: float) -> str:
+    ends = _labels(low, least), _labels(high, least)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def _labels(count: float, least: float) -> str:
