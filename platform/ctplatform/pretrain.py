@@ -43,8 +43,8 @@ HARDWARE = {
 }
 
 #: What glibc's allocator is told in training workers: keep freed memory. A step needs as much again as the one before,
-#: and asking the system for it anew costs a tenth of the time. Ray Train trains in a thread of its own, whose arena
-#: would give memory back whatever the other settings say, hence a single arena. Other allocators do not read these.
+#: and asking the system for it anew slows two workers on two cores down. Ray Train trains in a thread of its own, whose
+#: arena would give memory back whatever the other settings say, hence a single one. Other allocators do not read these.
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
