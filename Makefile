@@ -26,7 +26,7 @@ demo: install
 
 ## evidence      the method beside its ablations and baselines on 160 synthetic subjects, at most an hour on two cores
 evidence: install
-	$(BIN)/python -m tests.benchmarks.evidence --workspace runs/evidence --write
+	$(BIN)/python -m tests.benchmarks.evidence --workspace runs/evidence --pretrain-seeds 2 --write
 
 ## test          the test suite without the multi-node tests
 test: install

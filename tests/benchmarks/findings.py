@@ -221,7 +221,7 @@ def curves(workspace: Workspace, recipe: Recipe, run: str) -> str:
 def cost_table(workspace: Workspace, recipe: Recipe, run: str, seconds: float, cpu_seconds: float) -> str:
     """What the stages took, from their records, the pretraining runs, and this call."""
     rows = [
-        [record.stage, f"{record.seconds:.0f}", record.text]
+        [record.stage, f"{record.seconds:.0f}", record.text.replace(f"{workspace.display()}/", "")]
         for record in sorted(read_records(workspace), key=lambda record: record.started)
         if record.state == "finished" and record.stage != "pretrain"
     ]
