@@ -23,8 +23,6 @@ from torch import Tensor
 # Largest side of the input for which matrix products win. Fixed by the processor, not measured at start: two runs on
 # one machine must round alike.
 SMALL_SIDE = 2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-
-
 # Largest number of input channels for which the gradient of a strided convolution's input is better put together from
 # the eight parities of its voxels.
 FEW_CHANNELS = 8
@@ -54,16 +52,22 @@ def convolution(
         grad_kernel = of_kernel_in_pairs(grad_y, x_BCDHW)
     if input_too and stride == 2 and channels <= FEW_CHANNELS and all(side % 2 == 0 for side in sides):
         grad_x = of_input_by_parity(grad_y, kernel)
-    missing = [input_too and grad_x is None, grad_kernel is None, False]
-    if any(missing):
-        others = torch.ops.aten.convolution_backward(
-            grad_y, x_BCDHW, kernel, None, [stride] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1, missing
-        )
-        grad_x, grad_kernel = (
-            own if own is not None else other
-            for own, other in zip((grad_x, grad_kernel), others, strict=False)
-        )
-    assert grad_kernel is not None
+    if input_too and grad_x is None:
+        if grad_kernel is None:
+            return _native(grad_y, x_BCDHW, kernel, stride, [True, True])
+        grad_x, _ = _native(grad_y, x_BCDHW, kernel, stride, [True, False])
+    elif grad_kernel is None:
+        _, grad_kernel = _native(grad_y, x_BCDHW, kernel, stride, [False, True])
+    return grad_x, grad_kernel
+
+
+def _native(
+    grad_y: Tensor, x_BCDHW: Tensor, kernel: Tensor, stride: int, wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """torch's gradients of input and kernel; None for what is not wanted."""
+    grad_x, grad_kernel, _ = torch.ops.aten.convolution_backward(
+        grad_y, x_BCDHW, kernel, None, [stride] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1, [*wanted, False]
+    )
     return grad_x, grad_kernel
 
 
@@ -92,9 +96,7 @@ def of_kernel_in_pairs(grad_y: Tensor, x_BCDHW: Tensor) -> Tensor:
     channels = grad_y.shape[1]
     paired_x, paired_grad = _pairs(x_BCDHW), _pairs(grad_y)
     shape = paired_x.new_empty(2 * channels, 2, 3, 3, 3)
-    _, paired, _ = torch.ops.aten.convolution_backward(
-        paired_grad, paired_x, shape, None, [1] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1, [False, True, False]
-    )
+    _, paired = _native(paired_grad, paired_x, shape, 1, [False, True])
     taps = paired.view(2, channels, 2, 3, 3, 3)  # [column out, Co, column in, D, H, pair]
     grads = []
     for offset in (-1, 0, 1):

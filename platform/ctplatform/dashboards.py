@@ -263,9 +263,10 @@ def places(
     """Where to look, a line each: for people."""
     lines = []
     if ray:
+        lines.append(f"Ray dashboard: http://{ray}")
         # Ray asks for a token unless told otherwise, and its start says so in the environment.
-        token = " (asks for the token that `ray get-auth-token` prints)"
-        lines.append(f"Ray dashboard: http://{ray}{token * (os.environ.get('RAY_AUTH_MODE') == 'token')}")
+        if os.environ.get("RAY_AUTH_MODE") == "token":
+            lines[-1] += " (asks for the token that `ray get-auth-token` prints)"
     if recipe.watch.tensorboard:
         lines.append(f"TensorBoard: tensorboard --logdir {workspace.display(FOLDER, run, TENSORBOARD)}")
     if mlflow:

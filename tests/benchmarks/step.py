@@ -252,9 +252,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
-    about = (
-        f"{LOCATIONS} locations, {KEYS:,} keys each, {NEIGHBOURS} neighbours, every patch augmented, float32"
-    )
+    about = f"{LOCATIONS} locations, {KEYS:,} keys each, {NEIGHBOURS} neighbours, every patch augmented"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
     if options.losses:
         torch.set_num_threads(options.threads[0])
@@ -290,7 +288,7 @@ def main() -> None:
             "met",
         ]
         lines = [
-            f"`python -m tests.benchmarks.step`: {about};",
+            f"`python -m tests.benchmarks.step`: {about}, float32;",
             "one location a step, as published. The peer augments a patch and convolves a sample at a",
             f"time (MONAI, PyTorch). Seconds of the clock, fastest of {options.repeats} interleaved repeats. {machine}",
         ]
