@@ -67,7 +67,7 @@ def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[in
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for batch in feed.sample(epoch=0, count=CALIBRATION_STEPS):
-            hu_GSDHW = batch.anchors_GSDHW.to(device)
+            hu_GSDHW = batch.anchors(device)
             locations_B3 = coordinates_N3[batch.locations_G].repeat_interleave(hu_GSDHW.shape[1], dim=0)
             yield augment.normalise(hu_GSDHW, hu_window=hu_window).flatten(0, 1), locations_B3.to(device)
 

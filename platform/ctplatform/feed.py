@@ -3,18 +3,17 @@
 The order of an epoch is a pure function of (seed, epoch), so a run resumes at any step without reading what came
 before. A step's scans are divided over the workers; either all of them work on the same anchor locations, or each on
 those of its own blocks, through which it passes again and again. A read takes one row group from each of the scans of
-a step; its anchors are then served `locations_per_batch` at a time. Threads read and decompress the next row groups
-while one more thread puts together the next batches, so that who trains finds them ready.
+a step; its anchors are then served `locations_per_batch` at a time, as rows of what was read: an anchor and its
+neighbours are copied where they are used, and a GPU gets a row once, not each time that it is somebody's neighbour.
+Threads read and decompress the next row groups, so that who trains finds them ready.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,40 +58,60 @@ class Read:
     steps: tuple[np.ndarray, ...]
 
 
+class Patches:
+    """One block's patches of several scans, where they were read; nothing is copied before `take`.
+
+    Args:
+        scans: a scan, int16 HU [R, voxels], R in `shards.row_order`; only the voxels need be contiguous.
+        side: of a patch, voxels.
+    """
+
+    def __init__(self, scans: Sequence[np.ndarray], side: int) -> None:
+        self._scans, self._side = scans, side
+        self._held: torch.Tensor | None = None
+
+    def take(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Rows of all scans: any shape -> int16 HU [*rows, S, D, H, W], memory of its own.
+
+        A device other than the CPU is given all R rows when it is first asked for some of them.
+        """
+        shape = (*rows.shape, len(self._scans), *(self._side,) * 3)
+        if torch.device(device).type == "cpu":
+            hu = np.empty((rows.numel(), len(self._scans), self._side**3), shards.DTYPE)
+            for row, place in zip(rows.flatten().tolist(), hu, strict=True):
+                for scan, values in zip(self._scans, place, strict=True):
+                    values[:] = scan[row]
+            return torch.from_numpy(hu).view(shape)
+        if self._held is None:
+            self._held = torch.from_numpy(np.stack(self._scans, axis=1)).to(device)
+        return self._held.index_select(0, rows.flatten().to(device)).view(shape)
+
+
 @dataclass(frozen=True)
 class Batch:
     """One rank's share of one step, location-major.
 
-    Shapes: anchors_GSDHW int16 HU; neighbours_GKSDHW int16 HU; locations_G, neighbour_locations_GK, scans_S,
-    subjects_S int64. G anchor locations, S scans of this rank, K neighbours. `epoch` is the pass that they belong to.
+    Shapes: anchor_rows_G, neighbour_rows_GK, rows of `patches`; locations_G, neighbour_locations_GK, scans_S,
+    subjects_S; all int64. G anchor locations, S scans of this rank, K neighbours. `epoch` is the pass that they belong
+    to.
     """
 
-    anchors_GSDHW: torch.Tensor
-    neighbours_GKSDHW: torch.Tensor
+    patches: Patches
+    anchor_rows_G: torch.Tensor
+    neighbour_rows_GK: torch.Tensor
     locations_G: torch.Tensor
     neighbour_locations_GK: torch.Tensor
     scans_S: torch.Tensor
     subjects_S: torch.Tensor
     epoch: int
 
+    def anchors(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The anchors' patches, int16 HU [G, S, D, H, W]."""
+        return self.patches.take(self.anchor_rows_G, device)
 
-class Buffers:
-    """Memory of batches that nobody holds any more, for the next ones: fresh pages cost as much as filling them."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, deque[np.ndarray]] = {}
-
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An int16 array of any content. Its memory comes back by itself when it and all tensors on it are gone."""
-        size = math.prod(shape)
-        free = self._free.setdefault(size, deque(maxlen=BATCHES_AHEAD + 2))
-        try:
-            memory = free.pop()
-        except IndexError:
-            memory = np.empty(size, shards.DTYPE)
-        array = memory.reshape(shape)
-        weakref.finalize(array, free.append, memory).atexit = False
-        return array
+    def neighbours(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The patches of each anchor's neighbours in the same scan, int16 HU [G, K, S, D, H, W]."""
+        return self.patches.take(self.neighbour_rows_GK, device)
 
 
 class Feed:
@@ -139,8 +158,7 @@ class Feed:
         self._extents: dict[
             int, list[pages.Extent]
         ] = {}  # kept in place of parsed footers, which are far larger
-        self._row_orders: dict[int, np.ndarray] = {}
-        self._buffers = Buffers()
+        self._places: dict[int, np.ndarray] = {}
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
@@ -193,7 +211,7 @@ class Feed:
         for index in np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int):
             read = plan[index]
             patches = [self._read(scan, read.block) for scan in self._mine(read)]
-            yield self._assemble(read, patches, read.steps[0])
+            yield self._batch(read, Patches(patches, self.atlas.patch_size), read.steps[0])
 
     def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:
         ready: queue.Queue = queue.Queue(maxsize=BATCHES_AHEAD)
@@ -252,16 +270,16 @@ class Feed:
         while running:
             read, steps, reading = running.popleft()
             start()
-            patches = [future.result() for future in reading]
+            patches = Patches([future.result() for future in reading], self.atlas.patch_size)
             for anchors in steps:
-                if not put(self._assemble(read, patches, anchors)):
+                if not put(self._batch(read, patches, anchors)):
                     return
 
     def _mine(self, read: Read) -> np.ndarray:
         return read.scans if self.own_blocks else read.scans[self.rank :: self.world]
 
     def _read(self, scan: int, block: int) -> np.ndarray:
-        """One scan's patches of a block in `shards.row_order`, as bytes [R, patch]: one range of its file."""
+        """One scan's patches of a block in `shards.row_order`, int16 [R, voxels]: one range of its file."""
         entry, width = self.scans[scan], self.atlas.patch_size**3 * shards.DTYPE.itemsize
         try:
             if scan not in self._extents:
@@ -270,11 +288,11 @@ class Feed:
                     pages.Extent.of(footer, group, "patch") for group in range(footer.num_row_groups)
                 ]
             extent = self._extents[scan][block]
-            if extent.values != len(self._rows(block)):
-                raise pages.PageError(
-                    f"block {block} has {extent.values} rows, {len(self._rows(block))} expected"
-                )
-            return pages.rows(shards.read_range(self.workspace, entry.scan_id, extent), extent, width=width)
+            expected = len(shards.row_order(self.atlas, block)[0])
+            if extent.values != expected:
+                raise pages.PageError(f"block {block} has {extent.values} rows, {expected} expected")
+            data = shards.read_range(self.workspace, entry.scan_id, extent)
+            return pages.rows(data, extent, width=width).view(shards.DTYPE)
         except (pages.PageError, IndexError) as error:
             raise StageError(
                 f"the shard of scan {entry.scan_id} does not fit the atlas or this software: {error}",
@@ -282,31 +300,20 @@ class Feed:
                 code="shard",
             ) from error
 
-    def _rows(self, block: int) -> np.ndarray:
-        if block not in self._row_orders:
-            self._row_orders[block] = shards.row_order(self.atlas, block)[0]
-        return self._row_orders[block]
+    def _rows_of(self, block: int, locations: np.ndarray) -> torch.Tensor:
+        """Where a block's row group has these locations; the same for every scan."""
+        if block not in self._places:
+            order = shards.row_order(self.atlas, block)[0]
+            self._places[block] = np.full(self.atlas.num_locations, -1, np.int64)
+            self._places[block][order] = np.arange(len(order))
+        return torch.from_numpy(self._places[block][locations])
 
-    def _assemble(self, read: Read, patches: list[np.ndarray], anchors: np.ndarray) -> Batch:
-        neighbours = self.atlas.neighbours_NK[anchors]
-        # A block's rows are the same for every scan, so one look-up serves all.
-        row_of = {int(location): row for row, location in enumerate(self._rows(read.block))}
-        mine = self._mine(read)
-
-        def gather(locations: np.ndarray) -> torch.Tensor:
-            side = self.atlas.patch_size
-            hu = self._buffers.take((locations.size * len(patches), side**3))
-            rows = [row_of[int(location)] for location in locations.ravel()]
-            bytes_, index = hu.view(np.uint8), 0
-            for row in rows:
-                for scan in patches:
-                    bytes_[index] = scan[row]
-                    index += 1
-            return torch.from_numpy(hu).view(*locations.shape, len(patches), side, side, side)
-
+    def _batch(self, read: Read, patches: Patches, anchors: np.ndarray) -> Batch:
+        neighbours, mine = self.atlas.neighbours_NK[anchors], self._mine(read)
         return Batch(
-            anchors_GSDHW=gather(anchors),
-            neighbours_GKSDHW=gather(neighbours),
+            patches=patches,
+            anchor_rows_G=self._rows_of(read.block, anchors),
+            neighbour_rows_GK=self._rows_of(read.block, neighbours),
             locations_G=torch.from_numpy(anchors.astype(np.int64)),
             neighbour_locations_GK=torch.from_numpy(neighbours.astype(np.int64)),
             scans_S=torch.from_numpy(mine.astype(np.int64)),

@@ -149,7 +149,6 @@ class Loop:
         window = self.recipe.prepare.hu_window
 
         def view(hu_GSDHW: torch.Tensor, locations_G: torch.Tensor, number: int) -> torch.Tensor:
-            hu_GSDHW = hu_GSDHW.to(self.device, non_blocking=True)
             if not self.config.augment:
                 return augment.normalise(hu_GSDHW, hu_window=window)
             parameters = augment.draw(
@@ -161,14 +160,14 @@ class Loop:
             )
             return augment.apply(hu_GSDHW, parameters, hu_window=window)
 
-        query = view(batch.anchors_GSDHW, batch.locations_G, VIEW_QUERY)
-        key = view(batch.anchors_GSDHW, batch.locations_G, VIEW_KEY)
-        near = batch.neighbours_GKSDHW
-        shape = near.shape[:3]
-        neighbours = query.new_zeros((*shape, *query.shape[2:]))
-        if self.config.beta > 0 and near.numel():
-            flat = view(near.flatten(0, 1), batch.neighbour_locations_GK.flatten(), VIEW_NEIGHBOUR)
-            neighbours = flat.unflatten(0, shape[:2])
+        anchors = batch.anchors(self.device)
+        query = view(anchors, batch.locations_G, VIEW_QUERY)
+        key = view(anchors, batch.locations_G, VIEW_KEY)
+        neighbours = query.new_zeros((*batch.neighbour_rows_GK.shape, *query.shape[1:]))
+        if self.config.beta > 0 and neighbours.numel():
+            near = batch.neighbours(self.device).flatten(0, 1)
+            flat = view(near, batch.neighbour_locations_GK.flatten(), VIEW_NEIGHBOUR)
+            neighbours = flat.view(neighbours.shape)
         bf16 = self.config.precision == "bf16" and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
             contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)

@@ -4,9 +4,12 @@ Same patches for all, int16 HU, anchors with their neighbours, in one run with r
 
 int16 batches, as they leave storage:
 
-- ours: `Feed` on shards, at the level they are written with and at zstd level 1;
+- ours: `Feed` on shards, at the level they are written with and at zstd level 1; a batch is rows of the blocks that
+  were read, from which training copies on its own device;
+- ours, copied: the same, and anchors and neighbours copied out here, into arrays of the batch;
 - numpy: the published layout, one .npy file a location over all scans; 1 + k files are loaded whole a location, the
   neighbours' arrays joined, batches indexed from them; each process takes its share of the locations;
+- numpy, loaded: the same files loaded, nothing else done;
 - WebDataset: tar files a location, a sample a scan with its anchor and neighbours as .npy;
 - scan: a plain pyarrow loop over the same row groups, which makes no batches.
 
@@ -45,13 +48,18 @@ from ctplatform.workspace import Workspace
 from tests.benchmarks import document, realscans
 
 SCANS_PER_BATCH, LOCATIONS_PER_BATCH = 16, 4
-ENGINES = ("ours", "ours, level 1", "numpy", "WebDataset", "scan", "ours, scaled", "published loader")
+ENGINES = (
+    *("ours", "ours, level 1", "numpy", "numpy, loaded", "WebDataset", "scan"),
+    *("ours, copied", "ours, scaled", "published loader"),
+)
 FOLDERS = {
     "ours": "fast",
     "ours, level 1": "small",
+    "ours, copied": "fast",
     "ours, scaled": "fast",
     "scan": "fast",
     "numpy": "grouped",
+    "numpy, loaded": "grouped",
     "published loader": "grouped",
     "WebDataset": "tars",
 }
@@ -159,8 +167,10 @@ class Engines:
         return {
             "ours": lambda: self.ours("fast"),
             "ours, level 1": lambda: self.ours("small"),
+            "ours, copied": self.copied,
             "ours, scaled": self.scaled,
             "numpy": self.arrays,
+            "numpy, loaded": self.loaded,
             "published loader": self.published,
             "WebDataset": self.tars,
             "scan": self.scan,
@@ -170,7 +180,15 @@ class Engines:
         """Our batches."""
         count = 0
         for batch in self.feeds[folder].epoch(0):
-            count += batch.anchors_GSDHW.shape[0] * batch.anchors_GSDHW.shape[1]
+            count += len(batch.locations_G) * len(batch.scans_S)
+        return count
+
+    def copied(self) -> int:
+        """Our batches, every patch copied to its place in a tensor of the batch."""
+        count = 0
+        for batch in self.feeds["fast"].epoch(0):
+            batch.anchors(), batch.neighbours()
+            count += len(batch.locations_G) * len(batch.scans_S)
         return count
 
     def scaled(self) -> int:
@@ -179,19 +197,28 @@ class Engines:
 
         count = 0
         for batch in self.feeds["fast"].epoch(0):
-            normalise(batch.anchors_GSDHW), normalise(batch.neighbours_GKSDHW)
-            count += batch.anchors_GSDHW.shape[0] * batch.anchors_GSDHW.shape[1]
+            normalise(batch.anchors()), normalise(batch.neighbours())
+            count += len(batch.locations_G) * len(batch.scans_S)
         return count
 
-    def load(self, location: int) -> tuple[np.ndarray, np.ndarray]:
-        """One location of the published layout: [scans, ...] of the anchor, [k, scans, ...] of its neighbours."""
+    def files(self, location: int) -> list[np.ndarray]:
+        """The files of a location and of its neighbours in the published layout, [scans, ...] each."""
         names = [location, *self.atlas.neighbours_NK[location]]
         paths = [self.root / "grouped" / f"{name}.npy" for name in names]
-        anchors, *near = [np.load(path) for path in paths]
+        arrays = [np.load(path) for path in paths]
         if self.cold:
             for path in paths:
                 forget(path)
+        return arrays
+
+    def load(self, location: int) -> tuple[np.ndarray, np.ndarray]:
+        """[scans, ...] of the anchor, [k, scans, ...] of its neighbours."""
+        anchors, *near = self.files(location)
         return anchors, np.concatenate([one[None] for one in near], axis=0)
+
+    def loaded(self) -> int:
+        """The files alone."""
+        return sum(len(self.files(location)[0]) for location in self.mine())
 
     def arrays(self) -> int:
         """Arrays of a location over all scans, loaded whole; batches drawn from them."""

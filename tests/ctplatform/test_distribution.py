@@ -130,14 +130,14 @@ class ByHand:
         """(mean loss of one worker, its keys by location and scan)."""
         terms, keys = [], {}
         for g, location in enumerate(batch.locations_G.tolist()):
-            query_SD = self.embed(self.model.query, batch.anchors_GSDHW[g], location)
+            query_SD = self.embed(self.model.query, batch.anchors()[g], location)
             near = [
-                self.embed(self.model.query, batch.neighbours_GKSDHW[g, k], int(place))
+                self.embed(self.model.query, batch.neighbours()[g, k], int(place))
                 for k, place in enumerate(batch.neighbour_locations_GK[g])
             ]
             context_SD = torch.stack(near).mean(0)
             with torch.no_grad():
-                key_SD = self.embed(self.model.key, batch.anchors_GSDHW[g], location)
+                key_SD = self.embed(self.model.key, batch.anchors()[g], location)
             keys[location] = key_SD
             subjects = batch.subjects_S.tolist()
             for s, subject in enumerate(subjects):
@@ -319,7 +319,7 @@ def test_alone_both_distributions_are_the_same(workspace):
     a, b = (feed_of(workspace, rank=0, world=1, own_blocks=own) for own in (False, True))
     for one, other in zip(a.epoch(1), b.epoch(1), strict=True):
         assert torch.equal(one.locations_G, other.locations_G)
-        assert torch.equal(one.anchors_GSDHW, other.anchors_GSDHW)
+        assert torch.equal(one.anchors(), other.anchors())
 
 
 def test_what_cannot_be_distributed_is_said():

@@ -12,7 +12,7 @@ import torch
 
 from ctplatform import shards
 from ctplatform.errors import StageError
-from ctplatform.feed import Buffers, Feed, ScanEntry
+from ctplatform.feed import Feed, Patches, ScanEntry
 from ctplatform.workspace import Workspace
 
 SCANS = 6
@@ -57,9 +57,9 @@ def feed(cohort, atlas, *, rank=0, world=1, batch=4, anchors=3, seed=1):
 def test_patches_are_those_of_the_named_scans_and_locations(cohort, small_atlas):
     for batch in feed(cohort, small_atlas).epoch(0):
         expected = batch.scans_S[None] * 100 + batch.locations_G[:, None]
-        assert torch.equal(batch.anchors_GSDHW[:, :, 0, 0, 0].long(), expected)
+        assert torch.equal(batch.anchors()[:, :, 0, 0, 0].long(), expected)
         near = batch.scans_S[None, None] * 100 + batch.neighbour_locations_GK[:, :, None]
-        assert torch.equal(batch.neighbours_GKSDHW[:, :, :, 0, 0, 0].long(), near)
+        assert torch.equal(batch.neighbours()[:, :, :, 0, 0, 0].long(), near)
         assert torch.equal(
             batch.neighbour_locations_GK,
             torch.from_numpy(small_atlas.neighbours_NK[batch.locations_G.numpy()]),
@@ -88,7 +88,7 @@ def test_resuming_at_any_step_gives_the_same_batches(cohort, small_atlas):
         for a, b in zip(whole[start:], rest, strict=True):
             assert torch.equal(a.locations_G, b.locations_G)
             assert torch.equal(a.scans_S, b.scans_S)
-            assert torch.equal(a.anchors_GSDHW, b.anchors_GSDHW)
+            assert torch.equal(a.anchors(), b.anchors())
 
 
 def test_two_ranks_together_serve_what_one_serves(cohort, small_atlas):
@@ -121,8 +121,8 @@ def test_two_ranks_serve_the_same_patches_that_one_does(cohort, small_atlas):
         for step, batch in enumerate(loader.epoch(1)):
             for s, scan in enumerate(batch.scans_S.tolist()):
                 for g, location in enumerate(batch.locations_G.tolist()):
-                    near = batch.neighbours_GKSDHW[g, :, s]
-                    yield (step, scan, location), (batch.anchors_GSDHW[g, s], near)
+                    near = batch.neighbours()[g, :, s]
+                    yield (step, scan, location), (batch.anchors()[g, s], near)
 
     whole = dict(served(0, 1, 1))
     split = dict(served(0, 2, 3)) | dict(served(1, 2, 1))
@@ -153,34 +153,46 @@ def test_random_voxels_come_through_the_feed_unchanged(small_atlas, tmp_path):
     loader = Feed(workspace, entries, small_atlas, scans_per_batch=3, locations_per_batch=5)
     for batch in loader.epoch(0):
         picked = truth[batch.scans_S][:, batch.locations_G].transpose(0, 1)
-        assert torch.equal(batch.anchors_GSDHW, picked)
+        assert torch.equal(batch.anchors(), picked)
         near = truth[batch.scans_S][:, batch.neighbour_locations_GK].permute(1, 2, 0, 3, 4, 5)
-        assert torch.equal(batch.neighbours_GKSDHW, near)
+        assert torch.equal(batch.neighbours(), near)
 
 
-def test_a_batch_that_is_kept_is_never_overwritten(cohort, small_atlas):
-    """Memory is used again only when nobody holds it: not by the batch, and not by a view of its tensors."""
-    fresh = [
-        (b.anchors_GSDHW.clone(), b.neighbours_GKSDHW.clone()) for b in feed(cohort, small_atlas).epoch(4)
-    ]
+def test_a_batch_that_is_kept_stays_as_it_was(cohort, small_atlas):
+    """Whatever is read later, and whatever is done to patches that were taken from it."""
     loader = feed(cohort, small_atlas)
-    views = [(b.anchors_GSDHW[1:, :, 0], b.neighbours_GKSDHW.flatten(0, 1)) for b in loader.epoch(4)]
-    for (anchors, near), (anchor_view, near_view) in zip(fresh, views, strict=True):
-        assert torch.equal(anchors[1:, :, 0], anchor_view)
-        assert torch.equal(near.flatten(0, 1), near_view)
+    fresh = [(b.anchors(), b.neighbours()) for b in loader.epoch(4)]
+    kept = list(loader.epoch(4))
+    for batch in kept:
+        batch.anchors().zero_()
+        batch.neighbours().zero_()
+    for (anchors, near), batch in zip(fresh, kept, strict=True):
+        assert torch.equal(anchors, batch.anchors())
+        assert torch.equal(near, batch.neighbours())
 
 
-def test_memory_of_dropped_batches_is_used_again():
-    buffers = Buffers()
-    first = torch.from_numpy(buffers.take((4, 5)))
-    address = first.data_ptr()
-    second = torch.from_numpy(buffers.take((4, 5)))
-    assert second.data_ptr() != address
-    view = first[1:]
-    del first
-    assert torch.from_numpy(buffers.take((4, 5))).data_ptr() != address
-    del view
-    assert torch.from_numpy(buffers.take((2, 10))).data_ptr() == address
+def test_a_device_is_given_the_rows_of_a_read_once_for_all_its_steps():
+    """The meta device knows shapes only, but it is one to which patches must be sent."""
+    scans = [np.arange(40, dtype=np.int16).reshape(5, 8) + 100 * s for s in range(3)]
+    patches = Patches(scans, 2)
+    rows = torch.tensor([[4, 0], [2, 2]])
+    assert torch.equal(patches.take(rows), torch.from_numpy(np.stack(scans, 1)).view(5, 3, 2, 2, 2)[rows])
+    sent = patches.take(rows, "meta")
+    assert sent.shape == (2, 2, 3, 2, 2, 2)
+    assert (sent.dtype, sent.device.type) == (torch.int16, "meta")
+    held = patches._held
+    assert held is not None
+    assert held.shape[:2] == (5, 3)
+    patches.take(rows[0], "meta")
+    assert patches._held is held
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_patches_taken_on_a_gpu_are_those_taken_on_the_cpu(cohort, small_atlas):
+    for batch in feed(cohort, small_atlas).epoch(1):
+        assert torch.equal(batch.anchors("cuda").cpu(), batch.anchors())
+        assert torch.equal(batch.neighbours("cuda").cpu(), batch.neighbours())
 
 
 def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas):
