@@ -3,7 +3,11 @@
 torch's own ELU evaluates exp(x) - 1 to the last bit even where the sum that follows it cannot keep it, and takes
 2.5 ns a value on a CPU; max(x, 2 ** (min(x, 0) / ln 2) - 1) differs by less than 1e-7 and takes 1.0 ns.
 
-Legend: B samples, C channels, DHW space; everything is channels-last.
+Small tensors cost microseconds each, and a layer has up to a hundred parts: what is the same for all of them is made once,
+and what they add up to is put together when all have been seen.
+
+Legend: B samples, C channels, DHW space; everything is channels-last. WC are the columns of a row: one number a channel,
+repeated along the width.
 """
 
 from __future__ import annotations
@@ -27,13 +31,17 @@ class Norm:
     bias: Tensor
     eps: float
 
-    def activate(self, x: Tensor) -> Tensor:
-        """Outputs of the convolution -> activations."""
+    def columns(self, width: int) -> tuple[Tensor, Tensor]:
+        """(scale, shift) of y = elu(x * scale + shift), float32 [WC]."""
         scale = self.weight.double() * torch.rsqrt(self.variance.double() + self.eps)
         shift = self.bias.double() - self.mean.double() * scale
-        width = x.shape[4]
-        y = torch.addcmul(shift.to(x).repeat(width), rows(x), scale.to(x).repeat(width))
-        return unrows(elu_(y), x)
+        return scale.float().repeat(width), shift.float().repeat(width)
+
+
+def activate(x: Tensor, columns: tuple[Tensor, Tensor]) -> Tensor:
+    """Outputs of the convolution -> activations; `columns` from `Norm.columns`."""
+    scale, shift = columns
+    return unrows(elu_(torch.addcmul(shift, rows(x), scale)), x)
 
 
 def elu_(x: Tensor) -> Tensor:
@@ -42,14 +50,14 @@ def elu_(x: Tensor) -> Tensor:
     return torch.maximum(x, below, out=x)
 
 
-def through_elu(grad_y: Tensor, y: Tensor) -> Tensor:
-    """Gradient before ELU, from the one behind it and ELU's result."""
-    return torch.ops.aten.elu_backward(grad_y, 1.0, 1.0, 1.0, True, y)
+def through_elu_(grad_y: Tensor, y: Tensor) -> Tensor:
+    """Gradient before ELU, from the one behind it and ELU's result; in place of the former."""
+    return torch.ops.aten.elu_backward.grad_input(grad_y, 1.0, 1.0, 1.0, True, y, grad_input=grad_y)
 
 
 def rows(x: Tensor) -> Tensor:
     """[B, C, D, H, W] channels last -> [B D H, W C], a view."""
-    return x.permute(0, 2, 3, 4, 1).reshape(-1, x.shape[4] * x.shape[1])
+    return x.permute(0, 2, 3, 4, 1).view(-1, x.shape[4] * x.shape[1])
 
 
 def unrows(rows_: Tensor, like: Tensor) -> Tensor:
@@ -64,44 +72,54 @@ def pixels(x: Tensor) -> int:
 
 
 def moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
-    """(pixels, mean, biased variance) a channel, float64, over columns of single-precision statistics."""
+    """(pixels, mean, biased variance) of a part, for `merge`; [WC] of a row a plane."""
     wide = x.permute(0, 2, 3, 4, 1).reshape(len(x) * x.shape[2], -1)
-    mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
-    mean, variance = mean.double().view(-1, x.shape[1]), variance.double().view(-1, x.shape[1])
-    grand = mean.mean(0)
-    return pixels(x), grand, (variance + (mean - grand) ** 2).mean(0)
+    return pixels(x), *torch.batch_norm_update_stats(wide, None, None, 0.0)
 
 
-def merge(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over all parts, float32 (Chan, Golub, LeVeque 1979)."""
+def merge(parts: list[tuple[int, Tensor, Tensor]], channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance a channel over all parts, float32 [C] (Chan, Golub, LeVeque 1979)."""
     share = torch.tensor([[count] for count, _, _ in parts], dtype=torch.float64)
     share /= share.sum()
-    means = torch.stack([mean for _, mean, _ in parts])
-    variances = torch.stack([variance for _, _, variance in parts])
-    grand = (share * means).sum(0)
-    return grand.float(), (share * (variances + (means - grand) ** 2)).sum(0).float()
+    means = torch.stack([mean for _, mean, _ in parts]).double().view(len(parts), -1, channels)
+    variances = torch.stack([variance for _, _, variance in parts]).double().view(means.shape)
+    grand = (share * means.mean(1)).sum(0)
+    return grand.float(), (share * (variances + (means - grand) ** 2).mean(1)).sum(0).float()
 
 
-def sums(grad: Tensor, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """(sum of the gradient, sum of gradient times normalised x) a channel, float64."""
-    channels = x.shape[1]
-    grads, values = rows(grad), rows(x)
-    sum_g = grads.sum(0).double().view(-1, channels).sum(0)
-    sum_gx = (grads * values).sum(0).double().view(-1, channels).sum(0)
+def sums(grad: Tensor, x: Tensor, *, scratch: Tensor) -> Tensor:
+    """Column sums of the gradient, and of gradient times x, of a part: [2, WC], for `factors`.
+
+    `scratch` is memory of the same shape that is overwritten.
+    """
+    grads = rows(grad)
+    return torch.stack([grads.sum(0), torch.mul(grads, rows(x), out=rows(scratch)).sum(0)])
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Gradient before the normalisation = a * gradient + b * x + c, float32 [WC]; gradients of weight and bias [C]."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def factors(norm: Norm, parts: list[Tensor], *, count: int, width: int) -> Factors:
+    """From the `sums` of all parts; `count` pixels in them."""
+    both = torch.stack(parts).double().sum(0).view(2, -1, len(norm.mean)).sum(1)
     inverse = torch.rsqrt(norm.variance.double() + norm.eps)
-    return sum_g, (sum_gx - norm.mean.double() * sum_g) * inverse
-
-
-def factors(norm: Norm, sum_g: Tensor, sum_gx: Tensor, *, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(a, b, c) a channel, float32: gradient before the normalisation = a * gradient + b * x + c."""
-    inverse = torch.rsqrt(norm.variance.double() + norm.eps)
+    sum_g, sum_gx = both[0], (both[1] - norm.mean.double() * both[0]) * inverse
     a = norm.weight.double() * inverse
     b = -a * inverse * sum_gx / count
     c = -a * sum_g / count - b * norm.mean.double()
-    return a.float(), b.float(), c.float()
+    wide_a, wide_b, wide_c = (factor.float().repeat(width) for factor in (a, b, c))
+    return Factors(wide_a, wide_b, wide_c, weight=sum_gx.float(), bias=sum_g.float())
 
 
-def through_norm(grad: Tensor, x: Tensor, abc: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Gradient before the normalisation; `abc` from `factors`."""
-    a, b, c = (factor.repeat(x.shape[4]) for factor in abc)
-    return unrows(torch.addcmul(c, rows(x), b).addcmul_(rows(grad), a), x)
+def through_norm_(grad: Tensor, x: Tensor, factors: Factors) -> Tensor:
+    """Gradient before the normalisation, in place of its input x."""
+    torch.addcmul(factors.c, rows(x), factors.b, out=rows(x)).addcmul_(rows(grad), factors.a)
+    return x

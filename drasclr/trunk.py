@@ -114,19 +114,22 @@ class _Run(torch.autograd.Function):
         outputs = [(place, part) for place, part in zip(places, x_BCDHW.split(stack.counts), strict=True)]
         for (kernels, bias, weight, norm_bias), stride in zip(layers, stack.strides, strict=True):
             size = _samples(kernels, outputs[0][1][0, 0].numel(), stride)
+            columns = norms[-1].columns(outputs[0][1].shape[4]) if norms else None
             parts, moments = [], []
             fresh: list[tuple[int, Tensor]] = []
             for place, x in _regroup(outputs, size):
-                y = norms[-1].activate(x) if norms else x
+                y = pointwise.activate(x, columns) if columns else x
                 parts.append(Part(place, x, y))
-                out = F.conv3d(y, kernels[place % len(kernels)], bias, stride, PADDING)
+                # Of a single sample, torch may return another layout.
+                out = _last(F.conv3d(y, kernels[place % len(kernels)], bias, stride, PADDING))
                 fresh.append((place, out))
                 moments.append(pointwise.moments(out))
             kept.append(parts)
             outputs = fresh
-            mean, variance = pointwise.merge(moments)
+            mean, variance = pointwise.merge(moments, kernels.shape[1])
             norms.append(Norm(mean, variance, weight, norm_bias, stack.eps))
-        last = [Part(place, x, norms[-1].activate(x)) for place, x in outputs]
+        columns = norms[-1].columns(outputs[0][1].shape[4])
+        last = [Part(place, x, pointwise.activate(x, columns)) for place, x in outputs]
         ctx.stack, ctx.norms, ctx.kept = stack, norms, [*kept, last]
         ctx.save_for_backward(*tensors)
         statistics = [value for norm in norms for value in (norm.mean, norm.variance)]
@@ -138,16 +141,21 @@ class _Run(torch.autograd.Function):
         kernels_of, biases = ctx.saved_tensors[0::4], ctx.saved_tensors[1::4]
         results: list[Tensor] = []
         last = ctx.kept[-1]
-        incoming = (
-            grads[0].contiguous(memory_format=torch.channels_last_3d).split([len(part.x) for part in last])
-        )
-        flowing = [pointwise.through_elu(grad, part.y) for grad, part in zip(incoming, last, strict=True)]
-        sums = [pointwise.sums(grad, part.x, ctx.norms[-1]) for grad, part in zip(flowing, last, strict=True)]
+        incoming = _last(grads[0]).split([len(part.x) for part in last])
+        # Activations and outputs are read for the last time here: what replaces them takes their memory.
+        flowing = [
+            pointwise.through_elu_(grad.clone(), part.y) for grad, part in zip(incoming, last, strict=True)
+        ]
+        sums = [
+            pointwise.sums(grad, part.x, scratch=part.y) for grad, part in zip(flowing, last, strict=True)
+        ]
         for index in reversed(range(len(kernels_of))):
             kernels, outputs, inputs = kernels_of[index], ctx.kept.pop(), ctx.kept[-1]
-            sum_g, sum_gx = (torch.stack(values).sum(0) for values in zip(*sums, strict=True))
             factors = pointwise.factors(
-                ctx.norms[index], sum_g, sum_gx, count=sum(pointwise.pixels(part.x) for part in outputs)
+                ctx.norms[index],
+                sums,
+                count=sum(pointwise.pixels(part.x) for part in outputs),
+                width=outputs[0].x.shape[4],
             )
             grad_kernels = torch.empty_like(kernels)
             # Normalisation takes every bias away; what torch would sum up here is rounding.
@@ -160,7 +168,7 @@ class _Run(torch.autograd.Function):
             ):
                 place = part.place % len(kernels)
                 grad_y, grad_kernel = gradients.convolution(
-                    pointwise.through_norm(grad, x, factors),
+                    pointwise.through_norm_(grad, x, factors),
                     part.y,
                     kernels[place],
                     ctx.stack.strides[index],
@@ -174,13 +182,18 @@ class _Run(torch.autograd.Function):
                 if grad_y is None:
                     continue
                 if index:
-                    grad_y = pointwise.through_elu(grad_y, part.y)
-                    sums_below.append(pointwise.sums(grad_y, part.x, ctx.norms[index - 1]))
+                    grad_y = pointwise.through_elu_(_last(grad_y), part.y)
+                    sums_below.append(pointwise.sums(grad_y, part.x, scratch=part.y))
                 below.append(grad_y)
-            results = [grad_kernels, grad_bias, sum_gx.float(), sum_g.float(), *results]
+            results = [grad_kernels, grad_bias, factors.weight, factors.bias, *results]
             flowing, sums = below, sums_below
         grad_input = torch.cat(flowing) if ctx.needs_input_grad[0] else None
         return grad_input, None, *results
+
+
+def _last(x: Tensor) -> Tensor:
+    """Channels last in memory, too; the same tensor if it is already."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _samples(kernels: Tensor, pixels: int, stride: int) -> int:
