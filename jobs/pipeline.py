@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
 from ctplatform.cli import course_options, run_chain_command
-from ctplatform.config import load_recipe
 from ctplatform.errors import PlatformError
+from ctplatform.recipe import load_recipe
 
 
 def main() -> None:

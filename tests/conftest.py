@@ -93,7 +93,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def small_recipe():
     """The demo's recipe, cut down to seconds."""
-    from ctplatform.config import load_recipe
+    from ctplatform.recipe import load_recipe
 
     return load_recipe("demo", SMALL)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctplatform.config import Recipe, validate
+from ctplatform.config import Recipe
+from ctplatform.recipe import validate
 
 UNCONDITIONED = {"conditioning": "none", "experts": 1}
 #: What each ablation changes of `pretrain`. `moco` keeps a memory a location, as all of them do: its encoder does not

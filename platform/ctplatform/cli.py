@@ -180,7 +180,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    from ctplatform.config import load_recipe
+    from ctplatform.recipe import load_recipe
 
     overrides = list(args.overrides)
     if args.address:

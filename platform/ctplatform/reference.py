@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ctplatform.config import Recipe, load_recipe, recipe_names
+from ctplatform.config import Recipe
+from ctplatform.recipe import load_recipe, recipe_names
 
 HEAD = """# Recipes
 

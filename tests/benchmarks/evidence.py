@@ -16,12 +16,13 @@ from pathlib import Path
 import pandas as pd
 
 from ctplatform.ablations import ablated
-from ctplatform.config import Recipe, load_recipe
+from ctplatform.config import Recipe
 from ctplatform.console import Console
 from ctplatform.demo import phantom_cohort
 from ctplatform.embed import embed
 from ctplatform.pipeline import run_chain
 from ctplatform.pretrain import pretrain, run_name
+from ctplatform.recipe import load_recipe
 from ctplatform.session import ray_session
 from ctplatform.workspace import Workspace
 from tests.benchmarks import document, findings

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctplatform.config import Recipe, load_recipe
+from ctplatform.config import Recipe
 from ctplatform.demo import phantom_cohort
 from ctplatform.overlap import SCORES
 from ctplatform.pipeline import run_chain
+from ctplatform.recipe import load_recipe
 from ctplatform.session import ray_session
 from ctplatform.trial import FOLDER
 from ctplatform.workspace import Workspace

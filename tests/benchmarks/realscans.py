@@ -10,8 +10,9 @@ from typing import Any
 
 from ctplatform.atlas import atlas, read_atlas
 from ctplatform.cohort import discover
-from ctplatform.config import Recipe, load_recipe
+from ctplatform.config import Recipe
 from ctplatform.prepare import prepare_scan
+from ctplatform.recipe import load_recipe
 from ctplatform.workspace import Workspace
 from drasclr.atlas import Atlas
 

@@ -25,9 +25,10 @@ import psutil
 from ctplatform import compaction, ledger, shards
 from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes, locate, read_atlas
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.config import AtlasConfig, RayConfig, load_recipe
+from ctplatform.config import AtlasConfig, RayConfig
 from ctplatform.plan import fingerprint, settings_hash
 from ctplatform.prepare import prepare, prepare_scan
+from ctplatform.recipe import load_recipe
 from ctplatform.session import ray_session
 from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table

@@ -21,8 +21,9 @@ import numpy as np
 from ctplatform import ledger, shards
 from ctplatform.atlas import ATLAS_FILE
 from ctplatform.atlas import FOLDER as ATLAS
-from ctplatform.config import RayConfig, Recipe, load_recipe
+from ctplatform.config import RayConfig, Recipe
 from ctplatform.pretrain import pretrain, read_metrics
+from ctplatform.recipe import load_recipe
 from ctplatform.session import ray_session
 from ctplatform.splits import Split, write_split
 from ctplatform.workspace import Workspace

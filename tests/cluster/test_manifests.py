@@ -21,8 +21,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ctplatform.config import load_recipe
 from ctplatform.metrics import GAUGES
+from ctplatform.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"

@@ -32,7 +32,8 @@ SETS = [part for item in SMALL for part in ("--set", item)]
 BASE = """
 from tests.conftest import SMALL
 from ctplatform.atlas import atlas
-from ctplatform.config import RayConfig, load_recipe
+from ctplatform.config import RayConfig
+from ctplatform.recipe import load_recipe
 from ctplatform.demo import phantom_cohort
 from ctplatform.prepare import prepare
 from ctplatform.session import ray_session
@@ -48,7 +49,7 @@ with ray_session(RayConfig(num_cpus=2)):
 ALONE = """
 import json, os, signal, sys
 from ctplatform import ledger
-from ctplatform.config import load_recipe
+from ctplatform.recipe import load_recipe
 from ctplatform.prepare import prepare_scan, process_scan
 from ctplatform.workspace import Workspace
 folder, item, settings, point = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.cluster
 DRIVER = """
 import sys
 import pandas as pd
-from ctplatform.config import RayConfig, validate
+from ctplatform.config import RayConfig
+from ctplatform.recipe import validate
 from ctplatform.session import ray_session
 from ctplatform.sweep import sweep
 from ctplatform.workspace import Workspace

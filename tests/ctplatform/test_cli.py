@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from ctplatform.cli import main
-from ctplatform.config import load_recipe
 from ctplatform.console import headline_rows, result_lines
 from ctplatform.ledger import read_ledger
+from ctplatform.recipe import load_recipe
 from ctplatform.workspace import Workspace
 from tests.conftest import SMALL
 

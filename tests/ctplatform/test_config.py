@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from ctplatform.ablations import ablated
-from ctplatform.config import RECIPE_DIR, Recipe, config_hash, load_recipe, recipe_names
+from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import ConfigError
+from ctplatform.recipe import RECIPE_DIR, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -7,9 +7,9 @@ import time
 import pandas as pd
 import pytest
 
-from ctplatform.config import load_recipe
 from ctplatform.dashboards import Dashboards, places
 from ctplatform.errors import ConfigError
+from ctplatform.recipe import load_recipe
 from ctplatform.statistics import METRICS
 from ctplatform.sweep import assemble, sweep
 from ctplatform.trial import Cell, run_trial

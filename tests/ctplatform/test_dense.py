@@ -12,7 +12,6 @@ import torch
 
 from ctplatform import shards
 from ctplatform.atlas import read_atlas
-from ctplatform.config import validate
 from ctplatform.dense import cube as cubes
 from ctplatform.dense import regions
 from ctplatform.dense.features import cells_of, encode, prepare_scan, read_cells, training_rows
@@ -23,6 +22,7 @@ from ctplatform.dense.problem import _sources
 from ctplatform.dense.windows import cut, normaliser, windows_of
 from ctplatform.errors import ScanError, StageError
 from ctplatform.ledger import read_ledger
+from ctplatform.recipe import validate
 from ctplatform.stages import World
 from ctplatform.sweep import assemble, sweep
 from ctplatform.tasks import get_task

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from ctplatform import shares
-from ctplatform.config import load_recipe
 from ctplatform.encoders import build_model
 from ctplatform.errors import ConfigError, StageError
 from ctplatform.feed import Feed
+from ctplatform.recipe import load_recipe
 from ctplatform.training import Loop, training_scans
 from drasclr import augment
 from drasclr.memory import KeyMemory

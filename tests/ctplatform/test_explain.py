@@ -15,10 +15,11 @@ import pytest
 
 from ctplatform import ledger, shards
 from ctplatform.cli import main
-from ctplatform.config import SplitConfig, load_recipe
+from ctplatform.config import SplitConfig
 from ctplatform.errors import StageError
 from ctplatform.explain import explain, explain_lines
 from ctplatform.plan import keep_settings, settings_hash
+from ctplatform.recipe import load_recipe
 from ctplatform.splits import make_split, write_split
 from ctplatform.workspace import Workspace
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ctplatform import pretrain as pretraining
-from ctplatform.config import load_recipe
 from ctplatform.errors import ConfigError, StageError
 from ctplatform.online_probe import OnlineProbe, Selection, cross_validated, select
+from ctplatform.recipe import load_recipe
 from ctplatform.splits import read_split
 from ctplatform.statistics import Targets
 from ctplatform.tasks import get_task

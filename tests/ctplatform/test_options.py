@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctplatform.config import load_recipe
 from ctplatform.encoders import build_model
+from ctplatform.recipe import load_recipe
 from drasclr.atlas import Atlas
 from drasclr.contrast import DrasCLR
 

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform import ledger, shards
-from ctplatform.config import load_recipe
 from ctplatform.dicom import write_dicom_series
 from ctplatform.plan import Plan, fingerprint, make_plan, settings_hash
+from ctplatform.recipe import load_recipe
 from ctplatform.workspace import Workspace
 from tests.ctplatform.scans import chest
 

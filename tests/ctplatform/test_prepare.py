@@ -17,11 +17,11 @@ import SimpleITK as sitk
 from ctplatform import ledger, shards
 from ctplatform.atlas import ATLAS_FILE, read_atlas
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.config import load_recipe
 from ctplatform.dicom import write_dicom_series
 from ctplatform.errors import StageError
 from ctplatform.explain import explain, explain_lines
 from ctplatform.prepare import prepare
+from ctplatform.recipe import load_recipe
 from ctplatform.report import build_report
 from ctplatform.series import quiet_pydicom
 from ctplatform.workspace import Workspace

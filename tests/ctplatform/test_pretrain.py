@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ctplatform import pretrain as pretraining
-from ctplatform.config import load_recipe
 from ctplatform.embed import Embedder, embed, load_encoder, pool, random_encoder
 from ctplatform.encoders import build_model
 from ctplatform.errors import StageError
+from ctplatform.recipe import load_recipe
 from ctplatform.splits import read_split
 from ctplatform.training import Loop, training_rows
 from tests.conftest import SMALL

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from ctplatform.cli import parser
-from ctplatform.config import load_recipe
 from ctplatform.errors import StageError
+from ctplatform.recipe import load_recipe
 from ctplatform.report import (
     ReportPaths,
     ablations,

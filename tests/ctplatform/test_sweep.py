@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ctplatform.ablations import CHANGES, ablated
-from ctplatform.config import load_recipe, validate
 from ctplatform.errors import ConfigError, StageError
+from ctplatform.recipe import load_recipe, validate
 from ctplatform.statistics import Targets
 from ctplatform.sweep import assemble, sweep
 from ctplatform.tasks import get_task

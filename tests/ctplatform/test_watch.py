@@ -17,8 +17,9 @@ import torch
 
 from ctplatform import pretrain as pretraining
 from ctplatform import watch as watching
-from ctplatform.config import WatchConfig, load_recipe
+from ctplatform.config import WatchConfig
 from ctplatform.errors import ConfigError
+from ctplatform.recipe import load_recipe
 from ctplatform.stages import GRAPH, World
 from ctplatform.training import Loop
 from ctplatform.watch import TensorBoard, Watch, summarised, tracking_uri

@@ -15,7 +15,8 @@ import torch.multiprocessing as mp
 from ctplatform import ledger, shards
 from ctplatform.atlas import ATLAS_FILE
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.config import Recipe, load_recipe
+from ctplatform.config import Recipe
+from ctplatform.recipe import load_recipe
 from ctplatform.splits import Split, write_split
 from ctplatform.training import Loop
 from ctplatform.workspace import Workspace

@@ -13,12 +13,12 @@ import pytest
 import ctplatform.stages as stages_module
 from ctplatform import ledger, records, shards
 from ctplatform.cli import main
-from ctplatform.config import load_recipe
 from ctplatform.errors import StageError
 from ctplatform.forecast import lines, plan
 from ctplatform.pipeline import run_chain
 from ctplatform.postmortem import FOLDER as POSTMORTEM
 from ctplatform.postmortem import LOGS, SUMMARY, scrubber
+from ctplatform.recipe import load_recipe
 from ctplatform.records import Record, read_record, read_records, write_record
 from ctplatform.stages import GRAPH, STAGES, World, assess, downstream
 from ctplatform.status import show_status
