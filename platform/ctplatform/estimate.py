@@ -75,7 +75,7 @@ def size_of(workspace: Workspace, recipe: Recipe, *, scans: int) -> Size:
     """What a workspace holds of a cohort of so many scans; what is not known yet is estimated (`exact` False)."""
     from ctplatform import ledger
     from ctplatform.atlas import read_atlas
-    from ctplatform.prepare import settings_hash
+    from ctplatform.plan import settings_hash
     from ctplatform.pretrain import read_metrics, run_name
 
     locations, atlas_done, training, prepared, steps, exact = guess_locations(recipe), False, 0, 0, 0, False

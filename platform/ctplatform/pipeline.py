@@ -184,7 +184,7 @@ def _complete(stage: str, workspace: Workspace, recipe: Recipe, summary: Any) ->
     """Whether a second run could not do more."""
     if stage == "prepare":
         from ctplatform.ledger import read_ledger
-        from ctplatform.prepare import TRANSIENT
+        from ctplatform.plan import TRANSIENT
 
         return not read_ledger(workspace, columns=["code"])["code"].isin(TRANSIENT).any()
     if stage == "sweep" and summary:

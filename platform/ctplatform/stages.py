@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ctplatform import __version__
 from ctplatform.config import Recipe, config_hash
 from ctplatform.errors import StageError
-from ctplatform.prepare import HARDWARE as PREPARE_HARDWARE
+from ctplatform.plan import HARDWARE as PREPARE_HARDWARE
 from ctplatform.pretrain import HARDWARE
 from ctplatform.records import Record, read_record, sources_digest
 from ctplatform.workspace import Workspace
@@ -152,7 +152,7 @@ class World:
 
     @cached_property
     def _scans(self) -> str:
-        from ctplatform.prepare import fingerprint
+        from ctplatform.plan import fingerprint
 
         if self.cohort.empty:
             return ""

@@ -17,7 +17,7 @@ from ctplatform.atlas import atlas, read_atlas
 from ctplatform.config import PhantomConfig, SplitConfig
 from ctplatform.duplicates import chosen_blocks, read_signature
 from ctplatform.phantom.subject import make_subject
-from ctplatform.prepare import prepare_scan
+from ctplatform.scan import prepare_scan
 from ctplatform.volume import read_volume
 from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table

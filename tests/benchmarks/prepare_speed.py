@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ctplatform.atlas import atlas
-from ctplatform.prepare import prepare_scan
+from ctplatform.scan import prepare_scan
 from ctplatform.workspace import Workspace
 from tests.benchmarks import bigscans, document, realscans
 

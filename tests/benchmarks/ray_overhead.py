@@ -20,7 +20,8 @@ import pandas as pd
 
 from ctplatform.atlas import atlas
 from ctplatform.config import RayConfig
-from ctplatform.prepare import prepare, prepare_scan
+from ctplatform.prepare import prepare
+from ctplatform.scan import prepare_scan
 from ctplatform.session import ray_session
 from ctplatform.workspace import Workspace
 from tests.benchmarks import document, realscans

@@ -11,8 +11,8 @@ from typing import Any
 from ctplatform.atlas import atlas, read_atlas
 from ctplatform.cohort import discover
 from ctplatform.config import Recipe
-from ctplatform.prepare import prepare_scan
 from ctplatform.recipe import load_recipe
+from ctplatform.scan import prepare_scan
 from ctplatform.workspace import Workspace
 from drasclr.atlas import Atlas
 

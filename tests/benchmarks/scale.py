@@ -27,8 +27,9 @@ from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes,
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.config import AtlasConfig, RayConfig
 from ctplatform.plan import fingerprint, settings_hash
-from ctplatform.prepare import prepare, prepare_scan
+from ctplatform.prepare import prepare
 from ctplatform.recipe import load_recipe
+from ctplatform.scan import prepare_scan
 from ctplatform.session import ray_session
 from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table

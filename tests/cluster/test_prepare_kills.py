@@ -50,7 +50,7 @@ ALONE = """
 import json, os, signal, sys
 from ctplatform import ledger
 from ctplatform.recipe import load_recipe
-from ctplatform.prepare import prepare_scan, process_scan
+from ctplatform.scan import prepare_scan, process_scan
 from ctplatform.workspace import Workspace
 folder, item, settings, point = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
 def process(*arguments):
