@@ -122,7 +122,9 @@ class EncoderConfig(Section):
 
     experts: int = Field(default=8, ge=1)
     conditioning: Literal["experts", "concat", "none"] = "experts"
-    norm: Literal["batch", "group"] = "batch"
+    norm: Literal["batch", "group"] = Field(
+        default="batch", description="group takes the level of each patch away, and so hides emphysema"
+    )
 
 
 class ProbeConfig(Section):

@@ -97,8 +97,8 @@ def main() -> None:
     rows.append(["bar for Ray Data", "", ">= 0.90x", ">= 1.70x"])
     text = "\n".join(
         [
-            f"`python -m tests.benchmarks.ray_overhead`: {len(scans)} scans a run, fastest of {options.repeats} runs",
-            f"each, alternating, wall time. {realscans.machine()}, load average {os.getloadavg()[0]:.1f} at the end.",
+            f"`python -m tests.benchmarks.ray_overhead --copies {options.copies} --repeats {options.repeats}`:",
+            f"{len(scans)} scans a run, fastest of {options.repeats}, alternating, wall time. {realscans.machine()}, load average {os.getloadavg()[0]:.1f} at the end.",
             "",
             document.table(["how, processes", "scans/min", "of the pool", "of one process"], rows),
         ]
