@@ -1,10 +1,13 @@
 """How the signatures that find near-duplicates correlate: between different people, and with one scan changed.
 
 DRASCLR_REAL_CT=FOLDER DRASCLR_ATLAS=FOLDER python -m tests.benchmarks.duplicates
+
+Prints a Markdown table; `--write` puts it into docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -80,7 +83,12 @@ CHANGES: dict[str, Callable[[sitk.Image], sitk.Image]] = {
 
 
 def main() -> None:
-    """Prepare, compare, write the table."""
+    """Prepare, compare, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    options = parser.parse_args()
     ct, atlas_folder = folders()
     recipe = recipe_of(atlas_folder)
     with tempfile.TemporaryDirectory() as folder:
@@ -133,15 +141,15 @@ def main() -> None:
         rows.append(
             [f"{kind}: {change}", f"{len(scans)}", *_range([alike(everybody[n], o) for n, o in scans])]
         )
-    text = table(["pairs", "n", "least", "median", "most"], rows)
-    replace(
-        ROOT / "docs" / "benchmarks.md",
-        "Near-duplicates",
+    text = (
         f"Correlation of the signatures of two scans; above {SplitConfig().alike_above} (`split.alike_above`) they\n"
         f"are one. {len(own['real'])} real CTs and {len(own['phantom'])} phantoms, on the published atlas.\n\n"
-        f"{text}\n\n`python -m tests.benchmarks.duplicates`, {machine()}. No correlation depends on the machine.",
+        f"{table(['pairs', 'n', 'least', 'median', 'most'], rows)}\n\n"
+        f"`python -m tests.benchmarks.duplicates`, {machine()}. No correlation depends on the machine."
     )
     print(text)
+    if options.write:
+        replace(ROOT / "docs" / "benchmarks.md", "Near-duplicates", text)
 
 
 def _range(values: list[float]) -> list[str]:

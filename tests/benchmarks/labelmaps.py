@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from ctplatform.config import Recipe
+from ctplatform.console import Console
 from ctplatform.demo import phantom_cohort
 from ctplatform.overlap import SCORES
 from ctplatform.pipeline import run_chain
@@ -24,7 +25,6 @@ from ctplatform.session import ray_session
 from ctplatform.trial import FOLDER
 from ctplatform.workspace import Workspace
 from tests.benchmarks import document
-from tests.benchmarks.ablations import Quiet
 
 SECTION = "Label maps"
 SHOWN = {
@@ -36,19 +36,6 @@ SHOWN = {
     "nodules": ("dice", "hd95", "false_ml"),
     "lobes": ("dice", "hd95"),
 }
-
-
-class Watcher(Quiet):
-    """Tells which stage is at work, and why."""
-
-    def started(self, stage: str, why: str = "") -> None:
-        print(f"{stage}: {why}", flush=True)
-
-    def skipped(self, stage: str, why: str) -> None:
-        print(f"{stage}: skipped, {why}", flush=True)
-
-    def told(self, stage: str, lines: object) -> None:
-        pass
 
 
 def render(summary: pd.DataFrame, recipe: Recipe) -> str:
@@ -119,7 +106,7 @@ def main() -> None:
     assert recipe.phantom is not None
     with ray_session(recipe.ray):
         cohort = phantom_cohort(workspace, recipe.phantom)
-        outcome = run_chain(workspace, cohort, recipe, Watcher(), last="sweep")
+        outcome = run_chain(workspace, cohort, recipe, Console(), last="sweep")
     summary = workspace.read_table(FOLDER, outcome.run, "summary.parquet").to_pandas()
     changes = "".join(f" --set {change}" for change in options.overrides)
     text = "\n\n".join(

@@ -98,7 +98,8 @@ def main() -> None:
     text = "\n".join(
         [
             f"`python -m tests.benchmarks.ray_overhead --copies {options.copies} --repeats {options.repeats}`:",
-            f"{len(scans)} scans a run, fastest of {options.repeats}, alternating, wall time. {realscans.machine()}, load average {os.getloadavg()[0]:.1f} at the end.",
+            f"{len(scans)} scans a run, fastest of {options.repeats}, alternating, wall time. {realscans.machine()},",
+            f"load average {os.getloadavg()[0]:.1f} at the end.",
             "",
             document.table(["how, processes", "scans/min", "of the pool", "of one process"], rows),
         ]
