@@ -71,10 +71,7 @@ class Patches:
         self._held: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Rows of all scans: any shape -> int16 HU [*rows, S, D, H, W], memory of its own.
-
-        A device other than the CPU is given all R rows when it is first asked for some of them.
-        """
+        """Rows of all scans: any shape -> int16 HU [*rows, S, D, H, W], memory of its own."""
         shape = (*rows.shape, len(self._scans), *(self._side,) * 3)
         if torch.device(device).type == "cpu":
             hu = np.empty((rows.numel(), len(self._scans), self._side**3), shards.DTYPE)
@@ -82,9 +79,13 @@ class Patches:
                 for scan, values in zip(self._scans, place, strict=True):
                     values[:] = scan[row]
             return torch.from_numpy(hu).view(shape)
+        return self.on(device).index_select(0, rows.flatten().to(device)).view(shape)
+
+    def on(self, device: torch.device | str) -> torch.Tensor:
+        """All rows on a device other than the CPU, [R, S, voxels]; sent once."""
         if self._held is None:
             self._held = torch.from_numpy(np.stack(self._scans, axis=1)).to(device)
-        return self._held.index_select(0, rows.flatten().to(device)).view(shape)
+        return self._held
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Feed:
         world: how many workers share a step.
         own_blocks: whether each rank works on blocks of its own (`shares.blocks_of`), not all on the same.
         threads: that read and decompress; by default this process's share of the cores, at most four.
+        device: where batches will be used; what was read is sent there ahead, too, by the feed's own thread.
 
     Raises:
         StageError: fewer scans, or own blocks, than workers.
@@ -147,12 +149,14 @@ class Feed:
         world: int = 1,
         own_blocks: bool = False,
         threads: int | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.batch = shares.batch_size(scans_per_batch, len(scans), world)
         self.workspace, self.scans, self.atlas = workspace, list(scans), atlas
         self.blocks = shares.blocks_of(atlas, rank, world) if own_blocks else tuple(range(atlas.num_blocks))
         self.own_blocks = own_blocks
         self._group = share(rank, world, self.batch) if own_blocks else self.batch
+        self.device = torch.device(device)
         self.anchors, self.seed, self.rank, self.world = locations_per_batch, seed, rank, world
         self.threads = threads or min(MOST_THREADS, max(1, (os.cpu_count() or 1) // world))
         self._extents: dict[
@@ -271,6 +275,8 @@ class Feed:
             read, steps, reading = running.popleft()
             start()
             patches = Patches([future.result() for future in reading], self.atlas.patch_size)
+            if self.device.type != "cpu":
+                patches.on(self.device)
             for anchors in steps:
                 if not put(self._batch(read, patches, anchors)):
                     return

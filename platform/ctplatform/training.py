@@ -98,6 +98,7 @@ class Loop:
             rank=rank,
             world=world,
             own_blocks=self.config.memory == "location_parallel",
+            device=self.device,
         )
 
     def _model(self) -> DrasCLR:

@@ -171,8 +171,16 @@ def test_a_batch_that_is_kept_stays_as_it_was(cohort, small_atlas):
         assert torch.equal(near, batch.neighbours())
 
 
-def test_a_device_is_given_the_rows_of_a_read_once_for_all_its_steps():
+def test_a_device_is_given_the_rows_of_a_read_once_for_all_its_steps(cohort, small_atlas):
     """The meta device knows shapes only, but it is one to which patches must be sent."""
+    workspace, entries = cohort
+    loader = Feed(
+        workspace, entries, small_atlas, scans_per_batch=4, locations_per_batch=3, seed=1, device="meta"
+    )
+    batches = list(loader.epoch(0))
+    assert all(batch.patches._held is not None for batch in batches)  # before anybody asked
+    assert len({id(batch.patches) for batch in batches}) == len(loader.plan(0)) < len(batches)
+    assert batches[0].neighbours("meta").shape[2:4] == (4, small_atlas.patch_size)
     scans = [np.arange(40, dtype=np.int16).reshape(5, 8) + 100 * s for s in range(3)]
     patches = Patches(scans, 2)
     rows = torch.tensor([[4, 0], [2, 2]])
@@ -180,11 +188,9 @@ def test_a_device_is_given_the_rows_of_a_read_once_for_all_its_steps():
     sent = patches.take(rows, "meta")
     assert sent.shape == (2, 2, 3, 2, 2, 2)
     assert (sent.dtype, sent.device.type) == (torch.int16, "meta")
-    held = patches._held
-    assert held is not None
-    assert held.shape[:2] == (5, 3)
-    patches.take(rows[0], "meta")
-    assert patches._held is held
+    held = patches.on("meta")
+    assert held.shape == (5, 3, 8)
+    assert patches.on("meta") is held
 
 
 @pytest.mark.gpu
