@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -58,8 +59,17 @@ def test_resumed_is_uninterrupted(workspace, small_recipe):
 def test_two_workers_are_one_with_the_same_batch(workspace, ray_local):
     """Without normalisation over the batch, two gloo workers and one process compute the same, to rounding."""
     exact = ("pretrain.encoder.norm=group", "pretrain.batch_negatives=false")
-    summary = pretraining.pretrain(workspace, recipe_with(*exact, "pretrain.num_workers=2"))
+    keeping = set()
+
+    def look(metrics):
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if pretraining.MALLOC.items() <= process.environ().items():
+                    keeping.add(process.pid)
+
+    summary = pretraining.pretrain(workspace, recipe_with(*exact, "pretrain.num_workers=2"), on_progress=look)
     assert summary.trained
+    assert len(keeping) >= 2  # both workers were started with an allocator that keeps freed memory
     assert summary.steps == 6
     single = run_loop(workspace, recipe_with(*exact))
     pair = load_encoder(workspace, summary.run, hu_window=(-1024, 240))
