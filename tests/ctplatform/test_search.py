@@ -5,17 +5,9 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from ctplatform.configurations import CellASHA, configurations, optuna_search, rungs
 from ctplatform.errors import ConfigError
-from ctplatform.search import (
-    Attempt,
-    CellASHA,
-    commit,
-    configurations,
-    missing_searches,
-    optuna_search,
-    rungs,
-    validation_rows,
-)
+from ctplatform.search import Attempt, commit, missing_searches, validation_rows
 from ctplatform.sweep import assemble, sweep
 from ctplatform.trial import Cell, label_subset, read_chosen, run_trial
 from tests.ctplatform.evaluation_world import RUN, build
