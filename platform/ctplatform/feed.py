@@ -162,7 +162,7 @@ class Feed:
         self._extents: dict[
             int, list[pages.Extent]
         ] = {}  # kept in place of parsed footers, which are far larger
-        self._places: dict[int, np.ndarray] = {}
+        self._orders: dict[int, np.ndarray] = {}
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
@@ -294,7 +294,7 @@ class Feed:
                     pages.Extent.of(footer, group, "patch") for group in range(footer.num_row_groups)
                 ]
             extent = self._extents[scan][block]
-            expected = len(shards.row_order(self.atlas, block)[0])
+            expected = len(self._order(block))
             if extent.values != expected:
                 raise pages.PageError(f"block {block} has {extent.values} rows, {expected} expected")
             data = shards.read_range(self.workspace, entry.scan_id, extent)
@@ -306,13 +306,18 @@ class Feed:
                 code="shard",
             ) from error
 
+    def _order(self, block: int) -> np.ndarray:
+        """Locations of the rows of a block's row group; the same for every scan."""
+        if block not in self._orders:
+            self._orders[block] = shards.row_order(self.atlas, block)[0]
+        return self._orders[block]
+
     def _rows_of(self, block: int, locations: np.ndarray) -> torch.Tensor:
-        """Where a block's row group has these locations; the same for every scan."""
-        if block not in self._places:
-            order = shards.row_order(self.atlas, block)[0]
-            self._places[block] = np.full(self.atlas.num_locations, -1, np.int64)
-            self._places[block][order] = np.arange(len(order))
-        return torch.from_numpy(self._places[block][locations])
+        """Where a block's row group has these locations."""
+        order = self._order(block)
+        place_N = np.full(self.atlas.num_locations, -1, np.int64)
+        place_N[order] = np.arange(len(order))
+        return torch.from_numpy(place_N[locations])
 
     def _batch(self, read: Read, patches: Patches, anchors: np.ndarray) -> Batch:
         neighbours, mine = self.atlas.neighbours_NK[anchors], self._mine(read)
