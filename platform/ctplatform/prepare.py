@@ -6,7 +6,6 @@ scan whole or absent, and neither a volume nor a patch passes through the object
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections import Counter
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import ray
 
-
-logger = logging.getLogger(__name__)
 
 #: A scan whose worker dies this often (killed for its memory, crashed in a decoder) is given up, and the others go on.
 RETRIES = 3

@@ -9,7 +9,6 @@ its training subjects.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +39,6 @@ from ctplatform.trial import (
 if TYPE_CHECKING:
     from ctplatform.statistics import Targets
 
-logger = logging.getLogger(__name__)
 LEAST_VALIDATION = 4  # subjects
 HOPELESS = 1e9  # the loss of a configuration that diverged
 Progress = Callable[[], None]

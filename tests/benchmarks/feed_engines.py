@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ctplatform import shards
 from ctplatform.workspace import Workspace
 from tests.benchmarks import realscans
+
+if TYPE_CHECKING:
+    from ctplatform.feed import Batch
 
 SCANS_PER_BATCH, LOCATIONS_PER_BATCH = 16, 4
 
@@ -125,30 +128,23 @@ class Engines:
             "scan": self.scan,
         }[name]()
 
-    def ours(self, folder: str) -> int:
-        """Our batches."""
+    def ours(self, folder: str, use: Callable[[Batch], object] = lambda batch: None) -> int:
+        """Our batches, and what is done with each."""
         count = 0
         for batch in self.feeds[folder].epoch(0):
+            use(batch)
             count += len(batch.locations_G) * len(batch.scans_S)
         return count
 
     def copied(self) -> int:
         """Our batches, every patch copied to its place in a tensor of the batch."""
-        count = 0
-        for batch in self.feeds["fast"].epoch(0):
-            batch.anchors(), batch.neighbours()
-            count += len(batch.locations_G) * len(batch.scans_S)
-        return count
+        return self.ours("fast", lambda batch: (batch.anchors(), batch.neighbours()))
 
     def scaled(self) -> int:
         """Our batches as the encoder takes them."""
         from drasclr.augment import normalise
 
-        count = 0
-        for batch in self.feeds["fast"].epoch(0):
-            normalise(batch.anchors()), normalise(batch.neighbours())
-            count += len(batch.locations_G) * len(batch.scans_S)
-        return count
+        return self.ours("fast", lambda batch: (normalise(batch.anchors()), normalise(batch.neighbours())))
 
     def files(self, location: int) -> list[np.ndarray]:
         """The files of a location and of its neighbours in the published layout, [scans, ...] each."""

@@ -36,13 +36,13 @@ from drasclr.weights import import_published
 from tests.benchmarks import document
 from tests.published import SlowEncoder, checkpoint
 
+AUGMENTED = 128  # patches
 TITLES = {
     "train": "train",
     "inference": "inference",
-    "augmentation": "augmentation of 128 patches",
+    "augmentation": f"augmentation of {AUGMENTED} patches",
     "momentum": "momentum update",
 }
-AUGMENTED = 128
 
 
 def seconds(
