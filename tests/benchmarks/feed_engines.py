@@ -105,6 +105,9 @@ class Engines:
             whole = feed.plan(0)
             reads = [read for read in whole if read.block in self.plan["blocks"]]
             feed.plan = lambda epoch, reads=reads: reads  # type: ignore[method-assign, misc]
+            # Else an epoch has the steps of all blocks, and the chosen ones are served again from the page cache.
+            steps = sum(len(read.steps) for read in reads)
+            feed.steps_per_epoch = lambda steps=steps: steps  # type: ignore[method-assign, misc]
             self.feeds[name] = feed
         self.footers = [shards.read_footer(e.footer) for e in self.feeds["fast"].scans]
         self.cold = False
