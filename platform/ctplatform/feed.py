@@ -5,18 +5,17 @@ before. A step's scans are divided over the workers; either all of them work on 
 those of its own blocks, through which it passes again and again. A read takes one row group from each of the scans of
 a step; its anchors are then served `locations_per_batch` at a time, as rows of what was read: an anchor and its
 neighbours are copied where they are used, and a GPU gets a row once, not each time that it is somebody's neighbour.
-Threads read and decompress the next row groups, so that who trains finds them ready.
+While one read is served, threads decompress the next, and the one after it is on its way from the disk or the store.
 """
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,15 +24,17 @@ import torch
 
 from ctplatform import pages, shards, shares
 from ctplatform.errors import StageError
+from ctplatform.ranges import Ranges, Take
 from ctplatform.workspace import Workspace
 from drasclr.gather import share
 
 if TYPE_CHECKING:
     from drasclr.atlas import Atlas
 
-READS_AHEAD = 1  # beside the one that batches are made of; 16 scans x 27 patches are 27 MiB
-BATCHES_AHEAD = 2
+READS_AHEAD = 1  # decompressed beside the one that batches are made of; 16 scans x 27 patches are 27 MiB
+ASKED_AHEAD = 1  # asked for beside those; as they are stored
 MOST_THREADS = 4
+PARTS = 2  # tasks a thread that a read is divided into
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Feed:
         world: how many workers share a step.
         own_blocks: whether each rank works on blocks of its own (`shares.blocks_of`), not all on the same.
         threads: that read and decompress; by default this process's share of the cores, at most four.
-        device: where batches will be used; what was read is sent there ahead, too, by the feed's own thread.
+        device: where batches will be used; what was read is sent there ahead, too, by the threads that read.
 
     Raises:
         StageError: fewer scans, or own blocks, than workers.
@@ -162,7 +163,8 @@ class Feed:
         self._extents: dict[
             int, list[pages.Extent]
         ] = {}  # kept in place of parsed footers, which are far larger
-        self._orders: dict[int, np.ndarray] = {}
+        self._places: dict[int, np.ndarray] = {}
+        self._ranges = Ranges(workspace)
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
@@ -212,122 +214,109 @@ class Feed:
     def sample(self, epoch: int, count: int) -> Iterator[Batch]:
         """`count` single steps spread evenly over the epoch's reads, so that all blocks are seen."""
         plan = self.plan(epoch)
-        for index in np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int):
-            read = plan[index]
-            patches = [self._read(scan, read.block) for scan in self._mine(read)]
-            yield self._batch(read, Patches(patches, self.atlas.patch_size), read.steps[0])
+        chosen = np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int)
+        yield from self._read_ahead([(plan[index], 0, 1) for index in chosen])
 
     def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:
-        ready: queue.Queue = queue.Queue(maxsize=BATCHES_AHEAD)
-        stop = threading.Event()
+        """The batches of all reads in order, of each those of its steps from one to before another."""
+        todo = iter(work)
+        asked: deque[tuple[Read, np.ndarray, list[Take]]] = deque()
+        running: deque[Future[Patches]] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="read")
 
-        def put(item: object) -> bool:
-            while not stop.is_set():
-                try:
-                    ready.put(item, timeout=0.2)
-                    return True
-                except queue.Full:
-                    continue
-            return False
+        def start(asked_ahead: int) -> None:
+            while len(asked) <= asked_ahead and (item := next(todo, None)) is not None:
+                mine = self._mine(item[0])
+                asked.append((item[0], mine, [self._ask(scan, item[0].block) for scan in mine]))
+            if asked:
+                read, mine, takes = asked.popleft()
+                size = -(-len(mine) // (PARTS * self.threads))
+                parts = [
+                    pool.submit(self._unpack, read.block, mine[at : at + size], takes[at : at + size])
+                    for at in range(0, len(mine), size)
+                ]
+                running.append(pool.submit(self._patches, parts))
 
-        def run() -> None:
-            try:
-                with ThreadPoolExecutor(self.threads, thread_name_prefix="read") as pool:
-                    try:
-                        self._produce(work, pool, put)
-                    finally:
-                        pool.shutdown(wait=False, cancel_futures=True)
-                put(None)
-            except BaseException as error:  # handed over: the training loop must see it
-                put(error)
-
-        thread = threading.Thread(target=run, name="feed", daemon=True)
-        thread.start()
         try:
-            while True:
-                start = time.perf_counter()
-                item = ready.get()
-                self.waited_s += time.perf_counter() - start
-                if item is None:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            for _ in range(READS_AHEAD):
+                start(ASKED_AHEAD)
+            for read, first, stop in work:
+                start(ASKED_AHEAD)
+                began = time.perf_counter()
+                patches = running.popleft().result()
+                self.waited_s += time.perf_counter() - began
+                yield from self._batches(read, patches, read.steps[first:stop])
         finally:
-            stop.set()
-            thread.join()
-
-    def _produce(
-        self, work: list[tuple[Read, int, int]], pool: ThreadPoolExecutor, put: Callable[[object], bool]
-    ) -> None:
-        """All batches in order into `put`, until it refuses; the reads of what comes next go on meanwhile."""
-        todo, running = iter(work), deque[tuple]()
-
-        def start() -> None:
-            for read, first, stop in todo:
-                reading = [pool.submit(self._read, scan, read.block) for scan in self._mine(read)]
-                running.append((read, read.steps[first:stop], reading))
-                return
-
-        for _ in range(READS_AHEAD):
-            start()
-        while running:
-            read, steps, reading = running.popleft()
-            start()
-            patches = Patches([future.result() for future in reading], self.atlas.patch_size)
-            if self.device.type != "cpu":
-                patches.on(self.device)
-            for anchors in steps:
-                if not put(self._batch(read, patches, anchors)):
-                    return
+            pool.shutdown(cancel_futures=True)
+            self._ranges.close()
 
     def _mine(self, read: Read) -> np.ndarray:
         return read.scans if self.own_blocks else read.scans[self.rank :: self.world]
 
-    def _read(self, scan: int, block: int) -> np.ndarray:
-        """One scan's patches of a block in `shards.row_order`, int16 [R, voxels]: one range of its file."""
-        entry, width = self.scans[scan], self.atlas.patch_size**3 * shards.DTYPE.itemsize
+    def _ask(self, scan: int, block: int) -> Take:
+        with self._fitting(scan):
+            return self._ranges.ask(self.scans[scan].scan_id, self._extent(scan, block))
+
+    def _unpack(self, block: int, scans: np.ndarray, takes: Sequence[Take]) -> list[np.ndarray]:
+        """Some scans' patches of a block in `shards.row_order`, int16 [R, voxels] each: one range of each file."""
+        width, found = self.atlas.patch_size**3 * shards.DTYPE.itemsize, []
+        for scan, take in zip(scans, takes, strict=True):
+            data = take()
+            with self._fitting(scan):
+                found.append(pages.rows(data, self._extent(scan, block), width=width).view(shards.DTYPE))
+        return found
+
+    def _patches(self, parts: Sequence[Future[list[np.ndarray]]]) -> Patches:
+        """What was unpacked, on the device where it will be used. The parts' tasks were started before this one."""
+        patches = Patches([scan for part in parts for scan in part.result()], self.atlas.patch_size)
+        if self.device.type != "cpu":
+            patches.on(self.device)
+        return patches
+
+    def _extent(self, scan: int, block: int) -> pages.Extent:
+        if scan not in self._extents:
+            footer = shards.read_footer(self.scans[scan].footer)
+            self._extents[scan] = [
+                pages.Extent.of(footer, group, "patch") for group in range(footer.num_row_groups)
+            ]
+        extent, expected = self._extents[scan][block], self._place(block).max() + 1
+        if extent.values != expected:
+            raise pages.PageError(f"block {block} has {extent.values} rows, {expected} expected")
+        return extent
+
+    @contextmanager
+    def _fitting(self, scan: int) -> Iterator[None]:
+        """Raises: StageError: pages or extents are not of the kind or number that the atlas asks for."""
         try:
-            if scan not in self._extents:
-                footer = shards.read_footer(entry.footer)
-                self._extents[scan] = [
-                    pages.Extent.of(footer, group, "patch") for group in range(footer.num_row_groups)
-                ]
-            extent = self._extents[scan][block]
-            expected = len(self._order(block))
-            if extent.values != expected:
-                raise pages.PageError(f"block {block} has {extent.values} rows, {expected} expected")
-            data = shards.read_range(self.workspace, entry.scan_id, extent)
-            return pages.rows(data, extent, width=width).view(shards.DTYPE)
+            yield
         except (pages.PageError, IndexError) as error:
             raise StageError(
-                f"the shard of scan {entry.scan_id} does not fit the atlas or this software: {error}",
+                f"the shard of scan {self.scans[scan].scan_id} does not fit the atlas or this software: {error}",
                 "Prepare the scan again: delete its shard and its row in the ledger, then run `drasclr prepare`",
                 code="shard",
             ) from error
 
-    def _order(self, block: int) -> np.ndarray:
-        """Locations of the rows of a block's row group; the same for every scan."""
-        if block not in self._orders:
-            self._orders[block] = shards.row_order(self.atlas, block)[0]
-        return self._orders[block]
+    def _place(self, block: int) -> np.ndarray:
+        """Where a block's row group, the same for every scan, has each location; -1: it has not."""
+        if block not in self._places:
+            order = shards.row_order(self.atlas, block)[0]
+            self._places[block] = np.full(self.atlas.num_locations, -1, np.int64)
+            self._places[block][order] = np.arange(len(order))
+        return self._places[block]
 
-    def _rows_of(self, block: int, locations: np.ndarray) -> torch.Tensor:
-        """Where a block's row group has these locations."""
-        order = self._order(block)
-        place_N = np.full(self.atlas.num_locations, -1, np.int64)
-        place_N[order] = np.arange(len(order))
-        return torch.from_numpy(place_N[locations])
-
-    def _batch(self, read: Read, patches: Patches, anchors: np.ndarray) -> Batch:
-        neighbours, mine = self.atlas.neighbours_NK[anchors], self._mine(read)
-        return Batch(
-            patches=patches,
-            anchor_rows_G=self._rows_of(read.block, anchors),
-            neighbour_rows_GK=self._rows_of(read.block, neighbours),
-            locations_G=torch.from_numpy(anchors.astype(np.int64)),
-            neighbour_locations_GK=torch.from_numpy(neighbours.astype(np.int64)),
-            scans_S=torch.from_numpy(mine.astype(np.int64)),
-            subjects_S=torch.tensor([self.scans[i].subject for i in mine], dtype=torch.int64),
-            epoch=read.epoch,
-        )
+    def _batches(self, read: Read, patches: Patches, steps: Iterable[np.ndarray]) -> Iterator[Batch]:
+        mine, place_N = self._mine(read), self._place(read.block)
+        scans_S = torch.from_numpy(mine.astype(np.int64))
+        subjects_S = torch.tensor([self.scans[i].subject for i in mine], dtype=torch.int64)
+        for anchors in steps:
+            neighbours = self.atlas.neighbours_NK[anchors]
+            yield Batch(
+                patches=patches,
+                anchor_rows_G=torch.from_numpy(place_N[anchors]),
+                neighbour_rows_GK=torch.from_numpy(place_N[neighbours]),
+                locations_G=torch.from_numpy(anchors.astype(np.int64)),
+                neighbour_locations_GK=torch.from_numpy(neighbours.astype(np.int64)),
+                scans_S=scans_S,
+                subjects_S=subjects_S,
+                epoch=read.epoch,
+            )

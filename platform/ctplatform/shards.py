@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 FOLDER = "patches"
 DTYPE = np.dtype("<i2")
-COMPRESSION_LEVEL = -1
+COMPRESSION_LEVEL = -15
 """zstd without entropy coding of literals: four times faster to read than level 1, for files half as large again
 (docs/benchmarks.md, Feed)."""
 
@@ -181,7 +181,7 @@ def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> bytes | pa
                 os.posix_fadvise(file.fileno(), extent.offset, extent.size, os.POSIX_FADV_RANDOM)
             return os.pread(file.fileno(), extent.size, extent.offset)
     except FileNotFoundError:
-        raise _missing(workspace, scan_id) from None
+        raise missing(workspace, scan_id) from None
 
 
 def read_patches(
@@ -238,10 +238,11 @@ def _stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
     try:
         return workspace.fs.open_input_file(workspace.path(FOLDER, f"{scan_id}.parquet"))
     except FileNotFoundError:
-        raise _missing(workspace, scan_id) from None
+        raise missing(workspace, scan_id) from None
 
 
-def _missing(workspace: Workspace, scan_id: str) -> StageError:
+def missing(workspace: Workspace, scan_id: str) -> StageError:
+    """What is said of a scan that has no shard."""
     return StageError(
         f"scan {scan_id} has no shard in {workspace.display(FOLDER)}",
         "Run `drasclr prepare` again; it redoes only what is missing",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SCANS_PER_BATCH, LOCATIONS_PER_BATCH = 16, 4
 
 
-def write_data(root: Path, *, scans: int, every: int) -> dict[str, Any]:
-    """All layouts of the same scans below `root`; peers' files for every n-th block of locations."""
+def write_data(root: Path, *, scans: int) -> dict[str, Any]:
+    """All layouts of the same scans below `root`."""
     import webdataset
 
     source, atlas, usable = realscans.prepared(root / "prepared")
@@ -52,15 +52,13 @@ def write_data(root: Path, *, scans: int, every: int) -> dict[str, Any]:
             entries[name].append((f"s{s:03d}", s, footer.hex()))
             total += len(data)
         sizes[name] = total
-    blocks = list(range(0, atlas.num_blocks, every))
-    locations = np.concatenate([atlas.members(b) for b in blocks])
     (root / "grouped").mkdir()
     (root / "tars").mkdir()
-    for location in np.union1d(locations, atlas.neighbours_NK[locations].ravel()):
+    for location in range(atlas.num_locations):
         np.save(
             root / "grouped" / f"{location}.npy", np.stack([p[location] for p in patches]).astype(np.int16)
         )
-    for location in locations:
+    for location in range(atlas.num_locations):
         near = atlas.neighbours_NK[location]
         with webdataset.TarWriter(str(root / "tars" / f"{location}.tar")) as tar:
             for s, one in enumerate(patches):
@@ -69,8 +67,7 @@ def write_data(root: Path, *, scans: int, every: int) -> dict[str, Any]:
                     {"__key__": f"s{s:03d}", **{n: one[at].astype(np.int16) for n, at in names.items()}}
                 )
     (root / "atlas.json").write_text(json.dumps(atlas.to_json()), encoding="utf-8")
-    plan = {"blocks": blocks, "locations": [int(n) for n in locations], "entries": entries, "scans": scans}
-    (root / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    (root / "entries.json").write_text(json.dumps(entries), encoding="utf-8")
     os.sync()
     raw = scans * atlas.num_locations * atlas.patch_size**3 * 2
     halo = sum(len(atlas.halo(b)) for b in range(atlas.num_blocks)) / atlas.num_locations
@@ -88,33 +85,33 @@ class Engines:
 
         torch.set_num_threads(1)
         self.root, self.rank, self.world = root, rank, world
-        self.plan = json.loads((root / "plan.json").read_text(encoding="utf-8"))
+        entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))
         self.atlas = Atlas.load(root)
-        self.feeds = {}
-        for name in ("fast", "small"):
-            scans = [ScanEntry(a, b, bytes.fromhex(c)) for a, b, c in self.plan["entries"][name]]
-            feed = Feed(
+        self.feeds = {
+            name: Feed(
                 Workspace(root / name),
-                scans,
+                [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries[name]],
                 self.atlas,
                 scans_per_batch=SCANS_PER_BATCH,
                 locations_per_batch=LOCATIONS_PER_BATCH,
                 rank=rank,
                 world=world,
             )
-            whole = feed.plan(0)
-            reads = [read for read in whole if read.block in self.plan["blocks"]]
-            feed.plan = lambda epoch, reads=reads: reads  # type: ignore[method-assign, misc]
-            # Else an epoch has the steps of all blocks, and the chosen ones are served again from the page cache.
-            steps = sum(len(read.steps) for read in reads)
-            feed.steps_per_epoch = lambda steps=steps: steps  # type: ignore[method-assign, misc]
-            self.feeds[name] = feed
+            for name in ("fast", "small")
+        }
         self.footers = [shards.read_footer(e.footer) for e in self.feeds["fast"].scans]
         self.cold = False
 
-    def mine(self) -> list[int]:
+    def mine(self) -> range:
         """This worker's locations, for peers that split by location."""
-        return self.plan["locations"][self.rank :: self.world]
+        return range(self.rank, self.atlas.num_locations, self.world)
+
+    def release(self) -> None:
+        """Unmap the shards: the kernel does not drop pages that a process has mapped."""
+        from ctplatform.ranges import Ranges
+
+        for feed in self.feeds.values():
+            feed._ranges = Ranges(feed.workspace)
 
     def run(self, name: str, *, cold: bool) -> int:
         """One pass."""
@@ -200,7 +197,7 @@ class Engines:
             return (np.clip(hu, -1024, 240) + 1024.0) / 632.0 - 1
 
         samples, count = Samples(), 0
-        for location in self.plan["locations"]:
+        for location in range(self.atlas.num_locations):
             samples.anchors, samples.neighbours = self.load(location)
             sampler = DistributedSampler(samples, num_replicas=self.world, rank=self.rank)
             for anchors, _ in DataLoader(samples, SCANS_PER_BATCH // self.world, sampler=sampler):

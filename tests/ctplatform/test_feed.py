@@ -13,6 +13,7 @@ import torch
 from ctplatform import shards
 from ctplatform.errors import StageError
 from ctplatform.feed import Feed, Patches, ScanEntry
+from ctplatform.ranges import Ranges
 from ctplatform.workspace import Workspace
 
 SCANS = 6
@@ -201,9 +202,22 @@ def test_patches_taken_on_a_gpu_are_those_taken_on_the_cpu(cohort, small_atlas):
         assert torch.equal(batch.neighbours("cuda").cpu(), batch.neighbours())
 
 
-def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas):
+def test_mapped_or_fetched_the_batches_are_the_same(cohort, small_atlas):
+    mapped, fetched = feed(cohort, small_atlas), feed(cohort, small_atlas)
+    mapped._ranges = Ranges(mapped.workspace, mapped=True)
+    fetched._ranges = Ranges(fetched.workspace, mapped=False)
+    for a, b in zip(mapped.epoch(2), fetched.epoch(2), strict=True):
+        assert torch.equal(a.scans_S, b.scans_S)
+        assert torch.equal(a.anchors(), b.anchors())
+        assert torch.equal(a.neighbours(), b.neighbours())
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas, mapped):
     before = threading.active_count()
-    batches = feed(cohort, small_atlas).epoch(0)
+    loader = feed(cohort, small_atlas)
+    loader._ranges = Ranges(loader.workspace, mapped=mapped)
+    batches = loader.epoch(0)
     next(batches)
     batches.close()
     assert threading.active_count() == before

@@ -1,0 +1,119 @@
+"""Ranges are the file's bytes, mapped or fetched; and only disks of the machine's own are mapped."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctplatform import pages, ranges, shards
+from ctplatform.errors import StageError
+from ctplatform.ranges import Ranges, on_local_disk
+from ctplatform.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def shard(small_atlas, tmp_path_factory):
+    """A workspace with one shard `a`, its bytes and its extents."""
+    workspace, side = Workspace(tmp_path_factory.mktemp("ranges")), small_atlas.patch_size
+    hu = np.random.default_rng(5).integers(-1024, 241, (small_atlas.num_locations, side, side, side))
+    data, footer = shards.encode(
+        scan_id="a",
+        subject_id="a",
+        hu_NDHW=hu.astype(np.int16),
+        inside_N=np.ones(len(hu), np.float32),
+        atlas=small_atlas,
+        metadata={},
+    )
+    workspace.write_bytes(data, shards.FOLDER, "a.parquet")
+    found = shards.read_footer(footer)
+    return (
+        workspace,
+        data,
+        [pages.Extent.of(found, group, "patch") for group in range(found.num_row_groups)],
+    )
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_what_is_taken_is_what_the_file_holds(shard, mapped):
+    workspace, data, extents = shard
+    opened = Ranges(workspace, mapped=mapped)
+    for _ in range(2):  # again after it was closed, as every epoch does
+        takes = [opened.ask("a", extent) for extent in extents]
+        for take, extent in zip(takes, extents, strict=True):
+            assert bytes(memoryview(take())) == data[extent.offset : extent.offset + extent.size]
+        opened.close()
+
+
+def test_what_is_mapped_cannot_be_written(shard):
+    workspace, data, extents = shard
+    with pytest.raises(TypeError, match="read-only"):
+        memoryview(Ranges(workspace, mapped=True).ask("a", extents[0])())[0] = 0
+    assert workspace.read_bytes(shards.FOLDER, "a.parquet") == data
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_scan_without_a_shard_is_named(shard, mapped):
+    workspace, _, extents = shard
+    with pytest.raises(StageError, match="scan b has no shard"):
+        Ranges(workspace, mapped=mapped).ask("b", extents[0])()
+
+
+def test_a_file_that_ends_too_early_is_refused(shard, tmp_path):
+    _, data, extents = shard
+    short = Workspace(tmp_path)
+    short.write_bytes(data[: extents[-1].offset + 10], shards.FOLDER, "a.parquet")
+    with pytest.raises(pages.PageError, match="ends at byte"):
+        Ranges(short, mapped=True).ask("a", extents[-1])
+
+
+def test_what_the_system_will_not_map_is_fetched(shard, tmp_path):
+    """A file larger than memory and address space allow, of which only the beginning takes any disk."""
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1":
+        pytest.skip("this system maps anything")
+    _, data, extents = shard
+    large = Workspace(tmp_path)
+    large.write_bytes(data, shards.FOLDER, "a.parquet")
+    try:
+        os.truncate(large.path(shards.FOLDER, "a.parquet"), 15 * 2**40)
+    except OSError:
+        pytest.skip("no such sparse file here")
+    opened = Ranges(large, mapped=True)
+    for extent in extents:
+        taken = memoryview(opened.ask("a", extent)())
+        assert bytes(taken) == data[extent.offset : extent.offset + extent.size]
+    assert opened._pool is not None
+    opened.close()
+
+
+def test_closing_ends_the_threads_that_fetch(shard):
+    workspace, _, extents = shard
+    before, opened = threading.active_count(), Ranges(workspace, mapped=False)
+    for extent in extents * 10:
+        opened.ask("a", extent)
+    opened.close()
+    assert threading.active_count() == before
+
+
+def test_only_disks_of_this_machine_are_local(tmp_path, monkeypatch):
+    (tmp_path / "on nfs" / "deep").mkdir(parents=True)
+    (tmp_path / "nfs").mkdir()
+    mounts = tmp_path / "mountinfo"
+    spaced = str(tmp_path / "on nfs").replace(" ", "\\040")
+    mounts.write_text(
+        "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        f"22 21 0:50 / {spaced} rw shared:2 - nfs4 store:/ct rw\n"
+        f"23 22 8:2 / {spaced}/deep rw shared:3 - xfs /dev/sdb1 rw\n"
+    )
+    monkeypatch.setattr(ranges, "MOUNTS", mounts)
+    assert on_local_disk(str(tmp_path))
+    assert not on_local_disk(str(tmp_path / "on nfs"))
+    assert not on_local_disk(str(tmp_path / "on nfs" / "patches" / "not yet there"))
+    assert on_local_disk(str(tmp_path / "on nfs" / "deep"))
+    (tmp_path / "link").symlink_to(tmp_path / "on nfs")
+    assert not on_local_disk(str(tmp_path / "link"))
+    mounts.unlink()
+    assert not on_local_disk(str(tmp_path))
