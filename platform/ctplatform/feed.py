@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 READS_AHEAD = 1  # decompressed beside the one that batches are made of; 16 scans x 27 patches are 27 MiB
 ASKED_AHEAD = 1  # asked for beside those; as they are stored
 MOST_THREADS = 4
-PARTS = 2  # tasks a thread that a read is divided into
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ class Feed:
         self._extents: dict[
             int, list[pages.Extent]
         ] = {}  # kept in place of parsed footers, which are far larger
-        self._places: dict[int, np.ndarray] = {}
+        self._places: dict[int, tuple[np.ndarray, int]] = {}
         self._ranges = Ranges(workspace)
         self.waited_s = 0.0
 
@@ -220,32 +218,26 @@ class Feed:
     def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:
         """The batches of all reads in order, of each those of its steps from one to before another."""
         todo = iter(work)
-        asked: deque[tuple[Read, np.ndarray, list[Take]]] = deque()
-        running: deque[Future[Patches]] = deque()
+        asked: deque[tuple[Read, list[Take]]] = deque()
+        running: deque[Callable[[], Patches]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="read")
 
-        def start(asked_ahead: int) -> None:
-            while len(asked) <= asked_ahead and (item := next(todo, None)) is not None:
-                mine = self._mine(item[0])
-                asked.append((item[0], mine, [self._ask(scan, item[0].block) for scan in mine]))
+        def start() -> None:
+            while len(asked) <= ASKED_AHEAD and (item := next(todo, None)) is not None:
+                asked.append((item[0], self._ask(item[0])))
             if asked:
-                read, mine, takes = asked.popleft()
-                size = -(-len(mine) // (PARTS * self.threads))
-                parts = [
-                    pool.submit(self._unpack, read.block, mine[at : at + size], takes[at : at + size])
-                    for at in range(0, len(mine), size)
-                ]
-                running.append(pool.submit(self._patches, parts))
+                running.append(self._unpacking(pool, *asked.popleft()))
 
         try:
             for _ in range(READS_AHEAD):
-                start(ASKED_AHEAD)
+                start()
             for read, first, stop in work:
-                start(ASKED_AHEAD)
                 began = time.perf_counter()
-                patches = running.popleft().result()
+                ready = running.popleft()()
                 self.waited_s += time.perf_counter() - began
-                yield from self._batches(read, patches, read.steps[first:stop])
+                start()
+                yield from self._batches(read, ready, read.steps[first:stop])
+                del ready
         finally:
             pool.shutdown(cancel_futures=True)
             self._ranges.close()
@@ -253,25 +245,46 @@ class Feed:
     def _mine(self, read: Read) -> np.ndarray:
         return read.scans if self.own_blocks else read.scans[self.rank :: self.world]
 
-    def _ask(self, scan: int, block: int) -> Take:
-        with self._fitting(scan):
-            return self._ranges.ask(self.scans[scan].scan_id, self._extent(scan, block))
+    def _ask(self, read: Read) -> list[Take]:
+        """The bytes of a read's row groups, of this rank's scans, on their way."""
+        takes, scan = [], -1
+        try:
+            for scan in self._mine(read):
+                takes.append(self._ranges.ask(self.scans[scan].scan_id, self._extent(scan, read.block)))
+        except (pages.PageError, IndexError) as error:
+            raise self._unfit(scan, error) from error
+        return takes
 
     def _unpack(self, block: int, scans: np.ndarray, takes: Sequence[Take]) -> list[np.ndarray]:
         """Some scans' patches of a block in `shards.row_order`, int16 [R, voxels] each: one range of each file."""
-        width, found = self.atlas.patch_size**3 * shards.DTYPE.itemsize, []
-        for scan, take in zip(scans, takes, strict=True):
-            data = take()
-            with self._fitting(scan):
-                found.append(pages.rows(data, self._extent(scan, block), width=width).view(shards.DTYPE))
+        width, found, scan = self.atlas.patch_size**3 * shards.DTYPE.itemsize, [], -1
+        try:
+            for scan, take in zip(scans, takes, strict=True):
+                data = pages.rows(take(), self._extents[scan][block], width=width)
+                found.append(data.view(shards.DTYPE))
+        except pages.PageError as error:
+            raise self._unfit(scan, error) from error
         return found
 
-    def _patches(self, parts: Sequence[Future[list[np.ndarray]]]) -> Patches:
-        """What was unpacked, on the device where it will be used. The parts' tasks were started before this one."""
-        patches = Patches([scan for part in parts for scan in part.result()], self.atlas.patch_size)
-        if self.device.type != "cpu":
-            patches.on(self.device)
-        return patches
+    def _unpacking(
+        self, pool: ThreadPoolExecutor, read: Read, takes: Sequence[Take]
+    ) -> Callable[[], Patches]:
+        """What returns a read's patches once the pool's threads have unpacked them, a part of the scans each."""
+        mine = self._mine(read)
+        size = -(-len(mine) // self.threads)
+        parts = [
+            pool.submit(self._unpack, read.block, mine[at : at + size], takes[at : at + size])
+            for at in range(0, len(mine), size)
+        ]
+
+        def patches() -> Patches:
+            found = Patches([scan for part in parts for scan in part.result()], self.atlas.patch_size)
+            if self.device.type != "cpu":
+                found.on(self.device)
+            return found
+
+        # To a device they are sent ahead, by a task that comes after those that it waits for.
+        return patches if self.device.type == "cpu" else pool.submit(patches).result
 
     def _extent(self, scan: int, block: int) -> pages.Extent:
         if scan not in self._extents:
@@ -279,33 +292,29 @@ class Feed:
             self._extents[scan] = [
                 pages.Extent.of(footer, group, "patch") for group in range(footer.num_row_groups)
             ]
-        extent, expected = self._extents[scan][block], self._place(block).max() + 1
+        extent, expected = self._extents[scan][block], self._place(block)[1]
         if extent.values != expected:
             raise pages.PageError(f"block {block} has {extent.values} rows, {expected} expected")
         return extent
 
-    @contextmanager
-    def _fitting(self, scan: int) -> Iterator[None]:
-        """Raises: StageError: pages or extents are not of the kind or number that the atlas asks for."""
-        try:
-            yield
-        except (pages.PageError, IndexError) as error:
-            raise StageError(
-                f"the shard of scan {self.scans[scan].scan_id} does not fit the atlas or this software: {error}",
-                "Prepare the scan again: delete its shard and its row in the ledger, then run `drasclr prepare`",
-                code="shard",
-            ) from error
+    def _unfit(self, scan: int, error: Exception) -> StageError:
+        return StageError(
+            f"the shard of scan {self.scans[scan].scan_id} does not fit the atlas or this software: {error}",
+            "Prepare the scan again: delete its shard and its row in the ledger, then run `drasclr prepare`",
+            code="shard",
+        )
 
-    def _place(self, block: int) -> np.ndarray:
-        """Where a block's row group, the same for every scan, has each location; -1: it has not."""
+    def _place(self, block: int) -> tuple[np.ndarray, int]:
+        """Where a block's row group, the same for every scan, has each location, -1: nowhere; and how many it has."""
         if block not in self._places:
             order = shards.row_order(self.atlas, block)[0]
-            self._places[block] = np.full(self.atlas.num_locations, -1, np.int64)
-            self._places[block][order] = np.arange(len(order))
+            place_N = np.full(self.atlas.num_locations, -1, np.int64)
+            place_N[order] = np.arange(len(order))
+            self._places[block] = place_N, len(order)
         return self._places[block]
 
     def _batches(self, read: Read, patches: Patches, steps: Iterable[np.ndarray]) -> Iterator[Batch]:
-        mine, place_N = self._mine(read), self._place(read.block)
+        mine, (place_N, _) = self._mine(read), self._place(read.block)
         scans_S = torch.from_numpy(mine.astype(np.int64))
         subjects_S = torch.tensor([self.scans[i].subject for i in mine], dtype=torch.int64)
         for anchors in steps:

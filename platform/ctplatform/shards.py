@@ -28,8 +28,8 @@ FORMAT_VERSION = 1
 FOLDER = "patches"
 DTYPE = np.dtype("<i2")
 COMPRESSION_LEVEL = -15
-"""zstd without entropy coding of literals: four times faster to read than level 1, for files half as large again
-(docs/benchmarks.md, Feed)."""
+"""zstd without entropy coding of literals: several times faster to read than level 1, for files half as large again
+(docs/decisions/0008-reading-shards.md)."""
 
 SCHEMA = pa.schema(
     [
