@@ -51,9 +51,7 @@ class Ranges:
         if self._mapping:
             try:
                 return self._ask_kernel(scan_id, extent)
-            except (
-                RuntimeError
-            ):  # no memory to map in (vm.max_map_count, a limit of the address space): the rest is read
+            except MemoryError:
                 self._mapping = False
         if self._pool is None:
             self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
@@ -73,8 +71,7 @@ class Ranges:
             raise shards.missing(self._workspace, scan_id) from None
         try:
             if scan_id not in self._maps:
-                mapped = torch.from_file(path, shared=False, size=os.fstat(file).st_size, dtype=torch.uint8)
-                self._maps[scan_id] = mapped.numpy().data.toreadonly()
+                self._maps[scan_id] = _mapped(path, os.fstat(file).st_size)
             if not _in_memory(file, extent.offset + extent.size // 2):
                 os.posix_fadvise(file, extent.offset, extent.size, os.POSIX_FADV_WILLNEED)
         finally:
@@ -83,6 +80,18 @@ class Ranges:
         if len(found) < extent.size:
             raise PageError(f"the file ends at byte {len(self._maps[scan_id])}, within a row group")
         return lambda: found
+
+
+def _mapped(path: str, size: int) -> memoryview:
+    """A file's bytes, as long as somebody has them.
+
+    Raises:
+        MemoryError: the system maps no more: vm.max_map_count, or a limit of the address space.
+    """
+    try:
+        return torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
+    except RuntimeError as error:
+        raise MemoryError(f"{path} cannot be mapped") from error
 
 
 def _in_memory(file: int, offset: int) -> bool:
