@@ -34,9 +34,6 @@ RETRIES = 3
 #: Seconds after which Ray Data looks again for tasks that have ended. Its own tenth of a second leaves a core idle
 #: after each scan, for about a tenth of what a scan takes.
 LOOK_EVERY_S = 0.03
-#: Scans given to Ray Data at a time: what it keeps of each until all are done must not grow with the cohort.
-#: At least `LEAST_WAVE`, and so many a core that the wait for a wave's last scan is short beside the wave.
-LEAST_WAVE, WAVE_PER_CPU = 1000, 100
 
 
 @dataclass(frozen=True)
@@ -114,41 +111,23 @@ def _run(
     """
     left, done = items, 0
     for _ in range(2):
-        lost: list[dict[str, Any]] = []
-        for wave in _waves(left):
-            seen = set()
-            for scan_id in _prepared(wave, worker, recipe):
-                seen.add(scan_id)
+        dataset = _one_task_a_scan(left, worker, recipe)
+        dataset.context.max_errored_blocks = -1  # a block is a scan here, and a lost one no reason to stop
+        seen = set()
+        with _attentive():
+            for row in dataset.iter_rows():
+                if row["state"] == _STOPPED:
+                    raise StageError(row["problem"], row["remedy"], code=row["code"])
+                seen.add(row["scan_id"])
                 done += 1
                 if on_progress:
                     on_progress(done, len(items))
-            lost += [item for item in wave if item["scan_id"] not in seen]
-        left = lost
+        left = [item for item in left if item["scan_id"] not in seen]
+        if not left:
+            return
     for item in left:
         row = new_row(item, worker.wanted)
         settle(worker.workspace, row | _CRASHED)
-
-
-def _waves(items: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """All items, as many at a time as the cluster is large."""
-    import ray
-
-    at = 0
-    while at < len(items):
-        size = max(LEAST_WAVE, int(WAVE_PER_CPU * ray.cluster_resources().get("CPU", 1)))
-        yield items[at : at + size]
-        at += size
-
-
-def _prepared(wave: list[dict[str, Any]], worker: _Preparer, recipe: Recipe) -> Iterator[str]:
-    """Names of scans as they end, whatever became of them; not of those whose task was lost."""
-    dataset = _one_task_a_scan(wave, worker, recipe)
-    dataset.context.max_errored_blocks = -1  # a block is a scan here, and a lost one no reason to stop
-    with _attentive():
-        for row in dataset.iter_rows():
-            if row["state"] == _STOPPED:
-                raise StageError(row["problem"], row["remedy"], code=row["code"])
-            yield row["scan_id"]
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import SimpleITK as sitk
 from ray.data._internal.execution import streaming_executor_state as executor
 
 from ctplatform import ledger, shards
-from ctplatform import prepare as preparing
 from ctplatform.atlas import ATLAS_FILE, read_atlas
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.dicom import write_dicom_series
@@ -77,9 +76,7 @@ def test_patches_hold_lung_of_the_measured_density(prepared):
     assert np.corrcoef(means, rows["mean_hu"])[0, 1] > 0.9
 
 
-def test_a_second_run_does_nothing_and_a_changed_recipe_does_all_again(
-    workspace, prepared, small_recipe, monkeypatch
-):
+def test_a_second_run_does_nothing_and_a_changed_recipe_does_all_again(workspace, prepared, small_recipe):
     _, cohort = prepared
     few = cohort.head(2)
     waits = []
@@ -98,12 +95,8 @@ def test_a_second_run_does_nothing_and_a_changed_recipe_does_all_again(
     again = prepare(workspace, few, small_recipe)
     assert (again.done, again.skipped) == (0, 2)
     assert files(workspace, shards.FOLDER) == before
-    linear, told = load_recipe("demo", ["prepare.sampling.interpolation=linear"]), []
-    # In waves of one scan each, as a cohort far larger than the cluster is.
-    monkeypatch.setattr(preparing, "LEAST_WAVE", 1)
-    monkeypatch.setattr(preparing, "WAVE_PER_CPU", 0)
-    summary = prepare(workspace, few, linear, on_progress=lambda *now: told.append(now))
-    assert (summary.done, told) == (2, [(1, 2), (2, 2)])
+    linear = load_recipe("demo", ["prepare.sampling.interpolation=linear"])
+    assert prepare(workspace, few, linear).done == 2
     assert files(workspace, shards.FOLDER) != before
 
 
