@@ -9,6 +9,7 @@ one request after the other would leave a store's bandwidth unused.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,13 +106,13 @@ def _in_memory(file: int, offset: int) -> bool:
 def on_local_disk(path: str) -> bool:
     """Whether a path is on a file system of this machine's own (`LOCAL`); False where this cannot be told."""
     try:
-        lines = MOUNTS.read_text(encoding="utf-8").splitlines()
+        lines = os.fsdecode(MOUNTS.read_bytes()).splitlines()
     except OSError:
         return False
     real, kind, longest = os.path.realpath(path), "", -1
     for line in lines:
         first, _, second = line.partition(" - ")
-        mount = first.split()[4].encode().decode("unicode_escape")
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), first.split()[4])
         if len(mount) >= longest and os.path.commonpath([mount, real]) == mount:
             kind, longest = second.split()[0], len(mount)
     return kind in LOCAL

@@ -99,10 +99,10 @@ def test_closing_ends_the_threads_that_fetch(shard):
 
 
 def test_only_disks_of_this_machine_are_local(tmp_path, monkeypatch):
-    (tmp_path / "on nfs" / "deep").mkdir(parents=True)
+    (tmp_path / "on nfs für CT" / "deep").mkdir(parents=True)
     (tmp_path / "nfs").mkdir()
     mounts = tmp_path / "mountinfo"
-    spaced = str(tmp_path / "on nfs").replace(" ", "\\040")
+    spaced = str(tmp_path / "on nfs für CT").replace(" ", "\\040")
     mounts.write_text(
         "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
         f"22 21 0:50 / {spaced} rw shared:2 - nfs4 store:/ct rw\n"
@@ -110,10 +110,10 @@ def test_only_disks_of_this_machine_are_local(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(ranges, "MOUNTS", mounts)
     assert on_local_disk(str(tmp_path))
-    assert not on_local_disk(str(tmp_path / "on nfs"))
-    assert not on_local_disk(str(tmp_path / "on nfs" / "patches" / "not yet there"))
-    assert on_local_disk(str(tmp_path / "on nfs" / "deep"))
-    (tmp_path / "link").symlink_to(tmp_path / "on nfs")
+    assert not on_local_disk(str(tmp_path / "on nfs für CT"))
+    assert not on_local_disk(str(tmp_path / "on nfs für CT" / "patches" / "not yet there"))
+    assert on_local_disk(str(tmp_path / "on nfs für CT" / "deep"))
+    (tmp_path / "link").symlink_to(tmp_path / "on nfs für CT")
     assert not on_local_disk(str(tmp_path / "link"))
     mounts.unlink()
     assert not on_local_disk(str(tmp_path))
