@@ -41,6 +41,7 @@ class Ranges:
         here = workspace.is_local and on_local_disk(workspace.path())
         self._mapping = here if mapped is None else mapped
         self._maps: dict[str, memoryview] = {}
+        self._streams: dict[str, pa.NativeFile] = {}
         self._pool: ThreadPoolExecutor | None = None
 
     def ask(self, scan_id: str, extent: Extent) -> Take:
@@ -56,7 +57,7 @@ class Ranges:
                 self._mapping = False
         if self._pool is None:
             self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
-        return self._pool.submit(shards.read_range, self._workspace, scan_id, extent).result
+        return self._pool.submit(self._fetch, scan_id, extent).result
 
     def close(self) -> None:
         """Stop fetching; what was not fetched yet will not be. Whoever asks again starts it again."""
@@ -81,6 +82,13 @@ class Ranges:
         if len(found) < extent.size:
             raise PageError(f"the file ends at byte {len(self._maps[scan_id])}, within a row group")
         return lambda: found
+
+    def _fetch(self, scan_id: str, extent: Extent) -> bytes | pa.Buffer:
+        if self._workspace.is_local:
+            return shards.read_range(self._workspace, scan_id, extent)
+        if scan_id not in self._streams:  # opening one costs a request of its own: for the size
+            self._streams[scan_id] = shards.stream(self._workspace, scan_id)
+        return self._streams[scan_id].read_at(extent.size, extent.offset)
 
 
 def _mapped(path: str, size: int) -> memoryview:

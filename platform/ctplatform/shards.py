@@ -165,15 +165,12 @@ def read_block(
     return _block(_open(workspace, scan_id, footer).read_row_group(block, columns=_COLUMNS))
 
 
-def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> bytes | pa.Buffer:
-    """The bytes of a range of a shard.
+def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> bytes:
+    """The bytes of a range of a shard in a local workspace.
 
     Raises:
         StageError: there is no shard of that scan.
     """
-    if not workspace.is_local:
-        with _stream(workspace, scan_id) as stream:
-            return stream.read_at(extent.size, extent.offset)
     try:
         with open(workspace.path(FOLDER, f"{scan_id}.parquet"), "rb", buffering=0) as file:
             # What follows belongs to another block, wanted at another time: without this word the kernel reads it too.
@@ -225,7 +222,7 @@ _COLUMNS = ["location", "home", "inside", "patch"]
 
 def _open(workspace: Workspace, scan_id: str, footer: pq.FileMetaData | None) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(_stream(workspace, scan_id), metadata=footer)
+        return pq.ParquetFile(stream(workspace, scan_id), metadata=footer)
     except pa.ArrowInvalid:
         raise StageError(
             f"the shard of scan {scan_id} in {workspace.display(FOLDER)} is damaged: it is no whole Parquet file",
@@ -234,7 +231,12 @@ def _open(workspace: Workspace, scan_id: str, footer: pq.FileMetaData | None) ->
         ) from None
 
 
-def _stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
+def stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
+    """A shard, opened for reading anywhere in it.
+
+    Raises:
+        StageError: there is no shard of that scan.
+    """
     try:
         return workspace.fs.open_input_file(workspace.path(FOLDER, f"{scan_id}.parquet"))
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from ctplatform import pages, ranges, shards
 from ctplatform.errors import StageError
 from ctplatform.ranges import Ranges, on_local_disk
 from ctplatform.workspace import Workspace
+from tests.ctplatform.objectstore import ObjectStore
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,29 @@ def test_what_is_taken_is_what_the_file_holds(shard, mapped):
         for take, extent in zip(takes, extents, strict=True):
             assert bytes(memoryview(take())) == data[extent.offset : extent.offset + extent.size]
         opened.close()
+
+
+def test_an_object_store_is_asked_once_for_each_range_and_once_for_each_size(shard):
+    workspace, data, extents = shard
+    store = ObjectStore()
+    try:
+        store.load(Path(workspace.path()), "w")
+        opened = Ranges(Workspace(store.uri("w")))
+        for _ in range(2):
+            for take, extent in [(opened.ask("a", extent), extent) for extent in extents[:1] * 2 + extents]:
+                assert bytes(memoryview(take())) == data[extent.offset : extent.offset + extent.size]
+        asked = [request for request in store.requests if request.endswith("a.parquet")]
+        assert asked.count("GET w/patches/a.parquet") == 2 * (2 + len(extents))
+        # At first several threads may open it at once.
+        assert 1 <= asked.count("HEAD w/patches/a.parquet") <= 2 + len(extents)
+        before = asked.count("HEAD w/patches/a.parquet")
+        opened.ask("a", extents[0])()
+        assert store.requests.count("HEAD w/patches/a.parquet") == before
+        with pytest.raises(StageError, match="scan b has no shard"):
+            opened.ask("b", extents[0])()
+        opened.close()
+    finally:
+        store.close()
 
 
 def test_what_is_mapped_cannot_be_written(shard):

@@ -1,0 +1,106 @@
+"""The feed from an object store that takes its time: `python -m tests.benchmarks.feed_store --data FOLDER`.
+
+FOLDER is one that `tests.benchmarks.feed --data FOLDER` has written. A store on loopback, in a process of its own,
+holds its shards and answers every request late, by as much as a store in a data centre does; how many requests are
+under way at a time is what is compared, in one run. The store is Python and serves no more than some hundred megabytes
+a second, so the last rows may be its limit and not the feed's. Prints Markdown; `--write` puts it into
+docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.benchmarks import document, realscans
+
+SCANS, STEPS = 16, 72
+
+
+def serve(folder: Path, latency_s: float, pipe: Connection) -> None:
+    """The store, until it is told to end."""
+    from tests.ctplatform.objectstore import ObjectStore, Stored
+
+    store = ObjectStore()
+    for path in sorted((folder / "patches").glob("*.parquet"))[:SCANS]:
+        store.objects[f"w/patches/{path.name}"] = Stored(path.read_bytes())
+    for method in ("GET", "HEAD"):
+        store.fail(method, "", times=10**9, status=0, seconds=latency_s)
+    pipe.send(store.uri("w"))
+    pipe.recv()
+
+
+def rate(uri: str, root: Path, fetchers: int) -> float:
+    """Anchors a second of the first reads of an epoch, after a few steps that open the shards."""
+    from ctplatform import ranges
+    from ctplatform.feed import Feed, ScanEntry
+    from ctplatform.workspace import Workspace
+    from drasclr.atlas import Atlas
+
+    ranges.FETCHERS = fetchers
+    entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))["fast"][:SCANS]
+    feed = Feed(
+        Workspace(uri),
+        [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries],
+        Atlas.load(root),
+        scans_per_batch=SCANS,
+        locations_per_batch=4,
+    )
+    for _ in itertools.islice(feed.epoch(1), 2):
+        pass
+    start = time.perf_counter()
+    count = sum(len(b.locations_G) * len(b.scans_S) for b in itertools.islice(feed.epoch(0), STEPS))
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder that tests.benchmarks.feed has written")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds before each answer")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    options = parser.parse_args()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.setdefault(name, "test")
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+    root = Path(options.data) / "feed"
+    ours, theirs = multiprocessing.Pipe()
+    store = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(root / "fast", options.latency, theirs)
+    )
+    store.start()
+    uri = ours.recv()
+    counts = (1, 2, 4, 16)
+    best = dict.fromkeys(counts, 0.0)
+    for _, fetchers in itertools.product(range(options.repeats), counts):
+        best[fetchers] = max(best[fetchers], rate(uri, root, fetchers))
+    ours.send(None)
+    store.join()
+    rows = [[str(n), f"{best[n]:,.0f}", f"{best[n] / best[1]:.1f}x"] for n in counts]
+    text = "\n".join(
+        [
+            f"`python -m tests.benchmarks.feed_store --data FOLDER`: {SCANS} scans in a store on loopback that answers",
+            f"after {1000 * options.latency:.0f} ms; {STEPS} steps, fastest of {options.repeats} interleaved passes.",
+            f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
+            "",
+            document.table(["requests at a time", "anchors/s", "of one"], rows),
+        ]
+    )
+    print(text)
+    if options.write:
+        document.replace(
+            Path(__file__).parents[2] / "docs" / "benchmarks.md", "Feed from an object store", text
+        )
+
+
+if __name__ == "__main__":
+    main()
