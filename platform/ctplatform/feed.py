@@ -233,11 +233,10 @@ class Feed:
                 start()
             for read, first, stop in work:
                 began = time.perf_counter()
-                ready = running.popleft()()
+                patches = running.popleft()()
                 self.waited_s += time.perf_counter() - began
                 start()
-                yield from self._batches(read, ready, read.steps[first:stop])
-                del ready
+                yield from self._batches(read, patches, read.steps[first:stop])
         finally:
             pool.shutdown(cancel_futures=True)
             self._ranges.close()

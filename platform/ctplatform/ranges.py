@@ -66,11 +66,7 @@ class Ranges:
             self._pool = None
 
     def _ask_kernel(self, scan_id: str, extent: Extent) -> Take:
-        path = self._workspace.path(shards.FOLDER, f"{scan_id}.parquet")
-        try:
-            file = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise shards.missing(self._workspace, scan_id) from None
+        path, file = self._open(scan_id)
         try:
             if scan_id not in self._maps:
                 self._maps[scan_id] = _mapped(path, os.fstat(file).st_size)
@@ -85,10 +81,25 @@ class Ranges:
 
     def _fetch(self, scan_id: str, extent: Extent) -> bytes | pa.Buffer:
         if self._workspace.is_local:
-            return shards.read_range(self._workspace, scan_id, extent)
+            _, file = self._open(scan_id)
+            try:
+                # What follows belongs to another block, wanted at another time: else the kernel reads it too.
+                if hasattr(os, "posix_fadvise"):  # Linux
+                    os.posix_fadvise(file, extent.offset, extent.size, os.POSIX_FADV_RANDOM)
+                return os.pread(file, extent.size, extent.offset)
+            finally:
+                os.close(file)
         if scan_id not in self._streams:  # opening one costs a request of its own: for the size
             self._streams[scan_id] = shards.stream(self._workspace, scan_id)
         return self._streams[scan_id].read_at(extent.size, extent.offset)
+
+    def _open(self, scan_id: str) -> tuple[str, int]:
+        """Path and descriptor of a shard in a local workspace."""
+        path = self._workspace.path(shards.FOLDER, f"{scan_id}.parquet")
+        try:
+            return path, os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise shards.missing(self._workspace, scan_id) from None
 
 
 def _mapped(path: str, size: int) -> memoryview:

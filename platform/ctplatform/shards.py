@@ -8,7 +8,6 @@ the keys of the file's metadata below say so to any reader.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ from ctplatform.errors import StageError
 from ctplatform.workspace import Workspace
 
 if TYPE_CHECKING:
-    from ctplatform.pages import Extent
     from drasclr.atlas import Atlas
 
 FORMAT_VERSION = 1
@@ -163,22 +161,6 @@ def read_block(
         StageError: there is no shard of that scan.
     """
     return _block(_open(workspace, scan_id, footer).read_row_group(block, columns=_COLUMNS))
-
-
-def read_range(workspace: Workspace, scan_id: str, extent: Extent) -> bytes:
-    """The bytes of a range of a shard in a local workspace.
-
-    Raises:
-        StageError: there is no shard of that scan.
-    """
-    try:
-        with open(workspace.path(FOLDER, f"{scan_id}.parquet"), "rb", buffering=0) as file:
-            # What follows belongs to another block, wanted at another time: without this word the kernel reads it too.
-            if hasattr(os, "posix_fadvise"):  # Linux
-                os.posix_fadvise(file.fileno(), extent.offset, extent.size, os.POSIX_FADV_RANDOM)
-            return os.pread(file.fileno(), extent.size, extent.offset)
-    except FileNotFoundError:
-        raise missing(workspace, scan_id) from None
 
 
 def read_patches(

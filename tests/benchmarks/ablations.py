@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 
@@ -136,7 +135,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", "Options of the method", text)
+        document.replace("Options of the method", text)
 
 
 if __name__ == "__main__":

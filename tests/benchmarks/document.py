@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TITLE = "# Benchmarks\n"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -14,13 +15,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def replace(path: Path, section: str, text: str) -> None:
+def replace(section: str, text: str) -> None:
     """Put a text under `## section`, in place of what was there; other sections stay as they are."""
-    old = path.read_text(encoding="utf-8") if path.is_file() else TITLE
+    old = BENCHMARKS.read_text(encoding="utf-8") if BENCHMARKS.is_file() else TITLE
     before, marker, after = old.partition(f"## {section}\n")
     _, next_marker, rest = after.partition("\n## ")
     tail = f"\n## {rest}" if next_marker else ""
-    path.write_text(
+    BENCHMARKS.write_text(
         f"{before.rstrip()}\n\n{marker or f'## {section}' + chr(10)}\n{text.strip()}\n{tail}",
         encoding="utf-8",
     )

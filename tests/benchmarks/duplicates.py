@@ -26,7 +26,6 @@ from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table
 from tests.benchmarks.realscans import folders, items, machine, recipe_of
 
-ROOT = Path(__file__).resolve().parents[2]
 PHANTOMS = 8
 CHANGED = 3  # scans of each kind that are changed
 
@@ -149,7 +148,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        replace(ROOT / "docs" / "benchmarks.md", "Near-duplicates", text)
+        replace("Near-duplicates", text)
 
 
 def _range(values: list[float]) -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 
@@ -133,7 +132,7 @@ def main() -> None:
     print(text)
     print(f"\nIn {workspace.display('evaluation', main_run)}: evidence.md and report.html")
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", SECTION, text)
+        document.replace(SECTION, text)
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", "Feed", text)
+        document.replace("Feed", text)
 
 
 if __name__ == "__main__":

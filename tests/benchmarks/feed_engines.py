@@ -15,7 +15,7 @@ from ctplatform.workspace import Workspace
 from tests.benchmarks import realscans
 
 if TYPE_CHECKING:
-    from ctplatform.feed import Batch
+    from ctplatform.feed import Batch, ScanEntry
 
 SCANS_PER_BATCH, LOCATIONS_PER_BATCH = 16, 4
 
@@ -74,23 +74,30 @@ def write_data(root: Path, *, scans: int) -> dict[str, Any]:
     return {"sizes": {k: v / raw for k, v in sizes.items()}, "halo": halo, "real": len(hu)}
 
 
+def scan_entries(root: Path, name: str) -> list[ScanEntry]:
+    """The scans whose shards `write_data` put into the folder of that name."""
+    from ctplatform.feed import ScanEntry
+
+    entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))[name]
+    return [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries]
+
+
 class Engines:
     """One process's share of every way to read; each call is one pass and returns the number of anchors."""
 
     def __init__(self, root: Path, rank: int, world: int) -> None:
         import torch
 
-        from ctplatform.feed import Feed, ScanEntry
+        from ctplatform.feed import Feed
         from drasclr.atlas import Atlas
 
         torch.set_num_threads(1)
         self.root, self.rank, self.world = root, rank, world
-        entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))
         self.atlas = Atlas.load(root)
         self.feeds = {
             name: Feed(
                 Workspace(root / name),
-                [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries[name]],
+                scan_entries(root, name),
                 self.atlas,
                 scans_per_batch=SCANS_PER_BATCH,
                 locations_per_batch=LOCATIONS_PER_BATCH,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
 import time
@@ -19,17 +18,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.benchmarks import document, realscans
+from tests.benchmarks.feed_engines import LOCATIONS_PER_BATCH, SCANS_PER_BATCH, scan_entries
 
 SCANS, STEPS = 16, 72
 
 
 def serve(folder: Path, latency_s: float, pipe: Connection) -> None:
     """The store, until it is told to end."""
-    from tests.ctplatform.objectstore import ObjectStore, Stored
+    from tests.ctplatform.objectstore import ObjectStore
 
     store = ObjectStore()
-    for path in sorted((folder / "patches").glob("*.parquet"))[:SCANS]:
-        store.objects[f"w/patches/{path.name}"] = Stored(path.read_bytes())
+    store.load(folder / "patches", "w/patches")
     for method in ("GET", "HEAD"):
         store.fail(method, "", times=10**9, status=0, seconds=latency_s)
     pipe.send(store.uri("w"))
@@ -39,18 +38,17 @@ def serve(folder: Path, latency_s: float, pipe: Connection) -> None:
 def rate(uri: str, root: Path, fetchers: int) -> float:
     """Anchors a second of the first reads of an epoch, after a few steps that open the shards."""
     from ctplatform import ranges
-    from ctplatform.feed import Feed, ScanEntry
+    from ctplatform.feed import Feed
     from ctplatform.workspace import Workspace
     from drasclr.atlas import Atlas
 
     ranges.FETCHERS = fetchers
-    entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))["fast"][:SCANS]
     feed = Feed(
         Workspace(uri),
-        [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries],
+        scan_entries(root, "fast")[:SCANS],
         Atlas.load(root),
-        scans_per_batch=SCANS,
-        locations_per_batch=4,
+        scans_per_batch=SCANS_PER_BATCH,
+        locations_per_batch=LOCATIONS_PER_BATCH,
     )
     for _ in itertools.islice(feed.epoch(1), 2):
         pass
@@ -97,9 +95,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(
-            Path(__file__).parents[2] / "docs" / "benchmarks.md", "Feed from an object store", text
-        )
+        document.replace("Feed from an object store", text)
 
 
 if __name__ == "__main__":

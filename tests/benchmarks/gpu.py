@@ -15,7 +15,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -169,7 +168,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", "GPU", text)
+        document.replace("GPU", text)
 
 
 if __name__ == "__main__":

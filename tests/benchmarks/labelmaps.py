@@ -11,7 +11,6 @@ import os
 import platform as machine
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 
@@ -121,7 +120,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", SECTION, text)
+        document.replace(SECTION, text)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", SECTION, text)
+        document.replace(SECTION, text)
 
 
 if __name__ == "__main__":

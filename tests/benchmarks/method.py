@@ -344,9 +344,7 @@ def main() -> None:
         text = document.table(head, format_rows(options.repeats, compiled=options.compile))
         print(text)
         if options.write:
-            document.replace(
-                Path(__file__).parents[2] / "docs" / "benchmarks.md", "Layouts and precisions", text
-            )
+            document.replace("Layouts and precisions", text)
         return
     rows = []
     for case in CASES:
@@ -374,7 +372,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", "Method", text)
+        document.replace("Method", text)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from ctplatform.registration import DEFAULTS, LEFT, RIGHT, Template, register
 from ctplatform.volume import read_volume
 from tests.benchmarks.document import replace, table
 
-ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("ants_peer.py")
 REAL = {
     "cip_ct64": "cip_ct64/ct-64.nrrd",
@@ -298,7 +297,7 @@ def main() -> None:
             pairs.append((case, row, other))
             text += f" | ANTs {other.dice[0]:.4f}, {other.error_mm:.2f} mm, {other.cpu_s:.0f} CPU-s"
         print(text, flush=True)
-    replace(ROOT / "docs" / "benchmarks.md", "Registration", document(pairs, mine, software))
+    replace("Registration", document(pairs, mine, software))
 
 
 def published_centres(atlas: sitk.Image, path: Path) -> NDArray[np.float64]:

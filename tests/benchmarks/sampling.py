@@ -23,7 +23,7 @@ from ctplatform.sampling import PADDING_HU, sample_patches
 from ctplatform.volume import read_volume
 from drasclr.atlas import Atlas
 from tests.benchmarks.document import replace, table
-from tests.benchmarks.registration import REAL, ROOT
+from tests.benchmarks.registration import REAL
 
 WINDOW_HU = (-1024, 240)
 
@@ -97,7 +97,7 @@ and linear as a relative difference from the peer's. Bars: mean difference at mo
 
 {table(head, rows)}
 """
-    replace(ROOT / "docs" / "benchmarks.md", "Sampling", text)
+    replace("Sampling", text)
 
 
 if __name__ == "__main__":

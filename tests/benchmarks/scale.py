@@ -34,7 +34,6 @@ from ctplatform.session import ray_session
 from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table
 
-ROOT = Path(__file__).resolve().parents[2]
 SIDE = 6  # voxels of a synthetic patch
 COHORT = 10_000
 
@@ -157,7 +156,7 @@ def main() -> None:
             text = section(args.scans, found, read_atlas(workspace)) + "\n\n" + text
     print(text)
     if args.write:
-        replace(ROOT / "docs" / "benchmarks.md", "Scale", text)
+        replace("Scale", text)
 
 
 def made_up(folder: Path, scans: int) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        document.replace(Path(__file__).parents[2] / "docs" / "benchmarks.md", "Two workers", text)
+        document.replace("Two workers", text)
 
 
 if __name__ == "__main__":

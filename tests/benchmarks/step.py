@@ -18,7 +18,6 @@ import platform
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ from tests.published import SlowAugmentation, SlowEncoder, SlowTraining
 
 LOCATIONS, KEYS, NEIGHBOURS = 581, 4096, 2
 BARS = {32: 4.5, 128: 6.0}
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 @dataclass(frozen=True)
@@ -295,7 +293,7 @@ def main() -> None:
     text = "\n".join([*lines, "", document.table(head, rows)])
     print(text)
     if options.write:
-        document.replace(DOCS, section, text)
+        document.replace(section, text)
 
 
 if __name__ == "__main__":

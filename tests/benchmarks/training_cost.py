@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 from drasclr.encoder import FEATURES, LAYERS, PATCH_SIZE
 from tests.benchmarks import document
@@ -141,9 +140,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if options.write:
-        document.replace(
-            Path(__file__).parents[2] / "docs" / "benchmarks.md", "The cost of the published training", text
-        )
+        document.replace("The cost of the published training", text)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,6 @@ def test_closing_ends_the_threads_that_fetch(shard):
 
 def test_only_disks_of_this_machine_are_local(tmp_path, monkeypatch):
     (tmp_path / "on nfs für CT" / "deep").mkdir(parents=True)
-    (tmp_path / "nfs").mkdir()
     mounts = tmp_path / "mountinfo"
     spaced = str(tmp_path / "on nfs für CT").replace(" ", "\\040")
     mounts.write_text(
