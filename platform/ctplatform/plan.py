@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
@@ -38,7 +38,8 @@ _WORDS = {
     "shard": "their shard is missing or damaged",
     "interrupted": "a run was stopped while it renewed them",
 }
-_MANY = 1000  # scans; more are looked at by Ray tasks
+#: Scans; more are looked at by Ray tasks, and planned and done in parts of as many.
+MANY = 1000
 _CHUNK = 250
 _THREADS = 8
 
@@ -49,19 +50,21 @@ class Plan:
 
     Attributes:
         items: one a scan that is to be prepared: the row of the scan table, `fingerprint`, `version`, `cause`, and
-            `old`, JSON of what the ledger knew (empty for new ones).
+            `old`, JSON of what the ledger knew (empty for new ones). None here where they come in parts.
+        causes: scans to be prepared by cause, most frequent first.
         finished: scans that stay as they are.
         unreachable: those of them whose source cannot be reached now, so that nobody knows whether it changed.
     """
 
     items: list[dict[str, Any]]
+    causes: dict[str, int]
     finished: int
     unreachable: int
 
     @property
-    def causes(self) -> dict[str, int]:
-        """Scans by cause, most frequent first."""
-        return dict(Counter(item["cause"] for item in self.items).most_common())
+    def todo(self) -> int:
+        """Scans to be prepared."""
+        return sum(self.causes.values())
 
     def lines(self) -> list[str]:
         """For people: what will be done and why. Nothing when there is nothing to say."""
@@ -109,7 +112,18 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
                 "old": "" if old is None else json.dumps({name: getattr(old, name) for name in OLD}),
             }
         )
-    return Plan(items, len(rows) - len(items), unreachable)
+    causes = dict(Counter(item["cause"] for item in items).most_common())
+    return Plan(items, causes, len(rows) - len(items), unreachable)
+
+
+def plan_in_parts(
+    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_hash: str
+) -> Iterator[Plan | list[dict[str, Any]]]:
+    """The plan without its items, then these, `MANY` at a time: who passes them on need not hold them all."""
+    plan = make_plan(workspace, cohort, recipe, atlas_hash)
+    yield replace(plan, items=[])
+    for start in range(0, len(plan.items), MANY):
+        yield plan.items[start : start + MANY]
 
 
 def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
@@ -144,7 +158,7 @@ def cause_in_words(cause: str) -> str:
 
 def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
     """`fingerprint` of many scans, given as (path, series_uid); by Ray tasks where there are thousands."""
-    if len(scans) <= _MANY:
+    if len(scans) <= MANY:
         return _fingerprints(scans)
     import ray
 

@@ -41,7 +41,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         ray.init(
             address="local", num_cpus=config.num_cpus, include_dashboard=config.include_dashboard, **options
         )
-    _hush()
+    hush()
     try:
         yield
     finally:
@@ -65,7 +65,7 @@ def _runtime_env() -> dict:
     return {}
 
 
-def _hush() -> None:
+def hush() -> None:
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -10,6 +10,7 @@ measures that alone, without Ray; `--write` puts it all into docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -26,11 +27,12 @@ from ctplatform import compaction, ledger, shards
 from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes, locate, read_atlas
 from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.config import AtlasConfig, RayConfig
-from ctplatform.plan import fingerprint, settings_hash
+from ctplatform.plan import MANY, fingerprint, settings_hash
 from ctplatform.prepare import prepare
 from ctplatform.recipe import load_recipe
 from ctplatform.scan import prepare_scan
 from ctplatform.session import ray_session
+from ctplatform.waves import LEAST
 from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table
 
@@ -70,16 +72,25 @@ def synthetic(workspace, item, config, atlas, template, clock, config_hash) -> d
 def simulate(workspace: Workspace, cohort: pd.DataFrame, recipe: Any) -> dict[str, Any]:
     """Prepare the made-up cohort, then again; what the driver and the workspace look like."""
     me, memory, found = psutil.Process(), [], {}
+    waves: dict[int, tuple[int, float]] = {}  # by process: largest memory and CPU-seconds seen
 
     def watch(done: int, total: int) -> None:
         if done == 1 or done % 250 == 0:
             memory.append((done, me.memory_info().rss))
+        if done % 50 == 0:
+            for process in me.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if process.name().startswith("ray::_wave"):
+                        most, _ = waves.get(process.pid, (0, 0.0))
+                        used = process.cpu_times()
+                        waves[process.pid] = max(most, process.memory_info().rss), used.user + used.system
         if done == total:
             found["rows_before"] = count(workspace, ledger.FOLDER)
 
-    start, cpu = time.monotonic(), time.process_time()
+    start, cpu, found["before"] = time.monotonic(), time.process_time(), me.memory_info().rss
     summary = prepare(workspace, cohort, recipe, on_progress=watch, process=synthetic)
     found |= {"seconds": time.monotonic() - start, "driver_cpu": time.process_time() - cpu, "memory": memory}
+    found |= {"after": me.memory_info().rss, "waves": list(waves.values())}
     assert summary.counts["accepted"] == len(cohort)
     found["rows_after"] = count(workspace, ledger.FOLDER)
     found["patches"] = count(workspace, shards.FOLDER)
@@ -213,7 +224,8 @@ def section(scans: int, found: dict[str, Any], atlas: Any) -> str:
         return [name, here, there]
 
     lines = [
-        line("tasks", f"{scans:,} + 1", f"{COHORT:,} + 1"),
+        line("tasks, one a scan; waves", f"{scans:,}; {len(found['waves'])}",
+             f"{COHORT:,}; {np.ceil(COHORT / (LEAST * MANY)):.0f}"),
         line("files of patches", f"{found['patches'][0]:,}", f"{COHORT:,}"),
         line("row groups", f"{scans * atlas.num_blocks:,}", f"{COHORT * atlas.num_blocks:,}"),
         line("overlays", f"{found['overlays'][0]:,}", f"{COHORT:,}"),
@@ -223,6 +235,10 @@ def section(scans: int, found: dict[str, Any], atlas: Any) -> str:
              f"{np.ceil(COHORT / compaction.ROWS_PER_FILE):.0f} files, {after[1] * to / mib:.0f} MiB"),
         line("driver memory, growth a scan", f"{slope / 1024:.1f} KiB (from scan {first:,} to {last:,})",
              f"{slope * COHORT / mib:.0f} MiB in all"),
+        line("driver memory before, at the first scan, at the last, at the end", ", ".join(
+             f"{rss / mib:.0f}" for rss in (found["before"], memory[0][1], high, found["after"])) + " MiB", ""),
+        line("a wave's process", f"up to {max(rss for rss, _ in found['waves']) / mib:.0f} MiB, "
+             f"{1000 * sum(cpu for _, cpu in found['waves']) / scans:.1f} ms of CPU a scan", "the same"),
         line("driver CPU", f"{found['driver_cpu']:.0f} s, {1000 * found['driver_cpu'] / scans:.1f} ms a scan",
              f"{found['driver_cpu'] * to / 60:.1f} min"),
         line("second run, nothing to do", f"{found['again_seconds']:.1f} s, +{found['again_growth'] / mib:.0f} MiB",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ctplatform.atlas import FOLDER as ATLAS_FOLDER
 from ctplatform.dicom import write_dicom_series
 from ctplatform.workspace import Workspace
 from tests.ctplatform.scans import chest
@@ -28,3 +29,11 @@ def workspace(prepared, tmp_path):
         (target / name).symlink_to(source.path(name))
     shutil.copy(source.path("splits.json"), target)
     return Workspace(target)
+
+
+@pytest.fixture
+def unprepared(prepared, tmp_path):
+    """An own workspace with the shared atlas and nothing else."""
+    source, _ = prepared
+    shutil.copytree(source.path(ATLAS_FOLDER), tmp_path / "ws" / ATLAS_FOLDER)
+    return Workspace(tmp_path / "ws")
