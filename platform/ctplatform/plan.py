@@ -38,7 +38,7 @@ _WORDS = {
     "shard": "their shard is missing or damaged",
     "interrupted": "a run was stopped while it renewed them",
 }
-#: Scans; more are looked at by Ray tasks, and planned and done in parts of as many.
+#: Scans; more are looked at by Ray tasks, and planned and done beside the driver, in parts of as many.
 MANY = 1000
 _CHUNK = 250
 _THREADS = 8

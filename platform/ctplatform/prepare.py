@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctplatform import ledger
-from ctplatform.aside import aside, value
+from ctplatform.aside import aside, here, value
 from ctplatform.compaction import compact, sweep
 from ctplatform.config import Recipe
 from ctplatform.placement import ray_options
@@ -64,7 +64,7 @@ def prepare(
 
     start = time.monotonic()
     atlas_hash = read_atlas(workspace).hash
-    run = aside if len(cohort) > MANY else _here
+    run = aside if len(cohort) > MANY else here
     first, *parts = run(plan_in_parts, workspace, cohort, recipe, atlas_hash)
     plan = value(first)
     if on_plan:
@@ -72,7 +72,7 @@ def prepare(
     if parts:
         settings = settings_hash(recipe, atlas_hash)
         worker = Preparer(workspace, recipe.prepare, settings, process or process_scan)
-        run_waves(parts, worker, recipe, total=plan.todo, on_progress=on_progress)
+        run_waves(parts, worker, recipe, run=run, total=plan.todo, on_progress=on_progress)
         _tidy(workspace, recipe)
     (outcome,) = run(_outcome, workspace, cohort["scan_id"], recipe.prepare.quality.use_flagged)
     counts, reasons = value(outcome)
@@ -84,10 +84,6 @@ def prepare(
         causes=plan.causes,
         seconds=time.monotonic() - start,
     )
-
-
-def _here(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
-    return steps(*arguments)
 
 
 def _outcome(

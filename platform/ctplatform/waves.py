@@ -1,7 +1,7 @@
 """The work list of prepare in waves: one Ray task a scan, some thousand scans to a Ray Data execution.
 
 Whoever runs an execution keeps something of each of its tasks until it ends as a process, about a kibibyte a scan.
-So each wave runs in a process of its own (`aside`), and the driver stays as it is, however large the cohort.
+So each wave of a large cohort runs in a process of its own (`aside`), and the driver stays as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ctplatform.aside import aside, value
+from ctplatform.aside import Run, value
 from ctplatform.config import PrepareConfig, Recipe
 from ctplatform.errors import StageError
 from ctplatform.placement import ray_options
@@ -52,6 +52,7 @@ def run_waves(
     worker: Preparer,
     recipe: Recipe,
     *,
+    run: Run,
     total: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -61,6 +62,7 @@ def run_waves(
         parts: the items of a plan in pieces of `plan.MANY`, or references to such pieces.
         worker: does one scan.
         recipe: where scans run, and on how much.
+        run: `aside`, or `here` for few scans.
         total: scans of all parts.
         on_progress: called with (scans done, total).
 
@@ -79,7 +81,7 @@ def run_waves(
     while left:
         many = _parts_of_a_wave()
         wave, left = left[:many], left[many:]
-        done += _run_wave(wave, worker, recipe, tell)
+        done += _run_wave(wave, worker, recipe, run, tell)
 
 
 def _parts_of_a_wave() -> int:
@@ -92,6 +94,7 @@ def _run_wave(
     parts: Sequence[list[dict[str, Any]] | ray.ObjectRef],
     worker: Preparer,
     recipe: Recipe,
+    run: Run,
     tell: Callable[[int], None],
 ) -> int:
     """The number of its scans."""
@@ -100,7 +103,7 @@ def _run_wave(
     for _ in range(1 + RETRIES):
         seen = 0
         try:
-            with closing(aside(_wave, worker, recipe, *parts)) as stream:
+            with closing(run(_wave, worker, recipe, *parts)) as stream:
                 for ref in stream:
                     value(ref)
                     seen += 1

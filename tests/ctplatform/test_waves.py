@@ -13,7 +13,7 @@ from ray.data._internal.execution import streaming_executor_state as executor
 
 from ctplatform import ledger, waves
 from ctplatform import prepare as preparing
-from ctplatform.aside import aside, value
+from ctplatform.aside import aside, here, value
 from ctplatform.atlas import read_atlas
 from ctplatform.errors import ScanError, StageError
 from ctplatform.plan import make_plan, settings_hash
@@ -64,21 +64,27 @@ def waves_running() -> list[psutil.Process]:
     ]
 
 
-def run(workspace, recipe, cohort, size, told):
+def run(workspace, recipe, cohort, size, told, how=aside):
     """In parts of `size`, as many to a wave as `LEAST` says: 2 CPUs are few."""
     atlas_hash = read_atlas(workspace).hash
     items = make_plan(workspace, cohort, recipe, atlas_hash).items
     parts = [items[i : i + size] for i in range(0, len(items), size)]
     worker = waves.Preparer(workspace, recipe.prepare, settings_hash(recipe, atlas_hash), quick)
     waves.run_waves(
-        parts, worker, recipe, total=len(items), on_progress=lambda done, total: told.append((done, total))
+        parts,
+        worker,
+        recipe,
+        run=how,
+        total=len(items),
+        on_progress=lambda done, total: told.append((done, total)),
     )
 
 
-def test_all_scans_of_all_waves_each_once(workspace, small_recipe, cohort, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", [aside, here])
+def test_all_scans_of_all_waves_each_once(workspace, small_recipe, cohort, tmp_path, monkeypatch, how):
     monkeypatch.setattr(waves, "LEAST", 2)
     told = []
-    run(workspace, small_recipe, cohort, 2, told)
+    run(workspace, small_recipe, cohort, 2, told, how)
     rows = ledger.read_ledger(workspace).set_index("scan_id")
     assert list(rows.index) == list(cohort["scan_id"])
     assert rows["state"].tolist() == ["accepted"] * 2 + ["failed"] + ["accepted"] * 4
@@ -103,13 +109,14 @@ def test_planned_and_counted_aside_it_is_the_same(workspace, small_recipe, cohor
         prepare(workspace, cohort[2:3].loc[[2, 2, 2, 2]], small_recipe, process=quick)
 
 
+@pytest.mark.parametrize("how", [aside, here])
 def test_what_is_no_fault_of_a_scan_stops_all_of_it_in_its_own_words(
-    workspace, small_recipe, tmp_path, monkeypatch
+    workspace, small_recipe, tmp_path, monkeypatch, how
 ):
     monkeypatch.setattr(waves, "LEAST", 2)
     cohort = table(tmp_path, ["quick", "full", "quick"])
     with pytest.raises(StageError, match="the disk is full") as caught:
-        run(workspace, small_recipe, cohort, 1, [])
+        run(workspace, small_recipe, cohort, 1, [], how)
     assert (type(caught.value), caught.value.remedy, caught.value.code) == (StageError, "Empty it", "full")
     assert not list(tmp_path.glob("s2.*.ran")), "the next wave never began"
 
@@ -135,7 +142,8 @@ def test_a_wave_whose_process_dies_is_gone_on_with(workspace, small_recipe, tmp_
     assert len(list(tmp_path.glob("*.ran"))) <= 8 + 2, "only what was under way is done again"
 
 
-def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path):
+@pytest.mark.parametrize("how", [aside, here])
+def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path, how):
     """An interrupt, or an error of whoever is told."""
     cohort = table(tmp_path, ["slow"] * 40)
 
@@ -144,7 +152,7 @@ def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(workspace, small_recipe, cohort, 40, Interrupted())
+        run(workspace, small_recipe, cohort, 40, Interrupted(), how)
     until(lambda: not waves_running(), seconds=30)
     before = len(list(tmp_path.glob("*.ran")))
     time.sleep(1.0)
