@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ctplatform import ledger
-from ctplatform.aside import aside, here, value
+from ctplatform.aside import Run, aside, here, value
 from ctplatform.compaction import compact, sweep
 from ctplatform.config import Recipe
 from ctplatform.placement import ray_options
@@ -64,7 +64,7 @@ def prepare(
 
     start = time.monotonic()
     atlas_hash = read_atlas(workspace).hash
-    run = aside if len(cohort) > MANY else here
+    run: Run = aside if len(cohort) > MANY else here
     first, *parts = run(plan_in_parts, workspace, cohort, recipe, atlas_hash)
     plan = value(first)
     if on_plan:

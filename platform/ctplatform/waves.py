@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 #: A scan whose worker dies this often (killed for its memory, crashed in a decoder) is given up, and the others go on.
 RETRIES = 3
-#: Parts of the work list in a wave, at least. A wave costs a start of seconds, and its driver 0.1 to 0.2 MiB.
-LEAST = 10
 #: Scans of a wave for each CPU of the cluster: its last scans leave CPUs idle, for a hundredth of its time then.
 PER_CPU = 100
 #: Seconds after which Ray Data looks again for tasks that have ended. Its own tenth of a second leaves a core idle
@@ -87,7 +85,7 @@ def run_waves(
 def _parts_of_a_wave() -> int:
     import ray
 
-    return max(LEAST, round(PER_CPU * ray.cluster_resources().get("CPU", 0) / MANY))
+    return max(1, round(PER_CPU * ray.cluster_resources().get("CPU", 0) / MANY))
 
 
 def _run_wave(

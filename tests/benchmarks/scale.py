@@ -32,7 +32,6 @@ from ctplatform.prepare import prepare
 from ctplatform.recipe import load_recipe
 from ctplatform.scan import prepare_scan
 from ctplatform.session import ray_session
-from ctplatform.waves import LEAST
 from ctplatform.workspace import Workspace
 from tests.benchmarks.document import replace, table
 
@@ -75,9 +74,9 @@ def simulate(workspace: Workspace, cohort: pd.DataFrame, recipe: Any) -> dict[st
     waves: dict[int, tuple[int, float]] = {}  # by process: largest memory and CPU-seconds seen
 
     def watch(done: int, total: int) -> None:
-        if done == 1 or done % 250 == 0:
+        if done == 1 or done % 500 == 0:
             memory.append((done, me.memory_info().rss))
-        if done % 50 == 0:
+        if done % MANY == MANY - 100:
             for process in me.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     if process.name().startswith("ray::_wave"):
@@ -225,7 +224,7 @@ def section(scans: int, found: dict[str, Any], atlas: Any) -> str:
 
     lines = [
         line("tasks, one a scan; waves", f"{scans:,}; {len(found['waves'])}",
-             f"{COHORT:,}; {np.ceil(COHORT / (LEAST * MANY)):.0f}"),
+             f"{COHORT:,}; {COHORT / MANY:.0f}"),
         line("files of patches", f"{found['patches'][0]:,}", f"{COHORT:,}"),
         line("row groups", f"{scans * atlas.num_blocks:,}", f"{COHORT * atlas.num_blocks:,}"),
         line("overlays", f"{found['overlays'][0]:,}", f"{COHORT:,}"),

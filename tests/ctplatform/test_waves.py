@@ -65,7 +65,7 @@ def waves_running() -> list[psutil.Process]:
 
 
 def run(workspace, recipe, cohort, size, told, how=aside):
-    """In parts of `size`, as many to a wave as `LEAST` says: 2 CPUs are few."""
+    """In parts of `size`, each of them a wave, since 2 CPUs are few."""
     atlas_hash = read_atlas(workspace).hash
     items = make_plan(workspace, cohort, recipe, atlas_hash).items
     parts = [items[i : i + size] for i in range(0, len(items), size)]
@@ -81,10 +81,9 @@ def run(workspace, recipe, cohort, size, told, how=aside):
 
 
 @pytest.mark.parametrize("how", [aside, here])
-def test_all_scans_of_all_waves_each_once(workspace, small_recipe, cohort, tmp_path, monkeypatch, how):
-    monkeypatch.setattr(waves, "LEAST", 2)
+def test_all_scans_of_all_waves_each_once(workspace, small_recipe, cohort, tmp_path, how):
     told = []
-    run(workspace, small_recipe, cohort, 2, told, how)
+    run(workspace, small_recipe, cohort, 3, told, how)
     rows = ledger.read_ledger(workspace).set_index("scan_id")
     assert list(rows.index) == list(cohort["scan_id"])
     assert rows["state"].tolist() == ["accepted"] * 2 + ["failed"] + ["accepted"] * 4
@@ -110,13 +109,10 @@ def test_planned_and_counted_aside_it_is_the_same(workspace, small_recipe, cohor
 
 
 @pytest.mark.parametrize("how", [aside, here])
-def test_what_is_no_fault_of_a_scan_stops_all_of_it_in_its_own_words(
-    workspace, small_recipe, tmp_path, monkeypatch, how
-):
-    monkeypatch.setattr(waves, "LEAST", 2)
+def test_what_is_no_fault_of_a_scan_stops_all_of_it_in_its_own_words(workspace, small_recipe, tmp_path, how):
     cohort = table(tmp_path, ["quick", "full", "quick"])
     with pytest.raises(StageError, match="the disk is full") as caught:
-        run(workspace, small_recipe, cohort, 1, [], how)
+        run(workspace, small_recipe, cohort, 2, [], how)
     assert (type(caught.value), caught.value.remedy, caught.value.code) == (StageError, "Empty it", "full")
     assert not list(tmp_path.glob("s2.*.ran")), "the next wave never began"
 
