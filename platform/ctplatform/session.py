@@ -66,6 +66,7 @@ def _runtime_env() -> dict:
 
 
 def hush() -> None:
+    """Ray's own bars and messages off in this process; its errors stay."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False

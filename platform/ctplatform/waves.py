@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,12 @@ RETRIES = 3
 PER_CPU = 100
 #: Seconds after which Ray Data looks again for tasks that have ended. Its own tenth of a second leaves a core idle
 #: after each scan, for about a tenth of what a scan takes.
-LOOK_EVERY_S = 0.03
+LOOK_EVERY_S = 0.02
+_LOOKING = ("streaming_executor_state", "", "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S")
+#: Seconds after which it asks again for the CPUs it may use, until the first scan ends. By itself it asks every second,
+#: and has been told of none before: for that second it runs one task, however many CPUs there are.
+COUNT_EVERY_S = 0.1
+_COUNTING = ("resource_manager", "ResourceManager", "GLOBAL_LIMITS_UPDATE_INTERVAL_S")
 
 _STOPPED = "stopped"
 _CRASHED = {
@@ -125,8 +130,10 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
         dataset = _one_task_a_scan(left, worker, recipe)
         dataset.context.max_errored_blocks = -1  # a block is a scan here, and a lost one no reason to stop
         seen = set()
-        with _attentive():
+        with _changed(*_LOOKING, LOOK_EVERY_S), ExitStack() as start:
+            start.enter_context(_changed(*_COUNTING, COUNT_EVERY_S))
             for row in dataset.iter_rows():
+                start.close()
                 if row["state"] == _STOPPED:
                     raise StageError(row["problem"], row["remedy"], code=row["code"])
                 seen.add(row["scan_id"])
@@ -140,21 +147,21 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
 
 
 @contextmanager
-def _attentive() -> Iterator[None]:
-    """Ray Data looks every `LOOK_EVERY_S`. It has no setting for that: where a version of it keeps the number under
-    another name, it goes on at its own pace."""
-    name = "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S"
+def _changed(module: str, owner: str, name: str, value: float) -> Iterator[None]:
+    """A number that Ray Data has no setting for, changed for a while; where a version of it keeps the number elsewhere,
+    it goes on at its own pace."""
     try:
-        state = import_module("ray.data._internal.execution.streaming_executor_state")
-        before = getattr(state, name)
+        holder = import_module(f"ray.data._internal.execution.{module}")
+        holder = getattr(holder, owner) if owner else holder
+        before = getattr(holder, name)
     except (ImportError, AttributeError):
         yield
         return
-    setattr(state, name, LOOK_EVERY_S)
+    setattr(holder, name, value)
     try:
         yield
     finally:
-        setattr(state, name, before)
+        setattr(holder, name, before)
 
 
 def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Recipe) -> ray.data.Dataset:

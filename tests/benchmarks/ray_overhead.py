@@ -53,6 +53,7 @@ def main() -> None:
         for item in realscans.items(ct)
     ]
     best: dict[str, float] = {}
+    os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for its workers: the pool's processes get the same
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as temporary,

@@ -10,6 +10,7 @@ import pandas as pd
 import psutil
 import pytest
 from ray.data._internal.execution import streaming_executor_state as executor
+from ray.data._internal.execution.resource_manager import ResourceManager
 
 from ctplatform import ledger, waves
 from ctplatform import prepare as preparing
@@ -165,6 +166,15 @@ def test_ended_tasks_are_looked_for_often(workspace, small_recipe, cohort):
     assert seen == [waves.LOOK_EVERY_S] * 7
     assert usual > waves.LOOK_EVERY_S
     assert usual == executor.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S
+
+
+def test_the_first_tasks_are_not_held_up_until_ray_data_has_counted_the_cpus():
+    usual = ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
+    with waves._changed(*waves._COUNTING, waves.COUNT_EVERY_S):
+        assert waves.COUNT_EVERY_S == ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
+    assert usual == ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S > waves.COUNT_EVERY_S
+    with waves._changed("resource_manager", "ResourceManager", "NO_LONGER_THERE", 1.0):
+        assert not hasattr(ResourceManager, "NO_LONGER_THERE")
 
 
 def steps(fail):
