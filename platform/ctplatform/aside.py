@@ -36,8 +36,8 @@ def aside(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[ray
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    stream = _task(steps).options(scheduling_strategy=here).remote(*arguments)
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    stream = _task(steps).options(scheduling_strategy=node).remote(*arguments)
     try:
         for ref in stream:  # noqa: UP028  (its own `close` raises)
             yield ref
