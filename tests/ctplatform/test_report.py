@@ -296,6 +296,19 @@ def test_other_words_stay(text):
     assert words.without_paths(text) == text
 
 
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.0, 0.0, 0.0), "0.00 (0.00 to 0.00)"),
+        ((0.0, 0.0, 2e-16), "0.00 (0.00 to 0.00)"),
+        ((0.512, 0.3, 0.7), "0.51 (0.30 to 0.70)"),
+        ((-0.5123, -0.5131, -0.5102), "\u22120.5123 (\u22120.5131 to \u22120.5102)"),
+    ],
+)
+def test_estimates_have_the_decimals_that_their_interval_deserves(numbers, text):
+    assert words.estimate(*numbers) == text
+
+
 # --- the words follow the tables
 
 

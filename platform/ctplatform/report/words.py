@@ -10,6 +10,8 @@ import pandas as pd
 
 from ctplatform.overlap import SCORES
 
+#: Intervals narrower than this have no width but that of rounding.
+ROUNDING = 1e-9
 INITIALISATIONS = {
     "drasclr": "DrasCLR",
     "finetune": "DrasCLR, fine-tuned",
@@ -124,7 +126,7 @@ def digits_for(value: float | None, low: float | None = None, high: float | None
     if value is None or math.isnan(value):
         return 2
     width = abs((high if high is not None else value) - (low if low is not None else 0.0))
-    if not math.isfinite(width) or width == 0:
+    if not math.isfinite(width) or width < ROUNDING:
         return 2
     return int(min(4, max(2, 1 - math.floor(math.log10(width)))))
 
