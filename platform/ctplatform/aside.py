@@ -5,20 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ctplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import ray
 
-T = TypeVar("T")
-
 #: `aside` or `here`.
 Run = Callable[..., Generator[Any, None, None]]
 
 
-def here(steps: Callable[..., Iterator[T]], *arguments: Any) -> Generator[T, None, None]:
+def here(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any, None, None]:
     """What the generator function yields, run in this process: for little work, which a process would cost seconds."""
     yield from steps(*arguments)
 

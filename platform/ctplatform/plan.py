@@ -50,7 +50,7 @@ class Plan:
 
     Attributes:
         items: one a scan that is to be prepared: the row of the scan table, `fingerprint`, `version`, `cause`, and
-            `old`, JSON of what the ledger knew (empty for new ones). None here where they come in parts.
+            `old`, JSON of what the ledger knew (empty for new ones). An empty list where they come in parts.
         causes: scans to be prepared by cause, most frequent first.
         finished: scans that stay as they are.
         unreachable: those of them whose source cannot be reached now, so that nobody knows whether it changed.

@@ -19,7 +19,7 @@ from ctplatform.atlas import read_atlas
 from ctplatform.errors import ScanError, StageError
 from ctplatform.plan import make_plan, settings_hash
 from ctplatform.prepare import prepare
-from tests.cluster.processes import alive, until
+from tests.cluster.processes import until
 
 
 def quick(workspace, item, config, atlas, template, clock, config_hash):
@@ -65,26 +65,24 @@ def waves_running() -> list[psutil.Process]:
     ]
 
 
-def run(workspace, recipe, cohort, size, told, how=aside):
-    """In parts of `size`, each of them a wave, since 2 CPUs are few."""
+def work(workspace, recipe, cohort):
+    """(items, what does one of them)."""
     atlas_hash = read_atlas(workspace).hash
     items = make_plan(workspace, cohort, recipe, atlas_hash).items
+    return items, waves.Preparer(workspace, recipe.prepare, settings_hash(recipe, atlas_hash), quick)
+
+
+def run(workspace, recipe, cohort, size, *, how=aside, on_progress=None):
+    """In parts of `size`, each of them a wave, since 2 CPUs are few."""
+    items, worker = work(workspace, recipe, cohort)
     parts = [items[i : i + size] for i in range(0, len(items), size)]
-    worker = waves.Preparer(workspace, recipe.prepare, settings_hash(recipe, atlas_hash), quick)
-    waves.run_waves(
-        parts,
-        worker,
-        recipe,
-        run=how,
-        total=len(items),
-        on_progress=lambda done, total: told.append((done, total)),
-    )
+    waves.run_waves(parts, worker, recipe, run=how, total=len(items), on_progress=on_progress)
 
 
 @pytest.mark.parametrize("how", [aside, here])
 def test_all_scans_of_all_waves_each_once(workspace, small_recipe, cohort, tmp_path, how):
     told = []
-    run(workspace, small_recipe, cohort, 3, told, how)
+    run(workspace, small_recipe, cohort, 3, how=how, on_progress=lambda *progress: told.append(progress))
     rows = ledger.read_ledger(workspace).set_index("scan_id")
     assert list(rows.index) == list(cohort["scan_id"])
     assert rows["state"].tolist() == ["accepted"] * 2 + ["failed"] + ["accepted"] * 4
@@ -113,25 +111,23 @@ def test_planned_and_counted_aside_it_is_the_same(workspace, small_recipe, cohor
 def test_what_is_no_fault_of_a_scan_stops_all_of_it_in_its_own_words(workspace, small_recipe, tmp_path, how):
     cohort = table(tmp_path, ["quick", "full", "quick"])
     with pytest.raises(StageError, match="the disk is full") as caught:
-        run(workspace, small_recipe, cohort, 2, [], how)
+        run(workspace, small_recipe, cohort, 2, how=how)
     assert (type(caught.value), caught.value.remedy, caught.value.code) == (StageError, "Empty it", "full")
     assert not list(tmp_path.glob("s2.*.ran")), "the next wave never began"
 
 
 def test_a_wave_whose_process_dies_is_gone_on_with(workspace, small_recipe, tmp_path):
     cohort = table(tmp_path, ["slow"] * 8)
-    killed = []
+    killed, told = [], []
 
-    class Killer(list):
-        def append(self, progress):
-            super().append(progress)
-            if progress[0] == 2:
-                killed.extend(waves_running())
-                for process in killed:
-                    process.kill()
+    def kill(done, total):
+        told.append((done, total))
+        if done == 2:
+            killed.extend(waves_running())
+            for process in killed:
+                process.kill()
 
-    told = Killer()
-    run(workspace, small_recipe, cohort, 8, told)
+    run(workspace, small_recipe, cohort, 8, on_progress=kill)
     assert len(killed) == 1
     rows = ledger.read_ledger(workspace)
     assert rows["state"].tolist() == ["accepted"] * 8
@@ -144,12 +140,11 @@ def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path, how
     """An interrupt, or an error of whoever is told."""
     cohort = table(tmp_path, ["slow"] * 40)
 
-    class Interrupted(list):
-        def append(self, progress):
-            raise KeyboardInterrupt
+    def interrupt(done, total):
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(workspace, small_recipe, cohort, 40, Interrupted(), how)
+        run(workspace, small_recipe, cohort, 40, how=how, on_progress=interrupt)
     until(lambda: not waves_running(), seconds=30)
     before = len(list(tmp_path.glob("*.ran")))
     time.sleep(1.0)
@@ -158,9 +153,7 @@ def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path, how
 
 def test_ended_tasks_are_looked_for_often(workspace, small_recipe, cohort):
     """Where Ray keeps how often is its own business: this tells when it moves."""
-    atlas_hash = read_atlas(workspace).hash
-    items = make_plan(workspace, cohort, small_recipe, atlas_hash).items
-    worker = waves.Preparer(workspace, small_recipe.prepare, settings_hash(small_recipe, atlas_hash), quick)
+    items, worker = work(workspace, small_recipe, cohort)
     usual = executor.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S
     seen = [executor.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S for _ in waves._wave(worker, small_recipe, items)]
     assert seen == [waves.LOOK_EVERY_S] * 7
@@ -188,7 +181,7 @@ def test_what_runs_aside_has_a_process_of_its_own_that_ends(ray_local):
     first, second = (set(map(value, aside(steps, False))) for _ in range(2))
     assert len(first) == len(second) == 1
     assert len(first | second | {os.getpid()}) == 3
-    until(lambda: not any(psutil.pid_exists(pid) and alive(psutil.Process(pid)) for pid in first), seconds=30)
+    until(lambda: not any(map(psutil.pid_exists, first)), seconds=30)
     stream = aside(steps, True)
     value(next(stream))
     with pytest.raises(StageError, match="a"):
