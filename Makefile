@@ -36,11 +36,12 @@ test: install
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster tests
 
-## lint          ruff and mypy
+## lint          ruff, mypy and the import contract
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=platform:. $(BIN)/lint-imports --no-logo
 
 ## format        let ruff rewrite the sources
 format: install

@@ -12,9 +12,9 @@ from pathlib import Path
 # A submitted job is a source tree without an installation.
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
-from ctplatform.cli import course_options, run_chain_command
+from ctplatform.cli.main import course_options, run_chain_command
+from ctplatform.config.loader import load_recipe
 from ctplatform.errors import PlatformError
-from ctplatform.recipe import load_recipe
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
-from ctplatform.cli import main
+from ctplatform.cli.main import main
 
 if __name__ == "__main__":
     main(["prepare", *sys.argv[1:]])

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 
-from ctplatform.cli import main
+from ctplatform.cli.main import main
 
 if __name__ == "__main__":
     main(["submit", *sys.argv[1:]])

@@ -62,8 +62,8 @@ def small_atlas(lungs_ZYX: np.ndarray):
 @pytest.fixture(scope="session")
 def ray_local():
     """One local Ray for all tests of a session."""
-    from ctplatform.config import RayConfig
-    from ctplatform.session import ray_session
+    from ctplatform.compute.session import ray_session
+    from ctplatform.config.cluster import RayConfig
 
     with ray_session(RayConfig(num_cpus=2)):
         yield
@@ -93,7 +93,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def small_recipe():
     """The demo's recipe, cut down to seconds."""
-    from ctplatform.recipe import load_recipe
+    from ctplatform.config.loader import load_recipe
 
     return load_recipe("demo", SMALL)
 
@@ -101,11 +101,11 @@ def small_recipe():
 @pytest.fixture(scope="session")
 def prepared(ray_local, small_recipe, tmp_path_factory):
     """(workspace, cohort): a phantom cohort with atlas, shards, ledger and split. Read only."""
-    from ctplatform.atlas import atlas
-    from ctplatform.demo import phantom_cohort
-    from ctplatform.pipeline import ensure_split
-    from ctplatform.prepare import prepare
-    from ctplatform.workspace import Workspace
+    from ctplatform.dataset.splits import ensure_split
+    from ctplatform.phantom.cohort import phantom_cohort
+    from ctplatform.preparation.atlas import atlas
+    from ctplatform.preparation.prepare import prepare
+    from ctplatform.storage.workspace import Workspace
 
     workspace = Workspace(tmp_path_factory.mktemp("prepared"))
     cohort = phantom_cohort(workspace, small_recipe.phantom)

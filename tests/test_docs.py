@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctplatform import ledger, shards
-from ctplatform.cli import parser
-from ctplatform.compaction import compact
-from ctplatform.reference import reference
-from ctplatform.workspace import Workspace
+from ctplatform.cli.main import parser
+from ctplatform.config.markdown import reference
+from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.compaction import compact
+from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,7 +45,7 @@ def test_commands_parse(command):
 
 def test_the_recipe_table_is_current():
     text = (ROOT / "docs" / "reference" / "recipes.md").read_text(encoding="utf-8")
-    assert text == reference(), "run: python -m ctplatform.reference > docs/reference/recipes.md"
+    assert text == reference(), "run: python -m ctplatform.config.markdown > docs/reference/recipes.md"
 
 
 @pytest.mark.parametrize("reader", ["pyarrow", "pandas", "duckdb"])
@@ -52,8 +53,8 @@ def test_the_shard_snippets_read_a_patch(prepared, tmp_path, monkeypatch, reader
     """Each as the page has it, in a workspace whose first usable scan is called SCAN there."""
     workspace, _ = prepared
     scan = sorted(ledger.read_ledger(workspace)["scan_id"])[0]
-    shutil.copytree(workspace.path(ledger.FOLDER), tmp_path / "scans")
-    shutil.copytree(workspace.path(shards.FOLDER), tmp_path / "patches")
+    shutil.copytree(workspace.path(SCANS), tmp_path / "scans")
+    shutil.copytree(workspace.path(PATCHES), tmp_path / "patches")
     shutil.copy(tmp_path / "patches" / f"{scan}.parquet", tmp_path / "SCAN.parquet")
     if reader != "duckdb":
         shutil.move(tmp_path / "SCAN.parquet", tmp_path / "patches" / "SCAN.parquet")

@@ -71,7 +71,7 @@ def test_text_files_name_their_encoding():
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys\ntry:\n import ctplatform.cli as c; c.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys\ntry:\n import ctplatform.cli.main as c; c.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch','ray','SimpleITK','pandas','numpy','monai','pydantic') if m in sys.modules])"
     env = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

@@ -15,17 +15,17 @@ import time
 
 import pandas as pd
 
-from ctplatform.config import Recipe
-from ctplatform.console import Console
-from ctplatform.demo import phantom_cohort
-from ctplatform.embed import embed
-from ctplatform.pipeline import run_chain
-from ctplatform.pretrain import pretrain
-from ctplatform.recipe import load_recipe
-from ctplatform.session import ray_session
-from ctplatform.sweep import sweep
-from ctplatform.trial import FOLDER
-from ctplatform.workspace import Workspace
+from ctplatform.cli.console import Console
+from ctplatform.compute.session import ray_session
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.evaluation.sweep import sweep
+from ctplatform.inference.embed import embed
+from ctplatform.phantom.cohort import phantom_cohort
+from ctplatform.pipeline.chain import run_chain
+from ctplatform.storage.layout import EVALUATION
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.pretrain import pretrain
 from tests.benchmarks import document
 
 RECIPE = "recipe"
@@ -69,7 +69,7 @@ def evaluate(
         "seeds": 1,
     }
     sweep(workspace, cohort, Recipe.model_validate(changed), run=runs[RECIPE])
-    table = workspace.read_table(FOLDER, runs[RECIPE], "summary.parquet").to_pandas()
+    table = workspace.read_table(EVALUATION, runs[RECIPE], "summary.parquet").to_pandas()
     return table.assign(initialisation=table["initialisation"].replace(names))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ctplatform.dicom import write_dicom_series
-from ctplatform.volume import read_volume
+from ctplatform.imaging.dicom_writer import write_dicom_series
+from ctplatform.imaging.volume import read_volume
 
 NOISE_HU = 15.0
 SOURCE = "lidc_0001/cxr.nii.gz"

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ctplatform.atlas import atlas, read_atlas
-from ctplatform.config import PhantomConfig, SplitConfig
-from ctplatform.duplicates import chosen_blocks, read_signature
+from ctplatform.config.preparation import SplitConfig
+from ctplatform.config.recipe import PhantomConfig
+from ctplatform.dataset.atlas import read_atlas
+from ctplatform.dataset.duplicates import chosen_blocks, read_signature
+from ctplatform.imaging.volume import read_volume
 from ctplatform.phantom.subject import make_subject
-from ctplatform.scan import prepare_scan
-from ctplatform.volume import read_volume
-from ctplatform.workspace import Workspace
+from ctplatform.preparation.atlas import atlas
+from ctplatform.preparation.scan import prepare_scan
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks.document import replace, table
 from tests.benchmarks.realscans import folders, items, machine, recipe_of
 

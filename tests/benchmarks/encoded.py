@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ctplatform.config import PhantomConfig
-from ctplatform.embed import MIN_INSIDE
+from ctplatform.config.recipe import PhantomConfig
+from ctplatform.inference.embed import MIN_INSIDE
+from ctplatform.metrics.scores import METRICS, Targets
 from ctplatform.phantom.files import is_dicom
 from ctplatform.phantom.person import draw
-from ctplatform.probes import Ridge, Standardiser
-from ctplatform.statistics import METRICS, Targets
+from ctplatform.tasks.heads import Ridge, Standardiser
 
 KERNELS = {"soft": 0.0, "medium": 1.0, "sharp": 2.0}
 

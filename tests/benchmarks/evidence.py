@@ -14,16 +14,17 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from ctplatform.ablations import ablated
-from ctplatform.config import Recipe
-from ctplatform.console import Console
-from ctplatform.demo import phantom_cohort
-from ctplatform.embed import embed
-from ctplatform.pipeline import run_chain
-from ctplatform.pretrain import pretrain, run_name
-from ctplatform.recipe import load_recipe
-from ctplatform.session import ray_session
-from ctplatform.workspace import Workspace
+from ctplatform.cli.console import Console
+from ctplatform.compute.session import ray_session
+from ctplatform.config.ablations import ablated
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.inference.embed import embed
+from ctplatform.phantom.cohort import phantom_cohort
+from ctplatform.pipeline.chain import run_chain
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.pretrain import pretrain
+from ctplatform.training.runs import run_name
 from tests.benchmarks import document, findings
 from tests.benchmarks.cost import CpuTime
 from tests.benchmarks.scores import frozen_scores, swept_scores

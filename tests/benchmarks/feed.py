@@ -43,7 +43,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ctplatform import shards
+from ctplatform.dataset import shards
 from tests.benchmarks import document, realscans
 from tests.benchmarks.feed_engines import LOCATIONS_PER_BATCH, SCANS_PER_BATCH, Engines, forget, write_data
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctplatform import shards
-from ctplatform.workspace import Workspace
+from ctplatform.dataset import shards
+from ctplatform.storage.layout import PATCHES
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import realscans
 
 if TYPE_CHECKING:
-    from ctplatform.feed import Batch, ScanEntry
+    from ctplatform.training.feed import Batch, ScanEntry
 
 SCANS_PER_BATCH, LOCATIONS_PER_BATCH = 16, 4
 
@@ -48,7 +49,7 @@ def write_data(root: Path, *, scans: int) -> dict[str, Any]:
                 metadata={},
                 level=level,
             )
-            workspace.write_bytes(data, shards.FOLDER, f"s{s:03d}.parquet")
+            workspace.write_bytes(data, PATCHES, f"s{s:03d}.parquet")
             entries[name].append((f"s{s:03d}", s, footer.hex()))
             total += len(data)
         sizes[name] = total
@@ -76,7 +77,7 @@ def write_data(root: Path, *, scans: int) -> dict[str, Any]:
 
 def scan_entries(root: Path, name: str) -> list[ScanEntry]:
     """The scans whose shards `write_data` put into the folder of that name."""
-    from ctplatform.feed import ScanEntry
+    from ctplatform.training.feed import ScanEntry
 
     entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))[name]
     return [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries]
@@ -88,7 +89,7 @@ class Engines:
     def __init__(self, root: Path, rank: int, world: int) -> None:
         import torch
 
-        from ctplatform.feed import Feed
+        from ctplatform.training.feed import Feed
         from drasclr.atlas import Atlas
 
         torch.set_num_threads(1)
@@ -115,7 +116,7 @@ class Engines:
 
     def release(self) -> None:
         """Unmap the shards: the kernel does not drop pages that a process has mapped."""
-        from ctplatform.ranges import Ranges
+        from ctplatform.dataset.byte_ranges import Ranges
 
         for feed in self.feeds.values():
             feed._ranges = Ranges(feed.workspace)

@@ -37,12 +37,12 @@ def serve(folder: Path, latency_s: float, pipe: Connection) -> None:
 
 def rate(uri: str, root: Path, fetchers: int) -> float:
     """Anchors a second of the first reads of an epoch, after a few steps that open the shards."""
-    from ctplatform import ranges
-    from ctplatform.feed import Feed
-    from ctplatform.workspace import Workspace
+    from ctplatform.dataset import byte_ranges
+    from ctplatform.storage.workspace import Workspace
+    from ctplatform.training.feed import Feed
     from drasclr.atlas import Atlas
 
-    ranges.FETCHERS = fetchers
+    byte_ranges.FETCHERS = fetchers
     feed = Feed(
         Workspace(uri),
         scan_entries(root, "fast")[:SCANS],

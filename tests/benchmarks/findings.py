@@ -6,11 +6,11 @@ import os
 
 import pandas as pd
 
-from ctplatform.config import Recipe
-from ctplatform.pretrain import read_metrics
-from ctplatform.records import read_records
-from ctplatform.splits import read_split
-from ctplatform.workspace import Workspace
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset.splits import read_split
+from ctplatform.pipeline.records import read_records
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.runs import read_metrics
 from tests.benchmarks import document, encoded
 from tests.benchmarks.scores import Scores, patch_vectors, patient_vectors, runs_of
 

@@ -14,15 +14,15 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from ctplatform.config import Recipe
-from ctplatform.console import Console
-from ctplatform.demo import phantom_cohort
-from ctplatform.overlap import SCORES
-from ctplatform.pipeline import run_chain
-from ctplatform.recipe import load_recipe
-from ctplatform.session import ray_session
-from ctplatform.trial import FOLDER
-from ctplatform.workspace import Workspace
+from ctplatform.cli.console import Console
+from ctplatform.compute.session import ray_session
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.metrics.overlap import SCORES
+from ctplatform.phantom.cohort import phantom_cohort
+from ctplatform.pipeline.chain import run_chain
+from ctplatform.storage.layout import EVALUATION
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import document
 
 SECTION = "Label maps"
@@ -106,7 +106,7 @@ def main() -> None:
     with ray_session(recipe.ray):
         cohort = phantom_cohort(workspace, recipe.phantom)
         outcome = run_chain(workspace, cohort, recipe, Console(), last="sweep")
-    summary = workspace.read_table(FOLDER, outcome.run, "summary.parquet").to_pandas()
+    summary = workspace.read_table(EVALUATION, outcome.run, "summary.parquet").to_pandas()
     changes = "".join(f" --set {change}" for change in options.overrides)
     text = "\n\n".join(
         [

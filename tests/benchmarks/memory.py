@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ctplatform.atlas import atlas
-from ctplatform.config import RayConfig
-from ctplatform.workspace import Workspace
+from ctplatform.config.cluster import RayConfig
+from ctplatform.preparation.atlas import atlas
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import bigscans, document, realscans
 from tests.benchmarks.prepare_speed import fresh
 
@@ -37,13 +37,6 @@ def idle() -> float:
     """MiB of a worker that has imported everything and read no scan."""
     import ray.data  # noqa: F401
 
-    import ctplatform.lungs
-    import ctplatform.overlay
-    import ctplatform.registration
-    import ctplatform.sampling
-    import ctplatform.shards
-    import ctplatform.volume  # noqa: F401
-
     return realscans.peak_mib()
 
 
@@ -51,8 +44,8 @@ def through_the_store(ct: Path, atlas_folder: Path, folder: Path) -> list[str]:
     """A real run on Ray, and what it put into the object store."""
     import pandas as pd
 
-    from ctplatform.prepare import prepare
-    from ctplatform.session import ray_session
+    from ctplatform.compute.session import ray_session
+    from ctplatform.preparation.prepare import prepare
 
     workspace, recipe = Workspace(folder / "ray"), realscans.recipe_of(atlas_folder)
     atlas(workspace, None, recipe)

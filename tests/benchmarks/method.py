@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctplatform.pretrain import MALLOC
+from ctplatform.training.pretrain import MALLOC
 from drasclr import augment
 from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder, channels_last

@@ -17,15 +17,16 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ctplatform.config import LungsConfig, PhantomConfig
-from ctplatform.lungs import make_segmenter
+from ctplatform.config.preparation import LungsConfig
+from ctplatform.config.recipe import PhantomConfig
+from ctplatform.imaging.volume import read_volume
+from ctplatform.lungs.segmenter import make_segmenter
 from ctplatform.phantom import make_subject
 from ctplatform.phantom.disease import CENTRILOBULAR, PANLOBULAR, PARASEPTAL
 from ctplatform.phantom.grid import Box
 from ctplatform.phantom.person import KERNEL_SIGMA_MM, draw, stream
 from ctplatform.phantom.scene import Scene
 from ctplatform.phantom.texture import noise
-from ctplatform.volume import read_volume
 
 PIXEL_MM, PATCH = 0.65, 31
 TISSUE_HU = -700

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ctplatform.atlas import atlas
-from ctplatform.scan import prepare_scan
-from ctplatform.workspace import Workspace
+from ctplatform.preparation.atlas import atlas
+from ctplatform.preparation.scan import prepare_scan
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import bigscans, document, realscans
 
 SECTION = "Preparing scans"

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctplatform.atlas import atlas
-from ctplatform.config import RayConfig
-from ctplatform.prepare import prepare
-from ctplatform.scan import prepare_scan
-from ctplatform.session import ray_session
-from ctplatform.workspace import Workspace
+from ctplatform.compute.session import ray_session
+from ctplatform.config.cluster import RayConfig
+from ctplatform.preparation.atlas import atlas
+from ctplatform.preparation.prepare import prepare
+from ctplatform.preparation.scan import prepare_scan
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import document, realscans
 
 SECTION = "Ray's overhead"

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ctplatform.atlas import atlas, read_atlas
-from ctplatform.cohort import discover
-from ctplatform.config import Recipe
-from ctplatform.recipe import load_recipe
-from ctplatform.scan import prepare_scan
-from ctplatform.workspace import Workspace
+from ctplatform.cohort.discovery import discover
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset.atlas import read_atlas
+from ctplatform.preparation.atlas import atlas
+from ctplatform.preparation.scan import prepare_scan
+from ctplatform.storage.workspace import Workspace
 from drasclr.atlas import Atlas
 
 CT, ATLAS = "DRASCLR_REAL_CT", "DRASCLR_ATLAS"

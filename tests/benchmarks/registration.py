@@ -27,11 +27,12 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ctplatform.affine import rotation_about, to_transform, transform_points
-from ctplatform.config import LungsConfig
-from ctplatform.lungs import make_segmenter
-from ctplatform.registration import DEFAULTS, LEFT, RIGHT, Template, register
-from ctplatform.volume import read_volume
+from ctplatform.config.preparation import LungsConfig
+from ctplatform.imaging.volume import read_volume
+from ctplatform.lungs.segmenter import make_segmenter
+from ctplatform.registration.affine import rotation_about, to_transform, transform_points
+from ctplatform.registration.register import LEFT, RIGHT, register
+from ctplatform.registration.template import DEFAULTS, Template
 from tests.benchmarks.document import replace, table
 
 PEER = Path(__file__).with_name("ants_peer.py")

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ctplatform.config import LungsConfig
-from ctplatform.lungs import make_segmenter
-from ctplatform.registration import DEFAULTS, Template, register
-from ctplatform.sampling import PADDING_HU, sample_patches
-from ctplatform.volume import read_volume
+from ctplatform.config.preparation import LungsConfig
+from ctplatform.imaging.volume import read_volume
+from ctplatform.lungs.segmenter import make_segmenter
+from ctplatform.preparation.sampling import PADDING_HU, sample_patches
+from ctplatform.registration.register import register
+from ctplatform.registration.template import DEFAULTS, Template
 from drasclr.atlas import Atlas
 from tests.benchmarks.document import replace, table
 from tests.benchmarks.registration import REAL

@@ -23,16 +23,20 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from ctplatform import compaction, ledger, shards
-from ctplatform.atlas import ATLAS_FILE, TEMPLATE_FILE, _given, _image_to_bytes, locate, read_atlas
-from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.config import AtlasConfig, RayConfig
-from ctplatform.plan import MANY, fingerprint, settings_hash
-from ctplatform.prepare import prepare
-from ctplatform.recipe import load_recipe
-from ctplatform.scan import prepare_scan
-from ctplatform.session import ray_session
-from ctplatform.workspace import Workspace
+from ctplatform.compute.isolation import MANY
+from ctplatform.compute.session import ray_session
+from ctplatform.config.cluster import RayConfig
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.preparation import AtlasConfig
+from ctplatform.dataset import compaction, ledger, shards
+from ctplatform.dataset.atlas import _image_to_bytes, read_atlas
+from ctplatform.imaging.fingerprint import fingerprint
+from ctplatform.preparation.atlas import _given, locate
+from ctplatform.preparation.plan import settings_hash
+from ctplatform.preparation.prepare import prepare
+from ctplatform.preparation.scan import prepare_scan
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, SCANS, TEMPLATE_FILE
+from ctplatform.storage.workspace import Workspace
 from tests.benchmarks.document import replace, table
 
 SIDE = 6  # voxels of a synthetic patch
@@ -57,8 +61,8 @@ def synthetic(workspace, item, config, atlas, template, clock, config_hash) -> d
         atlas=atlas,
         metadata=texts,
     )
-    workspace.write_bytes(data, shards.FOLDER, f"{item['scan_id']}.parquet")
-    workspace.write_bytes(b"overlay", ledger.FOLDER, "qc", f"{item['scan_id']}.png")
+    workspace.write_bytes(data, PATCHES, f"{item['scan_id']}.parquet")
+    workspace.write_bytes(b"overlay", SCANS, "qc", f"{item['scan_id']}.png")
     measures = {name: round(float(rng.normal()), 6) for name in ledger.MEASURES}
     return {
         "state": "accepted", "reason": "", "remedy": "", "code": "", "notes": "padding: 21.4% of the voxels lay below",
@@ -84,16 +88,16 @@ def simulate(workspace: Workspace, cohort: pd.DataFrame, recipe: Any) -> dict[st
                         used = process.cpu_times()
                         waves[process.pid] = max(most, process.memory_info().rss), used.user + used.system
         if done == total:
-            found["rows_before"] = count(workspace, ledger.FOLDER)
+            found["rows_before"] = count(workspace, SCANS)
 
     start, cpu, found["before"] = time.monotonic(), time.process_time(), me.memory_info().rss
     summary = prepare(workspace, cohort, recipe, on_progress=watch, process=synthetic)
     found |= {"seconds": time.monotonic() - start, "driver_cpu": time.process_time() - cpu, "memory": memory}
     found |= {"after": me.memory_info().rss, "waves": list(waves.values())}
     assert summary.counts["accepted"] == len(cohort)
-    found["rows_after"] = count(workspace, ledger.FOLDER)
-    found["patches"] = count(workspace, shards.FOLDER)
-    found["overlays"] = count(workspace, ledger.FOLDER, "qc")
+    found["rows_after"] = count(workspace, SCANS)
+    found["patches"] = count(workspace, PATCHES)
+    found["overlays"] = count(workspace, SCANS, "qc")
     start, before = time.monotonic(), me.memory_info().rss
     again = prepare(workspace, cohort, recipe, process=synthetic)
     assert (again.done, again.skipped) == (0, len(cohort))
@@ -127,8 +131,8 @@ def real_scan(workspace: Workspace, path: str, recipe: Any) -> dict[str, int]:
     assert row["state"] in ("accepted", "flagged"), row["reason"]
     return {
         "shard": row["shard_bytes"],
-        "overlay": count(workspace, ledger.FOLDER, "qc")[1],
-        "row": count(workspace, ledger.FOLDER)[1],
+        "overlay": count(workspace, SCANS, "qc")[1],
+        "row": count(workspace, SCANS)[1],
         "footer": len(row["footer"]),
     }
 
@@ -138,8 +142,8 @@ def atlas_at(folder: str, source: str, side: int) -> Workspace:
     workspace = Workspace(folder)
     template, corners = _given(source)
     made = locate(template, AtlasConfig(source=source, patch_size=side), corners_N3=corners)
-    workspace.write_bytes(_image_to_bytes(template), ATLAS_FOLDER, TEMPLATE_FILE)
-    workspace.write_json(made.to_json(), ATLAS_FOLDER, ATLAS_FILE)
+    workspace.write_bytes(_image_to_bytes(template), ATLAS, TEMPLATE_FILE)
+    workspace.write_json(made.to_json(), ATLAS, ATLAS_FILE)
     return workspace
 
 

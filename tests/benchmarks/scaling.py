@@ -18,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ctplatform import ledger, shards
-from ctplatform.atlas import ATLAS_FILE
-from ctplatform.atlas import FOLDER as ATLAS
-from ctplatform.config import RayConfig, Recipe
-from ctplatform.pretrain import pretrain, read_metrics
-from ctplatform.recipe import load_recipe
-from ctplatform.session import ray_session
-from ctplatform.splits import Split, write_split
-from ctplatform.workspace import Workspace
+from ctplatform.compute.session import ray_session
+from ctplatform.config.cluster import RayConfig
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.splits import Split, write_split
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.pretrain import pretrain
+from ctplatform.training.runs import read_metrics
 from drasclr.atlas import Atlas
 from tests.benchmarks import document
 
@@ -61,7 +62,7 @@ def made_up(root: Path, *, scans: int) -> Workspace:
             atlas=atlas,
             metadata={},
         )
-        workspace.write_bytes(data, shards.FOLDER, f"{name}.parquet")
+        workspace.write_bytes(data, PATCHES, f"{name}.parquet")
         row = {"scan_id": name, "subject_id": name, "version": 1, "state": "accepted", "content_hash": name}
         ledger.write_row(workspace, {**row, "footer": footer})
     write_split(workspace, Split(train=tuple(names), test=("nobody",)))

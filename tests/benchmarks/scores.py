@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ctplatform.config import Recipe
-from ctplatform.statistics import METRICS, Targets, interval, resamples
+from ctplatform.config.recipe import Recipe
+from ctplatform.evaluation.cells import label_subset
+from ctplatform.metrics.bootstrap import interval, resamples
+from ctplatform.metrics.scores import METRICS, Targets
+from ctplatform.storage.layout import EVALUATION
+from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
-from ctplatform.trial import FOLDER, label_subset
-from ctplatform.workspace import Workspace
 
 DENSITY = "density"
 
@@ -109,8 +111,8 @@ def frozen_scores(
 
     The recipes differ in the seed of pretraining.
     """
-    from ctplatform.pretrain import run_name
-    from ctplatform.sweep import assemble
+    from ctplatform.evaluation.problems import assemble
+    from ctplatform.training.runs import run_name
 
     assembled = []
     for recipe in recipes:
@@ -154,11 +156,11 @@ def swept_scores(
     bootstrap: int,
 ) -> Scores:
     """The sweep's own trials, end-to-end training among them, from its tables."""
-    from ctplatform.sweep import assemble
+    from ctplatform.evaluation.problems import assemble
 
     shared, _ = assemble(workspace, cohort, recipe, run=run)
-    table = workspace.read_table(FOLDER, run, "predictions.parquet").to_pandas()
-    results = workspace.read_table(FOLDER, run, "results.parquet").to_pandas()
+    table = workspace.read_table(EVALUATION, run, "predictions.parquet").to_pandas()
+    results = workspace.read_table(EVALUATION, run, "results.parquet").to_pandas()
     scores = Scores(metrics, recipe.sweep.seeds)
     for (task, name, fraction), rows in table.groupby(["task", "initialisation", "fraction"], sort=False):
         problem = shared.problems[str(task)]
@@ -181,7 +183,7 @@ def swept_scores(
 
 def runs_of(workspace: Workspace, recipe: Recipe, run: str) -> list[tuple[str, str, str]]:
     """(initialisation, pretraining run, encoder) of all frozen representations, density last."""
-    from ctplatform.ablations import ablation_runs
+    from ctplatform.training.runs import ablation_runs
 
     found = [("drasclr", run, "drasclr")]
     found += [(name, source, "drasclr") for name, source in ablation_runs(workspace, recipe).items()]
@@ -192,8 +194,8 @@ def patient_vectors(
     workspace: Workspace, recipe: Recipe, run: str, encoder: str
 ) -> tuple[list[str], np.ndarray]:
     """Subjects, and one vector each, [N, D]."""
-    from ctplatform import ledger
-    from ctplatform.representations import read_representation
+    from ctplatform.dataset import ledger
+    from ctplatform.inference.representations import read_representation
 
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     representation = read_representation(workspace, encoder, run=run, scans=scans)
@@ -204,7 +206,7 @@ def patch_vectors(workspace: Workspace, run: str, encoder: str) -> tuple[np.ndar
     """Features of all patches [N, L, D] of all embedded scans, and how much of each lies inside its scan [N, L]."""
     import pyarrow as pa
 
-    from ctplatform.embed import FOLDER as EMBEDDINGS
+    from ctplatform.storage.layout import EMBEDDINGS
 
     names = [n for n in workspace.files(EMBEDDINGS, run, "patches") if n.startswith(f"{encoder}-")]
     table = pa.concat_tables([workspace.read_table(EMBEDDINGS, run, "patches", name) for name in names])

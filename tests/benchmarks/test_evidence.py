@@ -11,8 +11,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from ctplatform.config import PhantomConfig
-from ctplatform.statistics import Targets
+from ctplatform.config.recipe import PhantomConfig
+from ctplatform.metrics.scores import Targets
 from tests.benchmarks import encoded
 from tests.benchmarks.cost import CpuTime
 from tests.benchmarks.scores import Scores

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctplatform.ledger import read_ledger
-from ctplatform.workspace import Workspace
+from ctplatform.dataset.ledger import read_ledger
+from ctplatform.storage.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images" / "validation"

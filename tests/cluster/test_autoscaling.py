@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from ctplatform.metrics import GAUGES
+from ctplatform.pipeline.prometheus import GAUGES
 from tests.cluster.processes import Command, Head, environment, kill_node, until
 from tests.ctplatform.objectstore import ObjectStore, Stored
 

@@ -21,8 +21,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ctplatform.metrics import GAUGES
-from ctplatform.recipe import load_recipe
+from ctplatform.config.loader import load_recipe
+from ctplatform.pipeline.prometheus import GAUGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"

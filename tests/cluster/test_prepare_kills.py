@@ -19,9 +19,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from ctplatform import ledger, shards
-from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.workspace import Workspace
+from ctplatform.dataset import ledger
+from ctplatform.storage.layout import ATLAS, PATCHES, SCANS
+from ctplatform.storage.workspace import Workspace
 from tests.cluster.kills import Nodes, kill_alone
 from tests.cluster.processes import Command, environment
 from tests.conftest import ROOT, SMALL
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.cluster
 SETS = [part for item in SMALL for part in ("--set", item)]
 BASE = """
 from tests.conftest import SMALL
-from ctplatform.atlas import atlas
+from ctplatform.preparation.atlas import atlas
 from ctplatform.config import RayConfig
-from ctplatform.recipe import load_recipe
-from ctplatform.demo import phantom_cohort
-from ctplatform.prepare import prepare
-from ctplatform.session import ray_session
-from ctplatform.workspace import Workspace
+from ctplatform.config.loader import load_recipe
+from ctplatform.phantom.cohort import phantom_cohort
+from ctplatform.preparation.prepare import prepare
+from ctplatform.compute.session import ray_session
+from ctplatform.storage.workspace import Workspace
 import sys
 workspace, recipe = Workspace(sys.argv[1]), load_recipe("demo", SMALL)
 with ray_session(RayConfig(num_cpus=2)):
@@ -48,10 +48,10 @@ with ray_session(RayConfig(num_cpus=2)):
 # One scan, killed by its own hand at the chosen point.
 ALONE = """
 import json, os, signal, sys
-from ctplatform import ledger
-from ctplatform.recipe import load_recipe
-from ctplatform.scan import prepare_scan, process_scan
-from ctplatform.workspace import Workspace
+from ctplatform.dataset import ledger
+from ctplatform.config.loader import load_recipe
+from ctplatform.preparation.scan import prepare_scan, process_scan
+from ctplatform.storage.workspace import Workspace
 folder, item, settings, point = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
 def process(*arguments):
     found = process_scan(*arguments)
@@ -83,7 +83,7 @@ def undisturbed(env, tmp_path_factory):
 @pytest.fixture
 def workspace(undisturbed, tmp_path):
     """An own workspace with the same atlas."""
-    shutil.copytree(undisturbed.path(ATLAS_FOLDER), tmp_path / "ws" / ATLAS_FOLDER)
+    shutil.copytree(undisturbed.path(ATLAS), tmp_path / "ws" / ATLAS)
     return Workspace(tmp_path / "ws")
 
 
@@ -91,7 +91,7 @@ class Driver(Command):
     """`drasclr prepare` in a process of its own."""
 
     def __init__(self, undisturbed: Workspace, workspace: Workspace, env: dict, *more: str) -> None:
-        command = [sys.executable, "-m", "ctplatform.cli", "prepare", "--recipe", "demo", *SETS]
+        command = [sys.executable, "-m", "ctplatform", "prepare", "--recipe", "demo", *SETS]
         command += ["--set", "ray.num_cpus=2", "--cohort", undisturbed.path("phantom", "table.csv")]
         table = pd.read_csv(undisturbed.path("phantom", "cohort.csv"))
         table.to_csv(undisturbed.path("phantom", "table.csv"), index=False)
@@ -110,14 +110,14 @@ def stamps(workspace: Workspace) -> dict[str, int]:
 
 
 def finished(workspace: Workspace) -> int:
-    return len(workspace.files(ledger.FOLDER, suffix=".1.parquet"))
+    return len(workspace.files(SCANS, suffix=".1.parquet"))
 
 
 def same_as(workspace: Workspace, undisturbed: Workspace) -> None:
     pd.testing.assert_frame_equal(rows_of(workspace), rows_of(undisturbed))
-    assert workspace.files(shards.FOLDER) == undisturbed.files(shards.FOLDER)
-    for name in undisturbed.files(shards.FOLDER):
-        assert workspace.read_bytes(shards.FOLDER, name) == undisturbed.read_bytes(shards.FOLDER, name)
+    assert workspace.files(PATCHES) == undisturbed.files(PATCHES)
+    for name in undisturbed.files(PATCHES):
+        assert workspace.read_bytes(PATCHES, name) == undisturbed.read_bytes(PATCHES, name)
 
 
 def part_of(workspace: Workspace, undisturbed: Workspace) -> None:
@@ -126,7 +126,7 @@ def part_of(workspace: Workspace, undisturbed: Workspace) -> None:
     pd.testing.assert_frame_equal(rows, whole.loc[rows.index])
     for scan in rows["scan_id"]:
         name = f"{scan}.parquet"
-        assert workspace.read_bytes(shards.FOLDER, name) == undisturbed.read_bytes(shards.FOLDER, name)
+        assert workspace.read_bytes(PATCHES, name) == undisturbed.read_bytes(PATCHES, name)
 
 
 def working(driver: Driver) -> list[psutil.Process]:
@@ -188,7 +188,7 @@ def test_a_killed_node_is_replaced_by_the_rest(undisturbed, workspace, env):
 def test_a_scan_killed_between_shard_and_row_is_no_scan(undisturbed, tmp_path, env, point, renewed):
     """Its shard lies there, and nobody who starts from the ledger sees it; whoever repeats the task ends well."""
     workspace = Workspace(tmp_path / "ws")
-    folders = [ATLAS_FOLDER, ledger.FOLDER, shards.FOLDER] if renewed else [ATLAS_FOLDER]
+    folders = [ATLAS, SCANS, PATCHES] if renewed else [ATLAS]
     for folder in folders:
         shutil.copytree(undisturbed.path(folder), workspace.path(folder))
     table = pd.read_csv(undisturbed.path("phantom", "cohort.csv")).set_index("scan_id", drop=False)
@@ -211,8 +211,8 @@ def test_a_scan_killed_between_shard_and_row_is_no_scan(undisturbed, tmp_path, e
 
     if not (renewed and point == "row"):  # there the first row written is the mark of the renewal
         assert attempt(point) == -signal.SIGKILL
-        assert workspace.exists(shards.FOLDER, f"{scan}.parquet")
-        seen = rows_of(workspace).index if renewed else workspace.files(ledger.FOLDER, suffix=".parquet")
+        assert workspace.exists(PATCHES, f"{scan}.parquet")
+        seen = rows_of(workspace).index if renewed else workspace.files(SCANS, suffix=".parquet")
         assert scan not in seen
         assert len(seen) == (7 if renewed else 0)
     assert attempt("never") == 0
@@ -220,7 +220,7 @@ def test_a_scan_killed_between_shard_and_row_is_no_scan(undisturbed, tmp_path, e
     assert row["version"] == item["version"]
     assert row["content_hash"] == old["content_hash"]
     name = f"{scan}.parquet"
-    assert workspace.read_bytes(shards.FOLDER, name) == undisturbed.read_bytes(shards.FOLDER, name)
+    assert workspace.read_bytes(PATCHES, name) == undisturbed.read_bytes(PATCHES, name)
 
 
 def test_a_scan_that_kills_its_workers_fails_alone(undisturbed, workspace, env):

@@ -18,9 +18,10 @@ import numpy as np
 import psutil
 import pytest
 
-from ctplatform.checkpoints import Checkpoints
-from ctplatform.pretrain import CARD_FILE, FOLDER, PROGRESS_FILE, read_metrics, run_name
-from ctplatform.workspace import Workspace
+from ctplatform.storage.layout import CARD_FILE, PRETRAIN, PROGRESS_FILE
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.checkpoints import Checkpoints
+from ctplatform.training.runs import read_metrics, run_name
 from tests.cluster.kills import Nodes, kill_alone
 from tests.cluster.processes import Command, alive, environment
 from tests.ctplatform.training_world import SETTINGS, recipe_with, training_workspace, workers
@@ -61,7 +62,7 @@ class Run(Command):
         more: tuple[str, ...] = (),
     ) -> None:
         sets = [part for item in (*SETTINGS, *LONGER, *overrides) for part in ("--set", item)]
-        command = [sys.executable, "-m", "ctplatform.cli", "pretrain", "--recipe", "demo", *sets]
+        command = [sys.executable, "-m", "ctplatform", "pretrain", "--recipe", "demo", *sets]
         log = folder / f"log-{time.time_ns()}"
         super().__init__([*command, "--workspace", workspace.uri, *more], env, log)
         self.workspace = workspace
@@ -69,9 +70,9 @@ class Run(Command):
 
     def told(self) -> dict[str, Any]:
         """The newest line of its metrics that it has told."""
-        if not self.workspace.exists(FOLDER, self.name, PROGRESS_FILE):
+        if not self.workspace.exists(PRETRAIN, self.name, PROGRESS_FILE):
             return {"step": 0, "workers": 0}
-        return self.workspace.read_json(FOLDER, self.name, PROGRESS_FILE)
+        return self.workspace.read_json(PRETRAIN, self.name, PROGRESS_FILE)
 
     def step(self) -> int:
         """The newest one told."""
@@ -124,9 +125,9 @@ def uninterrupted(
     for measure in ("loss", "local", "global", "lr"):
         mine, whole = ([line[measure] for line in found] for found in (lines, undisturbed))
         np.testing.assert_allclose(mine, whole, rtol=0, atol=tolerance, err_msg=measure)
-    assert workspace.exists(FOLDER, name, CARD_FILE)
+    assert workspace.exists(PRETRAIN, name, CARD_FILE)
     assert [
-        c.step for c in Checkpoints(workspace, FOLDER, name, config=recipe_with().pretrain).committed()
+        c.step for c in Checkpoints(workspace, PRETRAIN, name, config=recipe_with().pretrain).committed()
     ] == [
         STEPS - EVERY,
         STEPS,
@@ -151,10 +152,10 @@ def test_a_killed_driver_is_gone_on_with(workspace, start, undisturbed):
     run = start("ray.num_cpus=2")
     run.reach(somewhere(6, STEPS - 15))
     kill_alone(run)
-    left = Checkpoints(workspace, FOLDER, run.name, config=recipe_with().pretrain).newest()
+    left = Checkpoints(workspace, PRETRAIN, run.name, config=recipe_with().pretrain).newest()
     assert left is not None
     assert EVERY <= left.step < STEPS
-    assert not workspace.exists(FOLDER, run.name, CARD_FILE)
+    assert not workspace.exists(PRETRAIN, run.name, CARD_FILE)
     again = start("ray.num_cpus=2")
     again.wait()
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ctplatform import ledger, shards
-from ctplatform.pretrain import FOLDER, WEIGHTS_FILE
-from ctplatform.workspace import Workspace
+from ctplatform.dataset import ledger
+from ctplatform.storage.layout import PATCHES, PRETRAIN, WEIGHTS_FILE
+from ctplatform.storage.workspace import Workspace
 from tests.cluster.processes import Command, environment
 
 pytestmark = pytest.mark.cluster
@@ -42,7 +42,7 @@ import sys, numpy, ray
 ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False,
          _system_config={"local_fs_capacity_threshold": 0.01})
 held = [ray.put(numpy.ones(9_000_000, numpy.uint8)) for _ in range(8)]
-from ctplatform.cli import main
+from ctplatform.cli.main import main
 main(sys.argv[1:])
 """
 
@@ -55,7 +55,7 @@ def env(tmp_path_factory) -> dict[str, str]:
 def chain(env: dict[str, str], log: Path, base: Path, workspace: Path) -> Command:
     cohort = base / "phantom" / "cohort.csv"
     arguments = ["run", "--recipe", "demo", *SETS, "--set", "ray.num_cpus=2", "--cohort", str(cohort)]
-    command = [sys.executable, "-m", "ctplatform.cli", *arguments]
+    command = [sys.executable, "-m", "ctplatform", *arguments]
     return Command([*command, "--workspace", str(workspace), "--to", "embed"], env, log)
 
 
@@ -64,7 +64,7 @@ def base(env, tmp_path_factory) -> Path:
     """The cohort, and what a run that lacks nothing makes of it. Read only."""
     folder = tmp_path_factory.mktemp("base")
     arguments = ["demo", "--recipe", "demo", *SETS, "--set", "ray.num_cpus=2", "--to", "embed"]
-    command = [sys.executable, "-m", "ctplatform.cli", *arguments, "--workspace", str(folder)]
+    command = [sys.executable, "-m", "ctplatform", *arguments, "--workspace", str(folder)]
     Command(command, env, folder.with_name("base.log")).wait()
     return folder
 
@@ -92,12 +92,12 @@ def assert_same(workspace: Workspace, base: Workspace) -> None:
         ledger.read_ledger(place, columns=names).set_index("scan_id") for place in (workspace, base)
     )
     pd.testing.assert_frame_equal(ours, theirs)
-    assert workspace.files(shards.FOLDER) == base.files(shards.FOLDER)
-    for name in base.files(shards.FOLDER):
-        assert workspace.read_bytes(shards.FOLDER, name) == base.read_bytes(shards.FOLDER, name)
-    (run,) = base.folders(FOLDER)
-    assert workspace.folders(FOLDER) == [run]
-    ours, theirs = (place.read_bytes(FOLDER, run, WEIGHTS_FILE) for place in (workspace, base))
+    assert workspace.files(PATCHES) == base.files(PATCHES)
+    for name in base.files(PATCHES):
+        assert workspace.read_bytes(PATCHES, name) == base.read_bytes(PATCHES, name)
+    (run,) = base.folders(PRETRAIN)
+    assert workspace.folders(PRETRAIN) == [run]
+    ours, theirs = (place.read_bytes(PRETRAIN, run, WEIGHTS_FILE) for place in (workspace, base))
     assert ours == theirs
     ours, theirs = (
         place.read_table("embeddings", run, "patients-drasclr.parquet") for place in (workspace, base)
@@ -116,7 +116,7 @@ def test_a_full_disk_stops_each_stage_clearly_and_costs_nothing(base, env, small
     assert 0 < len(done) < 6
     for scan in done["scan_id"]:
         name = f"{scan}.parquet"
-        assert workspace.read_bytes(shards.FOLDER, name) == Workspace(base).read_bytes(shards.FOLDER, name)
+        assert workspace.read_bytes(PATCHES, name) == Workspace(base).read_bytes(PATCHES, name)
     assert not list(small_disk.rglob(".tmp-*")), "nothing half written is in the way"
 
     grow(small_disk, 30)

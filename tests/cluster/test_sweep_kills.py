@@ -17,7 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from ctplatform.workspace import Workspace
+from ctplatform.storage.workspace import Workspace
 from tests.conftest import ROOT
 from tests.ctplatform.evaluation_world import RUN, build
 
@@ -27,10 +27,10 @@ DRIVER = """
 import sys
 import pandas as pd
 from ctplatform.config import RayConfig
-from ctplatform.recipe import validate
-from ctplatform.session import ray_session
-from ctplatform.sweep import sweep
-from ctplatform.workspace import Workspace
+from ctplatform.config.loader import validate
+from ctplatform.compute.session import ray_session
+from ctplatform.evaluation.sweep import sweep
+from ctplatform.storage.workspace import Workspace
 recipe = validate({
     "pretrain": {"encoder": {"experts": 1}},
     "sweep": {

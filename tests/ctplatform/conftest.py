@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.dicom import write_dicom_series
-from ctplatform.workspace import Workspace
+from ctplatform.imaging.dicom_writer import write_dicom_series
+from ctplatform.storage.layout import ATLAS
+from ctplatform.storage.workspace import Workspace
 from tests.ctplatform.scans import chest
 
 
@@ -35,5 +35,5 @@ def workspace(prepared, tmp_path):
 def unprepared(prepared, tmp_path):
     """An own workspace with the shared atlas and nothing else."""
     source, _ = prepared
-    shutil.copytree(source.path(ATLAS_FOLDER), tmp_path / "ws" / ATLAS_FOLDER)
+    shutil.copytree(source.path(ATLAS), tmp_path / "ws" / ATLAS)
     return Workspace(tmp_path / "ws")

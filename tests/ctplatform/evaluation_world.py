@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ctplatform import ledger, shards
-from ctplatform.config import SplitConfig
-from ctplatform.splits import make_split, write_split
-from ctplatform.workspace import Workspace
+from ctplatform.config.preparation import SplitConfig
+from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.splits import make_split, write_split
+from ctplatform.storage.layout import PATCHES
+from ctplatform.storage.workspace import Workspace
 from drasclr.atlas import Atlas
 
 RUN = "run"
@@ -56,7 +57,7 @@ def build(
                 atlas=atlas,
                 metadata={},
             )
-            workspace.write_bytes(data, shards.FOLDER, f"{scan_id}.parquet")
+            workspace.write_bytes(data, PATCHES, f"{scan_id}.parquet")
         row = {
             "scan_id": scan_id,
             "subject_id": subject_id,

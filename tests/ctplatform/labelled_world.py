@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ctplatform.dense import cube as cubes
-from ctplatform.dense import problem as problems
-from ctplatform.dense.cube import Cube, write_cube, write_labels
-from ctplatform.dense.windows import cut, normaliser
-from ctplatform.ledger import read_ledger
+from ctplatform.dataset.ledger import read_ledger
+from ctplatform.evaluation.dense import problem as problems
+from ctplatform.evaluation.dense.lung_volume import Cube, write_cube, write_labels
+from ctplatform.evaluation.dense.windows import cut, normaliser
+from ctplatform.storage.layout import LABELLED
 from ctplatform.tasks import get_task
 from drasclr import weights
 from drasclr.encoder import Encoder
@@ -56,7 +56,7 @@ def build_labelled(folder, recipe, *, subjects: int = 12, seed: int = 0):
             voxels = np.bincount(truth.ravel(), minlength=len(map_source.classes) + 1)[1:]
             facts = {"voxels": voxels.tolist(), "voxel_ml": cube.voxel_ml}
             write_labels(workspace, truth, facts, *source.labels(map_source))
-    assert workspace.exists(cubes.FOLDER)
+    assert workspace.exists(LABELLED)
     publish(workspace, recipe)
     return workspace, cohort
 

@@ -10,11 +10,12 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from ctplatform import ledger, shards
-from ctplatform.dense.pictures import Slice, write_slices
+from ctplatform.dataset import ledger, shards
+from ctplatform.evaluation.cells import Cell
+from ctplatform.evaluation.dense.slices import Slice, write_slices
+from ctplatform.storage.layout import PATCHES
+from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
-from ctplatform.trial import Cell
-from ctplatform.workspace import Workspace
 
 FRACTIONS = (0.25, 0.5, 1.0)
 SEEDS = 3
@@ -217,7 +218,7 @@ def write_embeddings(workspace: Workspace, run: str, rng: np.random.Generator, *
             "patch": [patch.astype("<i2").tobytes() for patch in hu],
         }
         table = pa.Table.from_pydict(patches, schema=shards.SCHEMA)
-        workspace.write_table(table, shards.FOLDER, f"{row.scan_id}.parquet")
+        workspace.write_table(table, PATCHES, f"{row.scan_id}.parquet")
 
 
 def write_evaluation(workspace: Workspace, run: str, truth: pd.DataFrame, rng: np.random.Generator) -> None:

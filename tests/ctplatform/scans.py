@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
-from ctplatform.volume import read_volume
+from ctplatform.imaging.volume import read_volume
 
 REAL_CT = Path(os.environ.get("DRASCLR_REAL_CT", Path(__file__).parents[2].parent / "shared" / "ct"))
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason=f"no real CTs at {REAL_CT} (DRASCLR_REAL_CT)")

@@ -12,14 +12,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ctplatform import ledger, shards
-from ctplatform.atlas import ATLAS_FILE
-from ctplatform.atlas import FOLDER as ATLAS_FOLDER
-from ctplatform.config import Recipe
-from ctplatform.recipe import load_recipe
-from ctplatform.splits import Split, write_split
-from ctplatform.training import Loop
-from ctplatform.workspace import Workspace
+from ctplatform.config.loader import load_recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.splits import Split, write_split
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.loop import Loop
 from drasclr.atlas import Atlas
 
 SCANS = 7
@@ -63,7 +62,7 @@ def small_atlas() -> Atlas:
 def training_workspace(uri: str | Path) -> Workspace:
     """Atlas, shards, ledger and split of seven scans of six subjects, all of them for training."""
     workspace, atlas, rng = Workspace(uri), small_atlas(), np.random.default_rng(0)
-    workspace.write_json(atlas.to_json(), ATLAS_FOLDER, ATLAS_FILE)
+    workspace.write_json(atlas.to_json(), ATLAS, ATLAS_FILE)
     for number in range(SCANS):
         coarse = rng.uniform(-1000, 200, (atlas.num_locations, 4, 4, 4))
         hu = coarse.repeat(8, 1).repeat(8, 2).repeat(8, 3).astype(np.int16)
@@ -76,7 +75,7 @@ def training_workspace(uri: str | Path) -> Workspace:
             atlas=atlas,
             metadata={},
         )
-        workspace.write_bytes(data, shards.FOLDER, f"{scan}.parquet")
+        workspace.write_bytes(data, PATCHES, f"{scan}.parquet")
         row = {"scan_id": scan, "subject_id": subject, "state": "accepted", "content_hash": scan}
         ledger.write_row(workspace, {**row, "footer": footer, "patches": len(hu), "shard_bytes": len(data)})
     write_split(workspace, Split(tuple(f"p{number}" for number in range(SCANS - 1)), ()))

@@ -10,19 +10,21 @@ import shutil
 import pandas as pd
 import pytest
 
-import ctplatform.stages as stages_module
-from ctplatform import ledger, records, shards
-from ctplatform.cli import main
+import ctplatform.pipeline.graph as stages_module
+from ctplatform.cli.main import main
+from ctplatform.cli.status import show_status
+from ctplatform.config.loader import load_recipe
+from ctplatform.dataset import ledger
 from ctplatform.errors import StageError
-from ctplatform.forecast import lines, plan
-from ctplatform.pipeline import run_chain
-from ctplatform.postmortem import FOLDER as POSTMORTEM
-from ctplatform.postmortem import LOGS, SUMMARY, scrubber
-from ctplatform.recipe import load_recipe
-from ctplatform.records import Record, read_record, read_records, write_record
-from ctplatform.stages import GRAPH, STAGES, World, assess, downstream
-from ctplatform.status import show_status
-from ctplatform.workspace import Workspace
+from ctplatform.pipeline import records
+from ctplatform.pipeline.chain import run_chain
+from ctplatform.pipeline.dry_run import lines, plan
+from ctplatform.pipeline.graph import GRAPH, STAGES, assess, downstream
+from ctplatform.pipeline.postmortem import scrubber
+from ctplatform.pipeline.records import Record, read_record, read_records, write_record
+from ctplatform.pipeline.state import World
+from ctplatform.storage.layout import PATCHES, POSTMORTEM, POSTMORTEM_LOGS, POSTMORTEM_SUMMARY
+from ctplatform.storage.workspace import Workspace
 from tests.conftest import ROOT, SMALL
 
 QUICK = (
@@ -246,16 +248,16 @@ def test_an_estimate_takes_its_costs_from_the_workspace(finished, recipe):
     assert steps["prepare"].amount == len(cohort)
     assert steps["prepare"].core_hours == pytest.approx(rows["cpu_seconds"].mean() * len(cohort) / 3600)
     assert "8 scans of this workspace" in steps["prepare"].basis
-    written = sum(len(workspace.read_bytes(shards.FOLDER, n)) for n in workspace.files(shards.FOLDER))
+    written = sum(len(workspace.read_bytes(PATCHES, n)) for n in workspace.files(PATCHES))
     assert steps["prepare"].written_bytes == pytest.approx(written, rel=0.02)
 
 
 def test_a_plan_of_steps_is_what_training_does(finished, recipe):
     """The estimate's number of steps is that of the feed."""
-    from ctplatform.atlas import read_atlas
-    from ctplatform.estimate import size_of, steps_in_all
-    from ctplatform.feed import Feed
-    from ctplatform.training import training_scans
+    from ctplatform.dataset.atlas import read_atlas
+    from ctplatform.pipeline.estimate import size_of, steps_in_all
+    from ctplatform.training.feed import Feed
+    from ctplatform.training.runs import training_scans
 
     workspace, cohort = finished
     feed = Feed(
@@ -288,21 +290,21 @@ def test_a_failure_leaves_a_bundle_without_identity_and_status_reads_it(own, rec
     secret = "/data/DOE^JANE/1950/scan.nii.gz"
     table = cohort.assign(path=[secret, *cohort["path"][1:]])
     workspace.delete("pretrain", workspace.folders("pretrain")[0])
-    workspace.write_bytes(b"not a shard", shards.FOLDER, workspace.files(shards.FOLDER)[0])
-    for name in workspace.files(shards.FOLDER):
-        workspace.write_bytes(b"not a shard", shards.FOLDER, name)
+    workspace.write_bytes(b"not a shard", PATCHES, workspace.files(PATCHES)[0])
+    for name in workspace.files(PATCHES):
+        workspace.write_bytes(b"not a shard", PATCHES, name)
     strict = load_recipe("demo", (*QUICK, "pretrain.max_failures=0"))
     with pytest.raises((StageError, OSError)):
         run_chain(workspace, table, strict, Notes(), first="pretrain")
     folder = workspace.folders(POSTMORTEM)[0]
-    summary = workspace.read_json(POSTMORTEM, folder, SUMMARY)
+    summary = workspace.read_json(POSTMORTEM, folder, POSTMORTEM_SUMMARY)
     assert summary["stage"] == "pretrain"
     assert summary["recipe"]["pretrain"]["max_failures"] == 0
     assert {"ray", "torch", "drasclr"} <= set(summary["versions"])
     assert [r["state"] for r in summary["stages"] if r["stage"] == "pretrain"] == ["failed"]
     assert summary["nodes"][0]["alive"]
     assert any("Error" in line for line in summary["traceback"])
-    everything = json.dumps(summary) + workspace.read_bytes(POSTMORTEM, folder, LOGS).decode()
+    everything = json.dumps(summary) + workspace.read_bytes(POSTMORTEM, folder, POSTMORTEM_LOGS).decode()
     for word in ("DOE", "JANE", "1950", str(cohort["path"][1])):
         assert word not in everything
     assert read_record(workspace, "pretrain", _run(workspace, table, strict)).state == "failed"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ctplatform import submission
-from ctplatform.stages import STAGES
+from ctplatform.compute.job_log import INTERRUPTED, LOST
+from ctplatform.pipeline.graph import STAGES
 from tests.cluster.processes import BIN, Command, Head, environment, free_port, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,7 +180,7 @@ def test_who_does_not_come_back_is_left_with_what_to_do(head, tmp_path):
     try:
         follower.until(lambda: "begun" in follower.text(), seconds=90)
         line.cut()
-        text = follower.wait(status=submission.LOST, seconds=90)
+        text = follower.wait(status=LOST, seconds=90)
     finally:
         follower.end()
         line.listener.close()
@@ -207,7 +207,7 @@ def test_ctrl_c_asks_on_a_terminal_and_detaches_elsewhere(head, tmp_path, answer
         if answer:
             follower.until(lambda: "[d]etach" in follower.text(), seconds=30)
             os.write(ours, f"{answer}\n".encode())
-        text = follower.wait(status=submission.INTERRUPTED, seconds=30)
+        text = follower.wait(status=INTERRUPTED, seconds=30)
     finally:
         follower.end()
         os.close(ours)
@@ -219,16 +219,16 @@ def test_ctrl_c_asks_on_a_terminal_and_detaches_elsewhere(head, tmp_path, answer
 
 
 def test_a_dashboard_that_does_not_answer_is_named(tmp_path):
+    from ctplatform.compute.submission import submit as submit_here
     from ctplatform.errors import StageError
-    from ctplatform.submission import submit as submit_here
 
     with pytest.raises(StageError, match="no Ray dashboard answers at"):
         submit_here([], address=f"http://127.0.0.1:{free_port()}", root=ROOT)
 
 
 def test_submitting_from_elsewhere_is_said(tmp_path):
+    from ctplatform.compute.submission import submit as submit_here
     from ctplatform.errors import StageError
-    from ctplatform.submission import submit as submit_here
 
     with pytest.raises(StageError, match="holds no"):
         submit_here([], address="http://127.0.0.1:1", root=tmp_path)
@@ -249,7 +249,7 @@ def test_without_a_token_it_says_where_to_put_one(tmp_path):
 
 
 def test_pins_are_the_tested_versions():
-    from ctplatform.submission import pins
+    from ctplatform.compute.submission import pins
 
     found = pins(ROOT)
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
@@ -264,7 +264,7 @@ def test_an_upload_is_small():
     """What Ray would send: the tree without the excludes, far below the 100 MiB that a head takes."""
     from ray._private.runtime_env.packaging import _dir_travel, _get_excludes  # Ray's own rules
 
-    from ctplatform.submission import EXCLUDES
+    from ctplatform.compute.submission import EXCLUDES
 
     sent: list = []
     _dir_travel(ROOT, [_get_excludes(ROOT, EXCLUDES)], sent.append, include_gitignore=True)

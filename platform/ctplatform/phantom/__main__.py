@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ctplatform.config import PhantomConfig
+from ctplatform.config.recipe import PhantomConfig
 from ctplatform.phantom.files import generate
 
 

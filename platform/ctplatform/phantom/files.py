@@ -14,7 +14,7 @@ from ctplatform.phantom.disease import NODULE
 from ctplatform.phantom.subject import PhantomSubject, is_dicom, make_subject
 
 if TYPE_CHECKING:
-    from ctplatform.config import PhantomConfig
+    from ctplatform.config.recipe import PhantomConfig
 
 LABEL_MAPS = ("subtype_map", "nodule_map", "lobe_map")
 """Columns that name a label map of the scan."""
@@ -85,7 +85,7 @@ def _write_nifti(image: sitk.Image, path: Path) -> None:
 
 
 def _write_dicom(root: Path, subject: PhantomSubject) -> tuple[str, str]:
-    from ctplatform.dicom import write_dicom_series
+    from ctplatform.imaging.dicom_writer import write_dicom_series
 
     scanner = subject.draw.scanner
     series_uid = write_dicom_series(

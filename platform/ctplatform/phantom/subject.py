@@ -16,7 +16,7 @@ from ctplatform.phantom.scan import acquire, to_image
 from ctplatform.phantom.scene import Scene
 
 if TYPE_CHECKING:
-    from ctplatform.config import PhantomConfig
+    from ctplatform.config.recipe import PhantomConfig
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from ctplatform.errors import StageError
 
 if TYPE_CHECKING:
-    from ctplatform.config import Recipe
+    from ctplatform.config.recipe import Recipe
     from ctplatform.report.document import Page
     from ctplatform.report.inputs import Inputs
-    from ctplatform.workspace import Workspace
+    from ctplatform.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ def build_report(workspace: Workspace, recipe: Recipe, *, run: str) -> ReportPat
 def compose(inputs: Inputs) -> Page:
     """The page of these inputs, section by section."""
     from ctplatform import __version__
-    from ctplatform.report import (
+    from ctplatform.report.document import Omitted, Page
+    from ctplatform.report.sections import (
         ablations,
         calibration,
         cohort,
@@ -70,7 +71,6 @@ def compose(inputs: Inputs) -> Page:
         summary,
         survival,
     )
-    from ctplatform.report.document import Omitted, Page
 
     order = (
         summary,

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from ctplatform.config import Recipe
-from ctplatform.recipe import load_recipe, recipe_names
+from ctplatform.config.loader import load_recipe, recipe_names
+from ctplatform.config.recipe import Recipe
 
 # Values of these keys may be paths or addresses; a reader puts their own.
 PRIVATE = frozenset({"atlas.source", "ray.address"})

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from ctplatform import ledger
-from ctplatform.config import Recipe
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger
 from ctplatform.errors import StageError
-from ctplatform.workspace import Workspace
+from ctplatform.storage.layout import SCANS
+from ctplatform.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
 
 
 def _ledger(workspace: Workspace) -> pd.DataFrame:
-    if not workspace.files(ledger.FOLDER, suffix=".parquet"):
+    if not workspace.files(SCANS, suffix=".parquet"):
         return pd.DataFrame(columns=ledger.SCHEMA.names)
     return ledger.read_ledger(workspace)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ctplatform.overlap import SCORES
+from ctplatform.metrics.overlap import SCORES
 
 #: Intervals narrower than this have no width but that of rounding.
 ROUNDING = 1e-9

@@ -1,7 +1,7 @@
 """Emphysema subtypes: every region of the lung is normal, centrilobular, panlobular or paraseptal."""
 
-from ctplatform.overlap import SUBTYPES
-from ctplatform.tasks.volume import VolumeTask
+from ctplatform.metrics.overlap import SUBTYPES
+from ctplatform.tasks.label_map import VolumeTask
 
 TASK = VolumeTask(
     name="emphysema_subtypes",

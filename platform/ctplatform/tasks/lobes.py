@@ -1,6 +1,6 @@
 """Segmentation of the five lobes of the lungs."""
 
-from ctplatform.tasks.volume import VolumeTask
+from ctplatform.tasks.label_map import VolumeTask
 
 TASK = VolumeTask(
     name="lobes",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctplatform.errors import StageError
-from ctplatform.probes import Standardiser, folds
-from ctplatform.statistics import Targets
+from ctplatform.metrics.scores import Targets
+from ctplatform.metrics.stratification import folds
+from ctplatform.tasks.heads import Standardiser
 from ctplatform.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ctplatform.errors import StageError
-from ctplatform.probes import Cumulative, Poisson, Probe, Ridge
-from ctplatform.splits import quantile_strata
-from ctplatform.statistics import METRICS, Metric, Targets
+from ctplatform.metrics.scores import METRICS, Metric, Targets
+from ctplatform.metrics.stratification import quantile_strata
+from ctplatform.tasks.heads import Cumulative, Poisson, Probe, Ridge
 
 Kind = Literal["continuous", "ordinal", "binary", "count", "survival", "regions", "structures"]
 MANY = 3  # counts from here on are one stratum

@@ -1,0 +1,287 @@
+"""The `drasclr` command. Nothing heavy is imported before a command is known, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ctplatform import __version__
+from ctplatform.errors import PlatformError
+
+if TYPE_CHECKING:
+    from ctplatform.config.recipe import Recipe
+
+DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
+EPILOG = """examples:
+  drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
+  drasclr cohort scans/ -o cohort.csv               find CT volumes and DICOM series below a folder
+  drasclr run --cohort cohort.csv --workspace out   the whole chain on your scans; run it again to go on
+  drasclr status --workspace out                    what came of each scan, and why
+  drasclr explain SCAN_ID --workspace out           one of them, from its source to its embeddings
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="drasclr",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"drasclr {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help_: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_)
+        sub.add_argument("-v", "--verbose", action="store_true", help="log what happens inside")
+        sub.set_defaults(run=run)
+        return sub
+
+    demo = command("demo", "The whole chain on a synthetic cohort that is made first.", run_chain_command)
+    demo.add_argument(
+        "--workspace", default="runs/demo", help="folder or s3:// gs:// URI (default: %(default)s)"
+    )
+    _recipe_options(demo, default="demo")
+    course_options(demo)
+
+    run = command(
+        "run", "The whole chain on your scans; run it again to go on where it stopped.", run_chain_command
+    )
+    _stage_options(run, cohort=True, required=True)
+    course_options(run)
+
+    cohort = command(
+        "cohort", "Find CT volumes and DICOM series below a folder and write the scan table.", _cohort
+    )
+    cohort.add_argument("folder", help="folder to search")
+    cohort.add_argument("-o", "--output", default="cohort.csv", help="(default: %(default)s)")
+    cohort.add_argument("--address", help="of a Ray cluster, for large trees; default: a local one")
+
+    atlas = command(
+        "atlas", "Make the workspace's atlas: a mean of the cohort's lung masks, or a given one.", _atlas
+    )
+    atlas.add_argument(
+        "action", nargs="?", choices=("build", "adopt"), default="build", help="(default: build)"
+    )
+    _stage_options(atlas, cohort=True)
+    texts = {
+        "prepare": "Register every scan to the atlas and write its patches.",
+        "pretrain": "Pretrain the encoder on the training subjects' patches.",
+        "embed": "Compute patch and patient embeddings.",
+        "sweep": "Task x initialisation x label fraction x seed, on held-out subjects.",
+        "report": "Write the HTML report.",
+    }
+    for name, text in texts.items():
+        # Labels come with the cohort: the stages after prepare read them from it.
+        _stage_options(command(name, text, _chain(name)), cohort=True, required=name in ("prepare", "sweep"))
+
+    status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
+    status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+
+    estimate = command(
+        "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
+    )
+    estimate.add_argument("--scans", type=int, required=True)
+    estimate.add_argument("--locations", type=int, help="default: by the recipe's atlas.step")
+    estimate.add_argument("--cores", type=float, default=1, help="(default: %(default)s)")
+    estimate.add_argument("--gpus", type=float, default=0, help="(default: %(default)s)")
+    estimate.add_argument("--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU")
+    estimate.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
+    estimate.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
+    estimate.add_argument("--workspace", help="take costs measured in this one")
+    _recipe_options(estimate)
+
+    explain = command("explain", "One scan from its source to its verdict, shard and embeddings.", _explain)
+    explain.add_argument("scan_id", metavar="SCAN_ID")
+    explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    explain.add_argument("--json", action="store_true", help="print it as JSON")
+
+    submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)
+    submit.add_argument(
+        "--address", default="http://127.0.0.1:8265", help="of the Ray dashboard (default: %(default)s)"
+    )
+    submit.add_argument("--detach", action="store_true", help="end once the cluster has the job")
+    submit.add_argument("--attach", metavar="JOB", help="follow a job that was submitted before")
+    submit.add_argument(
+        "--install",
+        action="store_true",
+        help="nodes install the pinned dependencies; else their image has them",
+    )
+    submit.add_argument(
+        "--patience",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="how long a lost connection is waited for (default: 900)",
+    )
+    submit.add_argument("arguments", nargs=argparse.REMAINDER, help="for jobs/pipeline.py, after --")
+    return top
+
+
+def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> None:
+    sub.add_argument("--recipe", default=default, metavar="NAME|FILE", help="(default: %(default)s)")
+    sub.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a key"
+    )
+    sub.add_argument("--address", help="of a Ray cluster; default: the one around us, else a local one")
+
+
+def _stage_options(sub: argparse.ArgumentParser, *, cohort: bool, required: bool = False) -> None:
+    if cohort:
+        sub.add_argument(
+            "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
+        )
+    sub.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    sub.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
+    _recipe_options(sub)
+
+
+def course_options(sub: argparse.ArgumentParser) -> None:
+    """Options of whoever runs more than one stage."""
+    stages = ("atlas", "prepare", "split", "pretrain", "embed", "sweep", "report")
+    sub.add_argument("--from", dest="first", choices=stages, default=stages[0], help="first stage")
+    sub.add_argument("--to", dest="last", choices=stages, default=stages[-1], help="last stage")
+    sub.add_argument("--dry-run", action="store_true", help="say what would run, and how much work it is")
+    sub.add_argument("--status", action="store_true", help="say where the workspace stands, and end")
+    sub.add_argument(
+        "--redo", action="append", default=[], choices=stages, help="make this stage's work again"
+    )
+    sub.add_argument(
+        "--keep-older", action="store_true", help="keep what another version of this software finished"
+    )
+    sub.add_argument(
+        "--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU, for --dry-run"
+    )
+
+
+def run_chain_command(args: argparse.Namespace) -> None:
+    """Run, plan or describe the chain as `course_options` were given; without a cohort, the synthetic one."""
+    if args.status:
+        _status(args)
+        return
+    from ctplatform.cli.run import Course, run_cohort, run_demo
+
+    course = Course(
+        first=args.first,
+        last=args.last,
+        dry=args.dry_run,
+        redo=tuple(args.redo),
+        older_code="keep" if args.keep_older else "redo",
+        gpu_rate=args.gpu_rate,
+    )
+    if getattr(args, "cohort", None):
+        run_cohort(args.workspace, args.cohort, _recipe(args), course)
+    else:
+        run_demo(args.workspace, _recipe(args), course)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from ctplatform.config.loader import load_recipe
+
+    overrides = list(args.overrides)
+    if args.address:
+        overrides.append(f"ray.address={args.address}")
+    if getattr(args, "atlas", None):
+        overrides.append(f"atlas.source={args.atlas}")
+    return load_recipe(args.recipe, overrides)
+
+
+def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
+    def run(args: argparse.Namespace) -> None:
+        from ctplatform.cli.run import Course, run_cohort
+
+        # Training needs to know whom it may not see.
+        first = "split" if stage == "pretrain" else stage
+        run_cohort(args.workspace, args.cohort, _recipe(args), Course(first=first, last=stage))
+
+    return run
+
+
+def _atlas(args: argparse.Namespace) -> None:
+    if args.action == "adopt" and not args.atlas:
+        raise PlatformError("nothing to adopt", "Give --atlas PATH", code="usage")
+    _chain("atlas")(args)
+
+
+def _cohort(args: argparse.Namespace) -> None:
+    from ctplatform.cohort.discovery import discover
+    from ctplatform.cohort.table import write_cohort
+    from ctplatform.config.cluster import RayConfig
+
+    found = discover(args.folder, csv_path=args.output, ray_config=RayConfig(address=args.address))
+    write_cohort(found.table, args.output)
+    for line in found.passed_over:
+        print(f"passed over  {line}")
+    print(f"{len(found.table)} scans of {found.table['subject_id'].nunique()} subjects -> {args.output}")
+    print("Add your label columns to it, then: drasclr run --cohort", args.output, "--workspace DIR")
+
+
+def _status(args: argparse.Namespace) -> None:
+    from ctplatform.cli.status import show_status
+    from ctplatform.storage.workspace import Workspace
+
+    show_status(Workspace(args.workspace))
+
+
+def _estimate(args: argparse.Namespace) -> None:
+    from ctplatform.pipeline.costs import Costs, Size
+    from ctplatform.pipeline.estimate import bill, costs_of, guess_locations, table, work_of
+    from ctplatform.pipeline.graph import STAGES
+    from ctplatform.storage.workspace import Workspace
+
+    recipe = _recipe(args)
+    costs = Costs(gpu_anchors_per_s=args.gpu_rate, gpu_basis="--gpu-rate" if args.gpu_rate else "")
+    if args.workspace:
+        costs = costs_of(Workspace(args.workspace), costs)
+    training = round(args.scans * (1 - recipe.split.test_fraction))
+    size = Size(args.scans, training, args.locations or guess_locations(recipe))
+    works = [work for stage in STAGES if (work := work_of(stage, recipe, size, costs)).amount]
+    print("\n".join(table(works)), end="\n\n")
+    prices = {"core_price": args.core_price, "gpu_price": args.gpu_price}
+    print("\n".join(bill(works, cores=args.cores, gpus=args.gpus, **prices)))
+
+
+def _explain(args: argparse.Namespace) -> None:
+    import json
+
+    from ctplatform.cli.explain import explain, explain_lines
+    from ctplatform.storage.workspace import Workspace
+
+    found = explain(Workspace(args.workspace), args.scan_id)
+    print(json.dumps(found, indent=2) if args.json else "\n".join(explain_lines(found)))
+
+
+def _submit(args: argparse.Namespace) -> None:
+    from ctplatform.compute.job_log import Follow, attach
+    from ctplatform.compute.submission import submit
+
+    options = Follow(patience_s=args.patience)
+    if args.attach:
+        sys.exit(attach(args.attach, address=args.address, options=options))
+    rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    follow = not args.detach
+    sys.exit(submit(rest, address=args.address, follow=follow, install=args.install, options=options))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `drasclr` command; problems that a person can mend end with one message and status 1."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"
+    )
+    try:
+        args.run(args)
+    except PlatformError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

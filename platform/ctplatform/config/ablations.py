@@ -1,0 +1,29 @@
+"""Ablations: the recipe with one part of the method taken away, each a pretraining run of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctplatform.config.loader import validate
+from ctplatform.config.recipe import Recipe
+
+UNCONDITIONED = {"conditioning": "none", "experts": 1}
+#: What each ablation changes of `pretrain`. `moco` keeps a memory a location, as all of them do: its encoder does not
+#: know where a patch is from, but its negatives still are patches of the same place.
+CHANGES: dict[str, dict[str, Any]] = {
+    "local": {"beta": 0.0},
+    "global": {"local_weight": 0.0},
+    "none": {"encoder": UNCONDITIONED},
+    "moco": {"encoder": UNCONDITIONED, "beta": 0.0},
+}
+
+
+def ablated(recipe: Recipe, name: str) -> Recipe:
+    """The recipe of one ablation; its run is pretrained and embedded as any other, without the random control."""
+    values = recipe.model_dump(mode="json")
+    changes = CHANGES[name]
+    values["name"] = f"{recipe.name}-{name}"
+    values["pretrain"] |= {key: value for key, value in changes.items() if key != "encoder"}
+    values["pretrain"]["encoder"] |= changes.get("encoder", {})
+    values["embed"]["encoders"] = ["drasclr"]
+    return validate(values, source=values["name"])

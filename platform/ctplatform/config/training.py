@@ -1,0 +1,118 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ctplatform.config.section import Section
+
+
+class EncoderConfig(Section):
+    """The location-conditioned encoder."""
+
+    experts: int = Field(default=8, ge=1)
+    conditioning: Literal["experts", "concat", "none"] = "experts"
+    norm: Literal["batch", "group"] = Field(
+        default="batch", description="group takes the level of each patch away, and so hides emphysema"
+    )
+
+
+class ProbeConfig(Section):
+    """A task's head on the encoder as it is, cross-validated among training subjects; changes nothing of the run."""
+
+    every_epochs: int = Field(default=1, ge=0, description="how often; 0: never")
+    task: str | None = Field(
+        default=None, description="None: the first of sweep.tasks that the training subjects have labels for"
+    )
+    subjects: int = Field(default=48, ge=8, description="labelled training subjects, one scan each, at most")
+    locations: int = Field(default=12, gt=0, description="locations a scan, at most")
+
+
+class PretrainConfig(Section):
+    """Ray Train."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    probe: ProbeConfig = ProbeConfig()
+    epochs: int = Field(default=20, gt=0)
+    max_steps: int | None = Field(
+        default=None, gt=0, description="stop after so many steps, whatever the epoch"
+    )
+    scans_per_batch: int = Field(
+        default=32, gt=0, description="scans a step over all workers, however many there are"
+    )
+    locations_per_batch: int = Field(default=4, gt=0, description="anchor locations a step")
+    memory: Literal["replicated", "location_parallel"] = Field(
+        default="replicated",
+        description="every worker holds all keys; or each its own locations, their patches and keys",
+    )
+    queue_size: int = Field(default=4096, gt=0, description="keys a location")
+    temperature: float = Field(default=0.2, gt=0)
+    momentum: float = Field(default=0.999, ge=0, le=1, description="of the momentum encoder")
+    beta: float = Field(default=1.0, ge=0, description="weight of the global loss")
+    local_weight: float = Field(default=1.0, ge=0, description="weight of the local loss")
+    neighbour_aggregation: Literal["sum", "mean", "attention"] = "mean"
+    exclude_same_subject: bool = True
+    batch_negatives: bool = Field(default=True, description="the batch's other scans are negatives too")
+    shuffle_keys: bool = Field(default=False, description="encode keys on other workers than their queries")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.01, gt=0)
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    augment: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    num_workers: int = Field(default=2, ge=0, description="0 trains in one process without a process group")
+    min_workers: int | None = Field(
+        default=None,
+        gt=0,
+        description="go on with fewer workers while nodes are missing; None: wait for them",
+    )
+    resize_every_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="with min_workers: how often to look whether more workers fit, seconds",
+    )
+    use_gpu: bool = False
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=200, gt=0, description="steps")
+    keep_checkpoints: int = Field(default=2, gt=0, description="the newest ones")
+    keep_best: int = Field(default=0, ge=0, description="the best ones beside them")
+    best_by: Literal["loss", "local", "global", "top1", "effective_rank"] = Field(
+        default="loss", description="of two checkpoints the better one by what was logged last before each"
+    )
+    max_failures: int = Field(
+        default=3, ge=-1, description="restarts of the workers by themselves; -1: no end"
+    )
+    log_every: int = Field(default=10, gt=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> PretrainConfig:
+        if self.memory == "location_parallel" and self.shuffle_keys:
+            raise ValueError(
+                "shuffle_keys has no meaning with memory=location_parallel, where no two workers encode keys of one "
+                "location; set shuffle_keys=false, or memory=replicated"
+            )
+        if self.min_workers is not None and not 0 < self.min_workers <= self.num_workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} must be between 1 and num_workers={self.num_workers}"
+            )
+        if self.min_workers is not None and self.shuffle_keys:
+            raise ValueError(
+                "shuffle_keys needs the same number of scans on all workers, which min_workers does not promise; "
+                "set shuffle_keys=false, or min_workers=null"
+            )
+        return self
+
+
+class EmbedConfig(Section):
+    """Ray Data batch inference."""
+
+    encoders: tuple[Literal["drasclr", "random"], ...] = ("drasclr", "random")
+    scans_per_batch: int = Field(default=8, gt=0)
+    num_workers: int = Field(default=2, gt=0)
+    use_gpu: bool = False
+    gpus_per_worker: float = Field(default=1.0, gt=0, description="with use_gpu; 0.5: two workers share one")
+    pooling: Literal["mean", "mean_std"] = "mean"

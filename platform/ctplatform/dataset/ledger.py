@@ -1,0 +1,198 @@
+"""The ledger: what happened to each scan, one row a scan. A scan counts once its row is there.
+
+The folder is a log of Parquet files that are only added or dropped whole. A worker adds `<scan_id>.<version>.parquet`
+after the shard; `compaction.compact` later merges many such files into few `rows-*.parquet`. Of several rows of a
+scan the highest version counts. A scan that is prepared again first gets a row in state `started` under its next
+version: from then on, until the new row replaces it, the scan is invisible, for its shard may be either one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from ctplatform.errors import StageError
+from ctplatform.storage.layout import SCANS
+from ctplatform.storage.workspace import Workspace
+
+DENSITY = ("laa950", "perc15", "volume_l")
+
+STATES = ("accepted", "flagged", "rejected", "failed")
+STARTED = "started"
+MEASURES = (
+    "dice",
+    "dice_right",
+    "dice_left",
+    "determinant",
+    "sv_min",
+    "sv_max",
+    "volume_l",
+    "right_l",
+    "left_l",
+    "side_ratio",
+    "cut_top_cm2",
+    "cut_bottom_cm2",
+    "inside",
+    "laa950",
+    "perc15",
+    "mean_hu",
+)
+
+SCHEMA = pa.schema(
+    [
+        ("scan_id", pa.string()),
+        ("subject_id", pa.string()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("remedy", pa.string()),
+        ("code", pa.string()),
+        ("notes", pa.string()),
+        *((name, pa.float64()) for name in MEASURES),
+        ("measures", pa.string()),  # JSON of everything measured, these and others
+        ("affine", pa.list_(pa.float64())),
+        ("source", pa.string()),  # JSON: format, kernel, size, spacing, ...: numbers and words of fixed lists
+        ("content_hash", pa.string()),
+        ("fingerprint", pa.string()),
+        ("atlas_hash", pa.string()),
+        ("config_hash", pa.string()),
+        ("software", pa.string()),
+        ("patches", pa.int32()),
+        ("shard_bytes", pa.int64()),
+        ("footer", pa.binary()),
+        ("cause", pa.string()),  # why the scan was prepared: new, or what had changed
+        ("version", pa.int32()),  # how many times it has been
+        ("committed", pa.int64()),  # when the row was written, ns since 1970
+        ("seconds", pa.float64()),
+        ("cpu_seconds", pa.float64()),
+        ("steps", pa.string()),  # JSON: CPU-seconds a step
+    ]
+)
+#: What differs between two runs that did the same.
+TIMES = ("committed", "seconds", "cpu_seconds", "steps")
+
+_KEYS = ["scan_id", "version", "state", "committed"]
+_ATTEMPTS = 8  # to read while another process compacts
+
+
+def write_row(workspace: Workspace, row: dict[str, Any]) -> None:
+    """Commit one scan's row. Rows of lower versions no longer count; one of the same version is replaced."""
+    row = {"version": 1, **row, "committed": time.time_ns()}
+    table = pa.Table.from_pylist([row], schema=SCHEMA)
+    workspace.write_table(table, SCANS, _file(row["scan_id"], row["version"]))
+
+
+def read_row(workspace: Workspace, scan_id: str, version: int) -> dict[str, Any] | None:
+    """The finished row of just this version, unless it was compacted or never written."""
+    try:
+        rows = workspace.read_table(SCANS, _file(scan_id, version)).to_pylist()
+    except StageError:
+        return None
+    return rows[0] if rows and rows[0]["state"] != STARTED else None
+
+
+def read_ledger(
+    workspace: Workspace, *, columns: list[str] | None = None, started: bool = False
+) -> pd.DataFrame:
+    """The row that counts of every scan, sorted by scan_id. Without `columns`, everything but the shards' footers.
+
+    Args:
+        workspace: whose.
+        columns: of `SCHEMA`.
+        started: also rows of scans whose renewed preparation never ended.
+
+    Raises:
+        StageError: there is no ledger yet, or one of its files is damaged.
+    """
+    wanted = columns or [name for name in SCHEMA.names if name != "footer"]
+    table = read_files(workspace, columns=list(dict.fromkeys([*wanted, *_KEYS])))
+    if table is None:
+        raise StageError(
+            f"{workspace.display(SCANS)} holds no scans", "Run `drasclr prepare` first", code="missing"
+        )
+    counting = table.take(pa.array(counting_rows(table)))
+    if not started:
+        counting = counting.filter(pc.not_equal(counting["state"], STARTED))
+    return counting.select(wanted).to_pandas()
+
+
+def counting_rows(table: pa.Table) -> pd.Index:
+    """Places of the rows that count: of each scan the highest version, sorted by scan_id.
+
+    Within a version (retries of one task) finished before started, then the latest.
+    """
+    keys = table.select(_KEYS).to_pandas()
+    keys["version"] = keys["version"].fillna(1)
+    keys["finished"] = keys["state"] != STARTED
+    keys = keys.sort_values(["scan_id", "version", "finished", "committed"])
+    return keys.drop_duplicates("scan_id", keep="last").index
+
+
+def read_files(
+    workspace: Workspace, *, columns: list[str], names: list[str] | None = None
+) -> pa.Table | None:
+    """All rows of the ledger's files, or of some, file by file; None if there are none.
+
+    Files that vanish between listing and reading were compacted meanwhile: they are listed anew.
+
+    Args:
+        workspace: whose.
+        columns: of `SCHEMA`, and `file`, the name of the row's file.
+        names: only these files.
+
+    Raises:
+        StageError: a file is damaged.
+        FileNotFoundError: one of `names` is gone.
+    """
+    wanted = ["__filename" if name == "file" else name for name in columns]
+    for attempt in range(_ATTEMPTS):
+        listed = workspace.files(SCANS, suffix=".parquet") if names is None else names
+        if not listed:
+            return None
+        files = [workspace.path(SCANS, name) for name in listed]
+
+        def read(files: list[str] = files) -> pa.Table:
+            dataset = pads.dataset(files, schema=SCHEMA, filesystem=workspace.fs, format="parquet")
+            return dataset.to_table(columns=wanted)
+
+        try:
+            return workspace.patiently(read, SCANS).rename_columns(columns)
+        except FileNotFoundError:
+            if names is not None:
+                raise
+            time.sleep(0.05 * 2**attempt)
+        except pa.ArrowInvalid as error:
+            raise StageError(
+                f"a file of the ledger is damaged: {error}",
+                "Delete that file; the next `drasclr prepare` does its scans again",
+                code="ledger",
+            ) from None
+    raise StageError(
+        f"the files of {workspace.display(SCANS)} keep changing", "Wait until prepare is done", code="ledger"
+    )
+
+
+def _file(scan_id: str, version: int) -> str:
+    return f"{scan_id}.{version}.parquet"
+
+
+def usable(ledger: pd.DataFrame, *, use_flagged: bool) -> pd.DataFrame:
+    """The rows whose patches may be used.
+
+    Raises:
+        StageError: none is.
+    """
+    states = ("accepted", "flagged") if use_flagged else ("accepted",)
+    rows = ledger[ledger["state"].isin(states)].reset_index(drop=True)
+    if rows.empty:
+        counts = ", ".join(f"{count} {state}" for state, count in ledger["state"].value_counts().items())
+        raise StageError(
+            f"no scan can be used: {counts}",
+            "Read the reasons with `drasclr status`, or in the ledger's column `reason`",
+            code="no-scans",
+        )
+    return rows

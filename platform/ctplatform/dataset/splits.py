@@ -1,0 +1,252 @@
+"""The split of subjects into training and test: by subject, stratified, stored, and checked for leaks.
+
+It is made before pretraining, which never sees a test subject.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ctplatform.config.recipe import Recipe
+from ctplatform.metrics.stratification import quantile_strata, stratified_order
+from ctplatform.storage.layout import SPLITS_FILE
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from ctplatform.config.preparation import SplitConfig
+from ctplatform.dataset.duplicates import Pair
+from ctplatform.errors import StageError
+
+logger = logging.getLogger(__name__)
+DEFAULT_COLUMN = "laa950"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is trained on and who is tested on; sorted subject ids."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    seed: int = 0
+    stratify: str | None = None
+    test_fraction: float = 0.0
+    similar: tuple[tuple[str, str, float], ...] = ()  # near-duplicate scans of different subjects
+
+    def check(self, table: pd.DataFrame) -> None:
+        """Prove that nothing of a test subject is on the training side.
+
+        Args:
+            table: scans with `subject_id` and, where known, `content_hash`.
+
+        Raises:
+            StageError: a subject on both sides or on none, or the same image on both sides.
+        """
+        both = set(self.train) & set(self.test)
+        if both:
+            raise _leak(f"{_some(both)} stand in both train and test")
+        subjects = table["subject_id"].astype(str)
+        missing = set(subjects) - set(self.train) - set(self.test)
+        if missing:
+            raise StageError(
+                f"{_some(missing)} stand in neither train nor test of {SPLITS_FILE}",
+                "Run `drasclr prepare` again, which adds new subjects to the split",
+                code="split",
+            )
+        if "content_hash" in table:
+            known = table["content_hash"].notna() & (table["content_hash"] != "")
+            hashes, test = table.loc[known, "content_hash"], subjects[known].isin(self.test)
+            shared = set(hashes[test]) & set(hashes[~test])
+            if shared:
+                raise _leak(
+                    f"{_some(subjects[known][hashes.isin(shared)])} have the same image on both sides"
+                )
+
+
+def make_split(
+    table: pd.DataFrame,
+    config: SplitConfig,
+    *,
+    previous: Split | None = None,
+    similar: Sequence[Pair] = (),
+) -> Split:
+    """Draw the test subjects; the same table in any order gives the same split.
+
+    Subjects that share a scan with identical content, or have scans that are near-duplicates, are one person for this
+    purpose. Within quantile bins of
+    `config.stratify` (numbers) or within its classes (texts), the same share goes to the test side.
+
+    Args:
+        table: one row a scan: `subject_id`, and where there are any `content_hash` and the column to stratify on.
+        config: fraction, seed and column; with column None, `laa950` where the table has it.
+        previous: an older split of a smaller table; its subjects stay where they are.
+        similar: near-duplicate scans (`duplicates.near_duplicates`), by `scan_id`.
+
+    Raises:
+        StageError: no such column, or too few subjects for two sides.
+    """
+    column = config.stratify if config.stratify is not None else DEFAULT_COLUMN
+    if column not in table:
+        if config.stratify is not None:
+            raise StageError(
+                f"split.stratify names {column!r}, which is no column: {', '.join(map(str, table.columns))}",
+                "Name one of these columns",
+                code="split",
+            )
+        logger.warning("the split is not stratified: there is no column %r", column)
+        column = ""
+    subjects = table["subject_id"].astype(str).to_numpy()
+    pairs = _of_different_subjects(table, similar)
+    group_of = _people(subjects, table.get("content_hash"), pairs)
+    groups = sorted(set(group_of.values()))
+    if len(groups) < 2:
+        raise StageError(
+            f"{len(set(subjects))} subject(s) with different scans cannot be split in two",
+            "Give a cohort with more subjects",
+            code="split",
+        )
+    fixed = dict.fromkeys(previous.train, False) | dict.fromkeys(previous.test, True) if previous else {}
+    sides: dict[str, bool] = {}
+    for subject in sorted(fixed):
+        sides.setdefault(group_of.get(subject, subject), fixed[subject])
+    open_groups = [group for group in groups if group not in sides]
+    strata = _strata(table[column] if column else None, [group_of[s] for s in subjects], open_groups)
+    drawn = stratified_order(strata, seed=config.seed)
+    count = round(config.test_fraction * len(open_groups))
+    if not fixed:
+        count = min(max(count, 1), len(groups) - 1)
+    for place, index in enumerate(drawn):
+        sides[open_groups[index]] = place < count
+    side_of = {subject: fixed.get(subject, sides[group]) for subject, group in group_of.items()} | fixed
+    split = Split(
+        train=tuple(sorted(s for s, test in side_of.items() if not test)),
+        test=tuple(sorted(s for s, test in side_of.items() if test)),
+        seed=config.seed,
+        stratify=column or None,
+        test_fraction=config.test_fraction,
+        similar=tuple((pair.a, pair.b, round(pair.correlation, 3)) for pair, _, _ in pairs),
+    )
+    split.check(table)
+    return split
+
+
+def write_split(workspace: Workspace, split: Split) -> None:
+    """Commit the split."""
+    workspace.write_json(asdict(split), SPLITS_FILE)
+
+
+def read_split(workspace: Workspace) -> Split:
+    """The stored split.
+
+    Raises:
+        StageError: there is none.
+    """
+    values = workspace.read_json(SPLITS_FILE)
+    values |= {name: tuple(values[name]) for name in ("train", "test")}
+    return Split(**values | {"similar": tuple(tuple(pair) for pair in values.get("similar", ()))})
+
+
+def across(split: Split, table: pd.DataFrame, similar: Sequence[Pair]) -> list[str]:
+    """For people: near-duplicate scans of which one is trained on and the other tested on. Not an error, as two people
+    may look alike; what is certain, equal content, `Split.check` refuses."""
+    test = set(split.test)
+    return [
+        f"scans {pair} look like one acquisition, but subject {a} and subject {b} stand on different sides of the "
+        "split: compare the two pictures in scans/qc; if they are one patient, give both the same subject_id and "
+        "start in a new workspace, else nothing is to be done"
+        for pair, a, b in _of_different_subjects(table, similar)
+        if (a in test) != (b in test)
+    ]
+
+
+def _of_different_subjects(table: pd.DataFrame, similar: Sequence[Pair]) -> list[tuple[Pair, str, str]]:
+    if not similar:
+        return []
+    owner = table.drop_duplicates("scan_id").set_index("scan_id")["subject_id"].astype(str)
+    known = [(pair, owner.get(pair.a), owner.get(pair.b)) for pair in similar]
+    return [(pair, a, b) for pair, a, b in known if a is not None and b is not None and a != b]
+
+
+def _people(
+    subjects: np.ndarray, hashes: pd.Series | None, pairs: Sequence[tuple[Pair, str, str]] = ()
+) -> dict[str, str]:
+    """Subject -> the first subject (by id) that it shares a scan with, in any number of steps."""
+    parent = {subject: subject for subject in sorted(set(subjects))}
+
+    def root(subject: str) -> str:
+        while parent[subject] != subject:
+            subject = parent[subject]
+        return subject
+
+    if hashes is not None:
+        first: dict[str, str] = {}
+        for subject, content in sorted(zip(subjects, hashes.fillna("").astype(str))):
+            if not content:
+                continue
+            a, b = root(first.setdefault(content, subject)), root(subject)
+            if a != b:
+                logger.warning("subjects %s and %s have the same image; they stay on one side", a, b)
+                parent[max(a, b)] = min(a, b)
+    for pair, one, other in pairs:
+        a, b = root(one), root(other)
+        if a != b:
+            logger.warning(
+                "scans %s of subjects %s and %s look like one acquisition; the subjects stay on one side. Compare the "
+                "pictures in scans/qc: one patient under two names should have one subject_id",
+                *(pair, one, other),
+            )
+            parent[max(a, b)] = min(a, b)
+    return {subject: root(subject) for subject in parent}
+
+
+def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]) -> np.ndarray:
+    if column is None or not groups:
+        return np.zeros(len(groups), int)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().sum() == 0 and column.notna().any():  # texts: classes
+        first = column.astype("string").fillna("").groupby(group_of_row).first()
+        return pd.factorize(first.loc[groups], sort=True)[0]
+    values = numbers.groupby(group_of_row).mean().loc[groups].to_numpy()
+    strata = np.full(len(groups), -1)  # those without a value are a stratum of their own
+    known = np.isfinite(values)
+    strata[known] = quantile_strata(values[known])
+    return strata
+
+
+def _some(names: object) -> str:
+    names = sorted({str(name) for name in names})  # type: ignore[attr-defined]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"subject(s) {', '.join(names[:5])}{more}"
+
+
+def _leak(problem: str) -> StageError:
+    return StageError(
+        f"the split leaks: {problem}",
+        f"Delete {SPLITS_FILE} and run from `prepare` on; weights pretrained with this split cannot be evaluated",
+        code="leak",
+    )
+
+
+def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> Any:
+    """The stored split; made, or grown by new subjects, from the usable scans."""
+    from ctplatform.dataset import ledger, splits
+    from ctplatform.dataset.duplicates import near_duplicates
+
+    rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
+    extra = [c for c in cohort.columns if c == "scan_id" or c not in rows.columns]
+    table = rows.merge(cohort[extra], on="scan_id", how="left")
+    previous = splits.read_split(workspace) if workspace.exists(SPLITS_FILE) else None
+    if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
+        return previous
+    similar = near_duplicates(workspace, rows, alike_above=recipe.split.alike_above)
+    split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
+    splits.write_split(workspace, split)
+    return split

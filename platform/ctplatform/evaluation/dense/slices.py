@@ -1,0 +1,103 @@
+"""Slices of a few test subjects' CT, label map and predicted map, kept for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ctplatform.evaluation.dense.lung_volume import Cube
+from ctplatform.storage.layout import EVALUATION, MAPS
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ctplatform.evaluation.cells import Cell
+
+SHOWN = 3
+WINDOW_HU = (-1000, 200)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice of one subject.
+
+    Attributes:
+        plane: coronal or axial.
+        grey: uint8 [rows, columns], the CT from -1000 to 200 HU; head up, the patient's right on the left.
+        truth, predicted: uint8 classes on the same pixels.
+    """
+
+    subject_id: str
+    scan_id: str
+    plane: str
+    grey: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+
+
+def chosen(amount_N: np.ndarray) -> frozenset[int]:
+    """The subjects with the most, with two thirds of the way to it, and with the median amount of disease."""
+    order = np.argsort(amount_N, kind="stable")
+    last = len(order) - 1
+    return frozenset(int(order[round(last * share)]) for share in (1.0, 5 / 6, 0.5)[:SHOWN])
+
+
+def slice_of(
+    subject_id: str,
+    scan_id: str,
+    cube: Cube,
+    labels_ZYX: np.ndarray,
+    predicted_ZYX: np.ndarray,
+    *,
+    first: int,
+) -> Slice:
+    """The slice with the most voxels of class `first` and higher: coronal for regions (2), axial for structures (1)."""
+    axis, plane = (1, "coronal") if first > 1 else (0, "axial")
+    there = (labels_ZYX >= first).sum(axis=tuple({0, 1, 2} - {axis}))
+    lungs = cube.lungs_ZYX.sum(axis=tuple({0, 1, 2} - {axis}))
+    index = int(np.argmax(there if there.any() else lungs))
+    low, high = WINDOW_HU
+
+    def cut(volume_ZYX: np.ndarray) -> np.ndarray:
+        flat = np.take(volume_ZYX, index, axis)
+        return np.ascontiguousarray(flat[::-1] if plane == "coronal" else flat)
+
+    grey = np.clip((cut(cube.hu_ZYX).astype(float) - low) / (high - low), 0, 1) * 255
+    return Slice(subject_id, scan_id, plane, grey.astype(np.uint8), cut(labels_ZYX), cut(predicted_ZYX))
+
+
+def write_slices(workspace: Workspace, run: str, cell: Cell, slices: list[Slice]) -> None:
+    """Commit the slices of one initialisation."""
+    rows = [
+        {
+            "subject_id": s.subject_id,
+            "scan_id": s.scan_id,
+            "plane": s.plane,
+            "fraction": cell.fraction,
+            "rows": s.grey.shape[0],
+            "columns": s.grey.shape[1],
+            **{name: getattr(s, name).astype(np.uint8).tobytes() for name in ("grey", "truth", "predicted")},
+        }
+        for s in slices
+    ]
+    workspace.write_table(
+        pa.Table.from_pylist(rows), EVALUATION, run, MAPS, f"{cell.task}-{cell.initialisation}.parquet"
+    )
+
+
+def read_slices(workspace: Workspace, run: str) -> dict[tuple[str, str], list[Slice]]:
+    """(task, initialisation) -> its slices."""
+    found = {}
+    for name in workspace.files(EVALUATION, run, MAPS, suffix=".parquet"):
+        task, _, initialisation = name.removesuffix(".parquet").partition("-")
+        slices = []
+        for row in workspace.read_table(EVALUATION, run, MAPS, name).to_pylist():
+            shape = row["rows"], row["columns"]
+            images = {
+                k: np.frombuffer(row[k], np.uint8).reshape(shape) for k in ("grey", "truth", "predicted")
+            }
+            slices.append(Slice(row["subject_id"], row["scan_id"], row["plane"], **images))
+        found[task, initialisation] = slices
+    return found

@@ -1,0 +1,111 @@
+"""The loss of end-to-end training: what one score a subject costs, by the kind of label, and what it means."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ctplatform.metrics.scores import Targets
+from ctplatform.tasks import Task
+from ctplatform.tasks.heads import Cumulative, Probe
+
+HIGHEST = 8.0  # log of the largest count that is predicted
+
+
+class Objective(nn.Module):
+    """Loss of one score a subject, and what a score means.
+
+    continuous: squared error of the standardised label. ordinal, binary: all-threshold logistic loss with learned
+    thresholds, as the frozen heads' (`ctplatform.tasks.heads.Cumulative`). survival: Cox's partial likelihood within
+    the batch, ties as Breslow. count: Poisson's log-likelihood of exp(score).
+    """
+
+    def __init__(self, task: Task, targets: Targets) -> None:
+        super().__init__()
+        self.task = task
+        value = torch.from_numpy(targets.value_N.astype(np.float32))
+        self.mean, self.spread = float(value.mean()), float(value.std(correction=0)) or 1.0
+        #: The score of everybody before anything is learned: the best constant.
+        self.start = 0.0
+        self.value_N: Tensor
+        self.event_N: Tensor
+        if task.kind == "continuous":
+            self.register_buffer("value_N", (value - self.mean) / self.spread)
+        elif task.kind == "survival":
+            assert targets.event_N is not None
+            self.register_buffer("value_N", value)
+            self.register_buffer("event_N", torch.from_numpy(targets.event_N))
+        elif task.kind == "count":
+            self.start = float(np.log(max(self.mean, 1e-3)))
+            self.register_buffer("value_N", value)
+        else:
+            self.classes, level_N = np.unique(targets.value_N, return_inverse=True)
+            self.register_buffer("value_N", torch.from_numpy(level_N))
+            above = (level_N[:, None] > np.arange(len(self.classes) - 1)).mean(0)
+            self.thresholds = nn.Parameter(torch.from_numpy(-np.log(above / (1 - above))).float())
+
+    def forward(self, score_S: Tensor, rows_S: Tensor) -> Tensor:
+        """Mean loss of the batch whose subjects are at `rows_S` of the training targets."""
+        event_S = self.event_N[rows_S] if self.task.kind == "survival" else None
+        return self._loss(score_S, self.value_N[rows_S], event_S)
+
+    def loss_of(self, score_N: np.ndarray, targets: Targets) -> float:
+        """The same loss of other subjects, those of a validation set for example."""
+        score, event = torch.from_numpy(score_N).float(), None
+        value = torch.from_numpy(targets.value_N.astype(np.float32))
+        if self.task.kind == "continuous":
+            value = (value - self.mean) / self.spread
+        elif self.task.kind == "survival":
+            event = torch.from_numpy(np.asarray(targets.event_N))
+        elif self.task.kind != "count":  # a class that was not trained on counts as the next one below
+            level_N = np.searchsorted(self.classes, targets.value_N, side="right") - 1
+            value = torch.from_numpy(np.maximum(level_N, 0))
+        device = self.value_N.device
+        with torch.no_grad():
+            return float(
+                self._loss(score.to(device), value.to(device), None if event is None else event.to(device))
+            )
+
+    def _loss(self, score_S: Tensor, value_S: Tensor, event_S: Tensor | None) -> Tensor:
+        if self.task.kind == "continuous":
+            return (score_S - value_S).square().mean()
+        if self.task.kind == "count":
+            return nn.functional.poisson_nll_loss(score_S.clamp(max=HIGHEST), value_S)
+        if self.task.kind == "survival":
+            assert event_S is not None
+            return _cox_loss(score_S, value_S, event_S)
+        above_ST = value_S[:, None] > torch.arange(len(self.classes) - 1, device=value_S.device)
+        margin_ST = score_S[:, None] - self.thresholds
+        return nn.functional.binary_cross_entropy_with_logits(margin_ST, above_ST.float())
+
+    def adopt(self, probe: Probe) -> tuple[np.ndarray, float]:
+        """Weights [P] and bias of a score that means what the probe's means; its thresholds become the loss's."""
+        weights_P, bias = probe.linear()
+        if self.task.kind == "continuous":
+            return weights_P / self.spread, (bias - self.mean) / self.spread
+        if self.task.kind not in ("survival", "count"):
+            assert isinstance(probe, Cumulative)
+            with torch.no_grad():
+                self.thresholds.copy_(torch.from_numpy(probe.thresholds_))
+        return weights_P, bias
+
+    def decode(self, score_N: np.ndarray) -> np.ndarray:
+        """Scores to predictions: the label's unit, the class, the probability, or the log hazard."""
+        if self.task.kind == "continuous":
+            return self.task.clip(score_N * self.spread + self.mean)
+        if self.task.kind == "survival":
+            return score_N
+        if self.task.kind == "count":
+            return np.exp(np.minimum(score_N, HIGHEST))
+        thresholds = np.sort(self.thresholds.detach().cpu().numpy())
+        if self.task.kind == "binary":
+            return 1 / (1 + np.exp(thresholds[0] - score_N))
+        return self.classes[(score_N[:, None] > thresholds).sum(1)].astype(float)
+
+
+def _cox_loss(score_S: Tensor, time_S: Tensor, event_S: Tensor) -> Tensor:
+    at_risk_SS = time_S[None, :] >= time_S[:, None]
+    log_risk_S = score_S[None, :].masked_fill(~at_risk_SS, -torch.inf).logsumexp(1)
+    # A batch without an event teaches nothing; its loss is zero, not undefined.
+    return ((log_risk_S - score_S) * event_S).sum() / event_S.sum().clamp(min=1)

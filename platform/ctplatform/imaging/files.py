@@ -1,0 +1,90 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import contextlib
+import locale
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ctplatform.errors import ScanError
+from ctplatform.storage import retry
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+OTHER_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + OTHER_SUFFIXES
+
+
+def volume_suffix(path: Path) -> str:
+    """The suffix that names a volume format, in lower case; "" for any other file."""
+    name = path.name.lower()
+    return next((s for s in sorted(VOLUME_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+
+
+@contextlib.contextmanager
+def contained_itk() -> Iterator[None]:
+    """No warnings of ITK, which quote file names; and the locale as it was, which ITK's readers switch to C and
+    now and then leave there: Python would write text files as ASCII from then on."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    before = locale.setlocale(locale.LC_ALL)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        if locale.setlocale(locale.LC_ALL) != before:
+            locale.setlocale(locale.LC_ALL, before)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[Path]:
+    """The path itself, or a temporary copy of what an URI leads to; it may not exist.
+
+    Raises:
+        ScanError: the object store does not hand it out.
+    """
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        yield Path(path).expanduser()
+        return
+    import pyarrow.fs as pafs
+
+    if volume_suffix(Path(path.partition("?")[0])) in (".nhdr", ".mhd"):
+        raise ScanError(
+            "a header with a separate data file cannot be read from an object store",
+            "Store the scan as one file: .nii.gz, .nrrd or .mha",
+            code="unknown-format",
+        )
+    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+
+        def copy() -> Path:
+            remote, inner = pafs.FileSystem.from_uri(path.rstrip("/"))
+            info = remote.get_file_info(inner)
+            name = f"scan{volume_suffix(Path(inner)) or '.dcm'}" if info.is_file else "series"
+            target = Path(folder) / name
+            if info.type == pafs.FileType.Directory:
+                target.mkdir(exist_ok=True)
+            if info.type != pafs.FileType.NotFound:
+                local = pafs.LocalFileSystem()
+                pafs.copy_files(inner, str(target), source_filesystem=remote, destination_filesystem=local)
+            return target
+
+        try:
+            target = retry.patiently(copy, what="the object store of a scan")
+        except (OSError, ValueError) as error:
+            if retry.passes(error):
+                raise ScanError(
+                    f"the object store did not hand out the scan, tried {retry.ATTEMPTS} time(s) "
+                    f"({retry.told(error)})",
+                    "Run the command again when the store is well; this scan is then tried again",
+                    code="io-error",
+                ) from None
+            raise ScanError(
+                "the object store cannot be reached or refuses the path",
+                "Check the URI, the credentials and the endpoint on every machine",
+                code="missing-path",
+            ) from None
+        yield target

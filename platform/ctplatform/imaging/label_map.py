@@ -1,0 +1,60 @@
+"""A label map: a volume that holds the class of each voxel, beside a scan, on any grid of the same physical space."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import numpy as np
+import SimpleITK as sitk
+
+from ctplatform.errors import ScanError
+from ctplatform.imaging.files import contained_itk, local_copy, volume_suffix
+
+
+def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
+    """Read a label map; its values become 0 (no class) and 1, 2, ... in the order of `values`.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage; local, or an s3:// or gs:// URI.
+        values: class -> its value in the file.
+
+    Raises:
+        ScanError: it cannot be read, or holds a value that is no class's. Its text names neither path nor patient.
+    """
+    with contextlib.ExitStack() as scope:
+        local = scope.enter_context(local_copy(path))
+        scope.enter_context(contained_itk())
+        if not local.is_file():
+            raise ScanError(
+                "there is no label map at the path that the cohort table gives",
+                "Correct the column, or make the storage available on every machine",
+                code="missing-label-map",
+            )
+        try:
+            if not volume_suffix(local):
+                raise RuntimeError
+            image = sitk.ReadImage(str(local))
+        except RuntimeError:
+            raise ScanError(
+                "the label map cannot be read",
+                "Give it as NIfTI, NRRD or MetaImage, readable and whole",
+                code="label-map",
+            ) from None
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ScanError("the label map is no single 3-D volume", "Give one volume", code="label-map")
+    stored_ZYX = sitk.GetArrayViewFromImage(image)
+    found = np.unique(stored_ZYX)
+    known = {float(value): number for number, value in enumerate(values.values(), 1)}
+    unknown = [value for value in found if value != 0 and float(value) not in known]
+    if unknown:
+        classes = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise ScanError(
+            f"the label map holds the value {unknown[0]:g}, which no class has (classes: {classes})",
+            "Say under sweep.classes which value means what, or correct the map; 0 is no class",
+            code="label-map",
+        )
+    number = np.array([known.get(float(value), 0) for value in found], np.uint8)
+    labels = sitk.GetImageFromArray(number[np.searchsorted(found, stored_ZYX)])
+    labels.CopyInformation(image)
+    return labels

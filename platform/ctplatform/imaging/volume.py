@@ -1,0 +1,238 @@
+"""Any CT file or DICOM series -> one volume in HU, mm and LPS; or a ScanError that says why not.
+
+docs/reference/inputs.md lists what is accepted and every error code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_headers import index_folder
+from ctplatform.imaging.dicom_series import MIN_SLICES, choose, read_pixels, stack
+from ctplatform.imaging.files import NIFTI_SUFFIXES, VOLUME_SUFFIXES, contained_itk, local_copy, volume_suffix
+from ctplatform.imaging.hounsfield import to_hu
+from ctplatform.imaging.nifti import check_shape, not_scalar, read_header, read_voxels, truncated
+
+_SPACING_MM = (0.1, 20.0)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a file holds: values as stored and scaled, geometry in mm and LPS. `owner` keeps a view's memory alive."""
+
+    values_ZYX: np.ndarray
+    spacing: Sequence[float]
+    origin: Sequence[float]
+    direction: Sequence[float]
+    notes: tuple[str, ...]
+    source: dict[str, Any]
+    owner: sitk.Image | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT that the rest of the platform can rely on.
+
+    Attributes:
+        image: 3-D, int16 HU, at least -1024; axes permuted and flipped to the nearest LPS, oblique directions kept.
+        notes: what was unusual and what was done about it; sentences that name nobody.
+        source: format, kernel, slice_thickness_mm, manufacturer; values from fixed lists or numbers.
+    """
+
+    image: sitk.Image
+    notes: tuple[str, ...]
+    source: dict[str, Any]
+
+
+def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
+    """Read a scan.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage file, a folder with DICOM files, or one DICOM file of the series; local, or
+            an s3:// or gs:// URI, which is copied to a temporary folder.
+        series_uid: SeriesInstanceUID, where a folder holds several series; without it the choice is that of
+            `stack.choose`, and a note says so.
+
+    Raises:
+        ScanError: the scan cannot be used. Its text names neither path nor patient.
+    """
+    with contextlib.ExitStack() as scope:
+        local = scope.enter_context(local_copy(str(path)))
+        scope.enter_context(contained_itk())
+        if not local.exists():
+            raise ScanError(
+                "there is nothing at the path that the cohort table gives",
+                "Correct the path column, or make the storage available on every machine",
+                code="missing-path",
+            )
+        suffix = volume_suffix(local)
+        if local.is_dir() or not suffix:
+            raw = _read_dicom(local, series_uid)
+        elif suffix in NIFTI_SUFFIXES:
+            raw = _read_nifti(local)
+        else:
+            raw = _read_itk(local, suffix)
+    return _finish(raw)
+
+
+def content_hash(volume: Volume) -> str:
+    """SHA-256 over HU and geometry (to 1e-3 mm): equal for the same scan, whatever file it came from."""
+    image = volume.image
+    digest = hashlib.sha256()
+    geometry = np.round([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()], 3) + 0.0
+    digest.update(np.array(image.GetSize(), "<i4").tobytes() + geometry.astype("<f8").tobytes())
+    hu_ZYX = sitk.GetArrayViewFromImage(image)
+    digest.update(np.ascontiguousarray(hu_ZYX, "<i2").data)
+    return digest.hexdigest()
+
+
+def _read_dicom(path: Path, series_uid: str | None) -> Raw:
+    found = index_folder(path if path.is_dir() else path.parent)
+    if not path.is_dir():
+        series_uid = series_uid or next((s.uid for s in found for i in s.slices if i.file == path), "")
+        if not series_uid:
+            raise ScanError(
+                "the file is of no known format",
+                f"Give a DICOM series, or a file that ends in {', '.join(VOLUME_SUFFIXES)}",
+                code="unknown-format",
+            )
+    if not found:
+        raise ScanError(
+            "the folder holds no DICOM images",
+            "Give the folder that holds the files of the series itself, or the volume file",
+            code="no-images",
+        )
+    notes: list[str] = []
+    if series_uid:
+        series = next((s for s in found if s.uid == series_uid), None)
+        if series is None:
+            raise ScanError(
+                f"none of the {len(found)} series in the folder has the given series_uid",
+                "Correct series_uid, or leave it empty",
+                code="no-such-series",
+            )
+    elif len(found) == 1:
+        series = found[0]
+    else:
+        series, passed = choose(found)
+        if series is None:
+            reasons = "; ".join(sorted({reason for _, reason in passed}))
+            raise ScanError(
+                f"none of the {len(found)} series in the folder can be used: {reasons}",
+                "Give the folder of an axial CT series",
+                code="no-usable-series",
+            )
+        reasons = "; ".join(sorted({reason for _, reason in passed}))
+        notes.append(f"{len(passed)} other series in the folder passed over: {reasons}")
+    grid = stack(series)
+    return Raw(
+        values_ZYX=read_pixels(grid),
+        spacing=grid.spacing,
+        origin=grid.origin,
+        direction=grid.direction,
+        notes=(*notes, *grid.notes),
+        source=series.source,
+    )
+
+
+def _read_nifti(path: Path) -> Raw:
+    header = read_header(path)
+    return Raw(
+        values_ZYX=read_voxels(path, header),
+        spacing=header.spacing,
+        origin=header.origin,
+        direction=header.direction,
+        notes=header.notes,
+        source=_source("NIfTI"),
+    )
+
+
+def _read_itk(path: Path, suffix: str) -> Raw:
+    form = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
+    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+        link = path
+        if suffix in (".nrrd", ".mha"):  # the others name a data file beside them
+            link = Path(folder) / f"scan{suffix}"
+            link.symlink_to(path.absolute())
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(link))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            raise ScanError(
+                f"the content is no {form} image, whatever the file's name says",
+                "Check what the file is; export the scan again",
+                code="unreadable",
+            ) from None
+        if reader.GetNumberOfComponents() > 1:
+            raise not_scalar()
+        check_shape(tuple(reader.GetSize()))
+        try:
+            image = reader.Execute()
+        except RuntimeError:
+            raise truncated() from None
+    if image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    notes = []
+    if form == "NRRD" and not _names_space(path):
+        notes.append("the header names no anatomical space; LPS was assumed")
+    return _raw(image, notes=notes, source=_source(form))
+
+
+def _names_space(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(65536).split(b"\n\n")[0].replace(b"\r", b"")
+    return re.search(rb"^space:\s*\S", head, re.MULTILINE) is not None
+
+
+def _source(form: str) -> dict[str, Any]:
+    return {"format": form, "kernel": "", "slice_thickness_mm": None, "manufacturer": ""}
+
+
+def _raw(image: sitk.Image, *, notes: Sequence[str], source: dict[str, Any]) -> Raw:
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise not_scalar()
+    return Raw(
+        values_ZYX=sitk.GetArrayViewFromImage(image),
+        spacing=image.GetSpacing(),
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
+        notes=tuple(notes),
+        source=source,
+        owner=image,
+    )
+
+
+def _finish(raw: Raw) -> Volume:
+    """Everything that must hold whatever the format: spacing, number of slices, HU, axes."""
+    if not all(_SPACING_MM[0] <= s <= _SPACING_MM[1] for s in raw.spacing):
+        raise ScanError(
+            f"the voxel spacing is {' x '.join(f'{s:.4g}' for s in raw.spacing)} mm",
+            f"Give a scan with {_SPACING_MM[0]:g} to {_SPACING_MM[1]:g} mm; check the units of the header",
+            code="bad-spacing",
+        )
+    if min(raw.values_ZYX.shape) < MIN_SLICES:
+        raise ScanError(
+            f"the volume has {min(raw.values_ZYX.shape)} slices along one axis; at least {MIN_SLICES} are needed",
+            "Give the complete scan",
+            code="too-few-slices",
+        )
+    hu_ZYX, notes = to_hu(raw.values_ZYX)
+    image = sitk.GetImageFromArray(hu_ZYX)
+    image.SetSpacing(raw.spacing)
+    image.SetOrigin(raw.origin)
+    image.SetDirection(raw.direction)
+    if sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()) != "LPS":
+        image = sitk.DICOMOrient(image, "LPS")
+    return Volume(image=image, notes=(*raw.notes, *notes), source=raw.source)

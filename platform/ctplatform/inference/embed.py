@@ -1,0 +1,233 @@
+"""Batch inference with Ray Data: a vector for every patch, and one for every scan.
+
+Actors hold the weights; a task is a handful of scans, read block by block so that kernels are mixed once a location for
+all of them. Beside the pretrained encoder stands a random one of the same architecture: the control that says how much
+of a result is learned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ctplatform.compute.placement import ray_options
+from ctplatform.config.digest import config_hash
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger, shards
+from ctplatform.errors import StageError
+from ctplatform.inference.encoders import load_encoder, random_encoder
+from ctplatform.storage.layout import CARD_FILE, EMBEDDINGS, PRETRAIN
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from drasclr.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+MIN_INSIDE = 0.5  # patches with less of them inside the scan do not count for the patient's vector
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """How many scans have vectors, of which encoders, and how many were done in this run."""
+
+    scans: int
+    encoders: tuple[str, ...]
+    done: int
+    seconds: float
+
+
+def embed(
+    workspace: Workspace, recipe: Recipe, *, run: str, on_progress: Callable[[int, int], None] | None = None
+) -> EmbedSummary:
+    """Embed every usable scan, training and test subjects alike, with each of the recipe's encoders.
+
+    Writes `embeddings/<run>/patches/*.parquet` (scan_id, location, inside, vector) and
+    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept.
+
+    Raises:
+        StageError: the run has no weights, or they were trained on another atlas.
+    """
+    import ray
+
+    start = time.monotonic()
+    config = recipe.embed
+    columns = ["scan_id", "subject_id", "state", "content_hash"]
+    rows = ledger.usable(
+        ledger.read_ledger(workspace, columns=columns), use_flagged=recipe.prepare.quality.use_flagged
+    )
+    if not workspace.exists(PRETRAIN, run, CARD_FILE):
+        raise StageError(f"run {run} has no weights", "Run `drasclr pretrain` first", code="missing")
+    scans = rows.to_dict("records")
+    groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
+    items = [
+        {"encoder": encoder, "group": _group_name(group, config.pooling), "scans": json.dumps(group)}
+        for encoder in config.encoders
+        for group in groups
+    ]
+    todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
+    if todo:
+        dataset: ray.data.Dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
+        workers = min(config.num_workers, len(todo))
+        if config.use_gpu:  # a task that holds a GPU ends its process: only actors keep the weights there
+            dataset = dataset.map(
+                Embedder,  # type: ignore[arg-type]  # ray.data takes a class and makes actors of it
+                fn_constructor_args=(workspace, recipe, run),
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                num_gpus=config.gpus_per_worker,
+                **ray_options(recipe.placement.embed),
+            )
+        else:
+            dataset = dataset.map(
+                _EmbedTask(workspace, recipe, run),
+                compute=ray.data.TaskPoolStrategy(size=workers),
+                num_cpus=1,
+                **ray_options(recipe.placement.embed),
+            )
+        for done, _ in enumerate(dataset.iter_rows(), 1):
+            if on_progress:
+                on_progress(done, len(todo))
+    for encoder in config.encoders:
+        tables = [
+            workspace.read_table(*_scan_file(run, encoder, item["group"]))
+            for item in items
+            if item["encoder"] == encoder
+        ]
+        workspace.write_table(pa.concat_tables(tables), EMBEDDINGS, run, f"patients-{encoder}.parquet")
+    return EmbedSummary(len(scans), config.encoders, len(todo), time.monotonic() - start)
+
+
+class Embedder:
+    """A worker that holds the encoders: item -> its vectors, written."""
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, run: str) -> None:
+        import torch
+
+        from ctplatform.dataset.atlas import read_atlas
+
+        self.workspace, self.recipe, self.run = workspace, recipe, run
+        self.device = torch.device("cuda" if recipe.embed.use_gpu else "cpu")
+        self.atlas = read_atlas(workspace)
+        self.encoders: dict[str, Encoder] = {}
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        name = item["encoder"]
+        if name not in self.encoders:
+            if name == "drasclr":
+                encoder = load_encoder(self.workspace, self.run, hu_window=self.recipe.prepare.hu_window)
+            else:
+                encoder = random_encoder(self.workspace, self.recipe)
+            self.encoders[name] = encoder.to(self.device).eval()
+        scans = json.loads(item["scans"])
+        vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
+        self._write(name, item["group"], scans, vectors_SND, inside_SN)
+        return {"scans": len(scans)}
+
+    def encode(self, encoder: Encoder, scan_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Features of all locations: vectors_SND float32, inside_SN float32."""
+        import torch
+
+        from drasclr import augment
+
+        count = self.atlas.num_locations
+        coordinates = torch.from_numpy(np.array(self.atlas.coordinates_N3, dtype=np.float32))
+        vectors: np.ndarray | None = None
+        inside_SN = np.zeros((len(scan_ids), count), np.float32)
+        footers = [shards.footer_of(self.workspace, scan) for scan in scan_ids]
+        for index in range(self.atlas.num_blocks):
+            blocks = [
+                shards.read_block(self.workspace, scan, index, footer=footer)
+                for scan, footer in zip(scan_ids, footers, strict=True)
+            ]
+            home = blocks[0].home_N
+            here = blocks[0].locations_N[home]
+            hu_GSDHW = torch.from_numpy(np.stack([block.hu_NDHW[home] for block in blocks], axis=1))
+            patches = augment.normalise(hu_GSDHW.to(self.device), hu_window=self.recipe.prepare.hu_window)
+            with torch.inference_mode():
+                features_GSD = encoder.grouped(patches, coordinates[torch.from_numpy(here)].to(self.device))
+            if vectors is None:
+                vectors = np.zeros((len(scan_ids), count, features_GSD.shape[-1]), np.float32)
+            vectors[:, here] = features_GSD.float().cpu().numpy().swapaxes(0, 1)
+            inside_SN[:, here] = np.stack([block.inside_N[home] for block in blocks])
+        assert vectors is not None
+        return vectors, inside_SN
+
+    def _write(
+        self,
+        name: str,
+        group: str,
+        scans: list[dict[str, str]],
+        vectors_SND: np.ndarray,
+        inside_SN: np.ndarray,
+    ) -> None:
+        count = self.atlas.num_locations
+        patches = pa.table(
+            {
+                "scan_id": pa.array(np.repeat([s["scan_id"] for s in scans], count)).dictionary_encode(),
+                "location": np.tile(np.arange(count, dtype=np.int32), len(scans)),
+                "inside": inside_SN.ravel(),
+                "vector": _vectors(vectors_SND.reshape(len(scans) * count, -1)),
+            }
+        )
+        self.workspace.write_table(patches, EMBEDDINGS, self.run, "patches", f"{name}-{group}.parquet")
+        pooled = pool(vectors_SND, inside_SN, self.recipe.embed.pooling)
+        patients = pa.table(
+            {
+                "scan_id": [s["scan_id"] for s in scans],
+                "subject_id": [s["subject_id"] for s in scans],
+                "vector": _vectors(pooled),
+            }
+        )
+        # Last: this file is what says that the group is finished.
+        self.workspace.write_table(patients, *_scan_file(self.run, name, group))
+
+
+class _EmbedTask:
+    """The same as a task: its worker process keeps the encoders for the next one."""
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, run: str) -> None:
+        self.arguments = (workspace, recipe.model_dump_json(), run)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return _embedder(*self.arguments)(item)
+
+
+@lru_cache(maxsize=1)
+def _embedder(workspace: Workspace, recipe_json: str, run: str) -> Embedder:
+    return Embedder(workspace, Recipe.model_validate_json(recipe_json), run)
+
+
+def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
+    """One vector a scan: the mean of its patches' vectors, or mean and standard deviation.
+
+    Over the locations of which at least half lies inside the scan (all of them, if none does).
+    """
+    keep = inside_SN >= MIN_INSIDE
+    keep[~keep.any(1)] = True
+    weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
+    mean = (vectors_SND * weights).sum(1)
+    if pooling == "mean":
+        return mean.astype(np.float32)
+    deviation = np.sqrt((((vectors_SND - mean[:, None]) ** 2) * weights).sum(1))
+    return np.concatenate([mean, deviation], axis=1).astype(np.float32)
+
+
+def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
+    return EMBEDDINGS, run, "scans", f"{encoder}-{group}.parquet"
+
+
+def _group_name(group: list[dict[str, str]], pooling: str) -> str:
+    content = [f"{scan['scan_id']} {scan['content_hash']}" for scan in group]
+    return config_hash("|".join(content), pooling)
+
+
+def _vectors(vectors_ND: np.ndarray) -> pa.Array:
+    values = pa.array(np.ascontiguousarray(vectors_ND, np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])

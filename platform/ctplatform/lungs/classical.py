@@ -1,0 +1,164 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ctplatform.errors import ScanError
+from ctplatform.lungs import airway
+from ctplatform.lungs.coarse_grid import Grid, Mask, bounding_box, shrink
+from ctplatform.lungs.left_right import split_sides
+from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
+from ctplatform.lungs.measures import mask_measures
+
+LUNG_HU = -450
+"""About half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
+AIR_HU = -950
+GAS_HU = -970
+LOWER_GAS_HU = -955
+EVEN_HU = -930
+BIG_POCKET_ML = 25.0
+"""Paraseptal emphysema, which borders on tissue like a stomach does, comes in smaller pockets."""
+TISSUE_HU = -200
+MIN_COMPONENT_ML = 25.0
+CLOSING_MM = 7.0
+
+
+@dataclass(frozen=True)
+class ClassicalSegmenter:
+    """Thresholds, connected components and morphology on a grid of about `spacing_mm`."""
+
+    spacing_mm: float = 3.0
+
+    def __call__(self, image: sitk.Image) -> LungMask:
+        """Segment one scan."""
+        coarse = shrink(image, self.spacing_mm)
+        scan = Grid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
+        notes: list[str] = []
+        outside = outside_air(scan)
+        dark = (scan.hu_ZYX < LUNG_HU) & ~outside
+        tree = airway.find(scan, dark)
+        dark &= ~tree.mask_ZYX
+        parts = lung_parts(scan, dark)
+        parts = lung_parts(scan, parts & ~foreign_gas(scan, parts))
+        if not parts.any():
+            raise ScanError(
+                "no lung was found in the scan",
+                "Check that it is a CT of the chest in Hounsfield units; else exclude it",
+                code="no-lung",
+            )
+        labels_ZYX, how = split_sides(scan, parts)
+        if how != "apart":
+            notes.append(
+                "only one lung was found"
+                if how == "one"
+                else "the lungs touch each other and were separated by shape"
+            )
+        labels_ZYX = close(scan, labels_ZYX, outside | tree.mask_ZYX)
+        labels = sitk.GetImageFromArray(labels_ZYX)
+        labels.CopyInformation(coarse)
+        measures = mask_measures(scan, labels_ZYX)
+        measures["airway_ml"] = float(tree.mask_ZYX.sum() * scan.voxel_ml)
+        return LungMask(labels, measures, tuple(notes))
+
+
+def outside_air(scan: Grid) -> Mask:
+    """Air around the patient, with the blurred rim of the skin.
+
+    Flooded from the sides of the image through voxels that are as dark as room air: where the field of view
+        cuts the body,
+    lung that touches the rim is brighter and stays. Eroding first keeps the flood from passing thin chest
+    walls.
+    """
+    air = scan.hu_ZYX < AIR_HU
+    seed = scan.erode(air, 1.0)
+    labels_ZYX, sizes = scan.components(seed)
+    rim = [labels_ZYX[:, :, 0], labels_ZYX[:, :, -1], labels_ZYX[:, 0], labels_ZYX[:, -1]]
+    touching = np.unique(np.concatenate([face.ravel() for face in rim]))
+    keep = np.zeros(len(sizes), bool)
+    keep[touching] = True
+    keep[0] = False
+    reached = scan.dilate(keep[labels_ZYX], 1.0)
+    return scan.dilate(reached, 1.0) & (scan.hu_ZYX < TISSUE_HU)
+
+
+def foreign_gas(scan: Grid, lung: Mask) -> Mask:
+    """Gas that blurring has fused to the lungs: stomach, bowel, leftover main airways.
+
+    Gas is darker than lung. A bulla has lung around it; stomach and bowel gas have a wall. So what counts is
+    how much of the gas' surroundings is lung. Emphysema on real and synthetic scans has 0.25 or more, gas of
+    the bowel 0.04 or less; where gas is fused to a lung that lies over it the share grows, so the bound is
+    higher below than above, where only airways are gas but not lung.
+    """
+    result = np.zeros_like(lung)
+    slices = np.flatnonzero(lung.any(axis=(1, 2)))
+    if not len(slices):
+        return result
+    half = (slices[0] + slices[-1]) / 2
+    for level, (darkest, share) in enumerate(((LOWER_GAS_HU, 0.22), (GAS_HU, 0.12))):
+        labels_ZYX, sizes = scan.components(lung & (scan.hu_ZYX < darkest))
+        for label in np.flatnonzero((sizes * scan.voxel_ml > 2.0) & (sizes < 0.2 * lung.sum())):
+            box = bounding_box(labels_ZYX == label, [4, 4, 4])
+            body = labels_ZYX[box] == label
+            upper = np.nonzero(body)[0].mean() + box[0].start > half
+            if upper != bool(level):
+                continue
+            rim = scan.dilate(body, 1.0)
+            shell = scan.dilate(rim, 1.0)
+            beyond = scan.hu_ZYX[box][scan.dilate(shell, 1.0) & ~shell]
+            bound = share + 0.1 * (not upper and sizes[label] * scan.voxel_ml > BIG_POCKET_ML)
+            if np.mean((beyond > -960) & (beyond < -600)) < bound:
+                result[box] |= shell & lung[box]
+    return result
+
+
+def lung_parts(scan: Grid, dark: Mask) -> Mask:
+    """The components of dark tissue that are lung: big enough, textured, and in the body."""
+    labels_ZYX, sizes = scan.components(dark)
+    kept: list[int] = []
+    for label in np.argsort(-sizes, kind="stable")[:12]:
+        if sizes[label] * scan.voxel_ml < MIN_COMPONENT_ML or (kept and sizes[label] < 0.05 * sizes[kept[0]]):
+            break
+        box = bounding_box(labels_ZYX == label, [2, 2, 2])
+        part = labels_ZYX[box] == label
+        core = scan.erode(part, scan.spacing[0])
+        low, middle, high = np.percentile(scan.hu_ZYX[box][core if core.any() else part], (25, 50, 75))
+        # Gas is dark and even, foam of the table too; lung varies, and fat and artefacts are bright.
+        if (middle < EVEN_HU and high - low < 30) or middle > -500:
+            continue
+        if enclosed(scan, labels_ZYX == label):
+            kept.append(int(label))
+    return np.isin(labels_ZYX, kept) if kept else np.zeros_like(dark)
+
+
+def enclosed(scan: Grid, part: Mask) -> bool:
+    """Whether most of a component has tissue in front and behind; foam of a table has it on one side."""
+    tissue = (scan.hu_ZYX > TISSUE_HU).astype(np.int32)
+    front = np.cumsum(tissue, axis=1) * scan.spacing[1]
+    behind = front[:, -1:, :] - front
+    return bool(((front >= 6) & (behind >= 6))[part].mean() > 0.5)
+
+
+def close(scan: Grid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray[np.uint8]:
+    """Close each lung over vessels and nodules at its surface; the grid's ends count as lung."""
+    radius = scan.radius(CLOSING_MM)
+    out = np.zeros_like(labels_ZYX)
+    for label in (RIGHT, LEFT):
+        mask = labels_ZYX == label
+        if not mask.any():
+            continue
+        box = bounding_box(mask, [r + 1 for r in radius[::-1]])
+        room = [(r + 1, r + 1) for r in radius[::-1]]
+        padded = scan.image(np.pad(mask[box], room, mode="edge"))
+        closed = sitk.BinaryMorphologicalClosing(padded, radius, sitk.sitkBall, 1, False)
+        closed = closed[
+            tuple(slice(r[0], -r[0]) for r in room[::-1])
+        ]  # what an end of the scan opens is no hole
+        closed_ZYX = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed)) > 0
+        free = (labels_ZYX[box] == 0) & (out[box] == 0) & ~forbidden[box]
+        out[box][mask[box] | (closed_ZYX & free)] = label
+    return out

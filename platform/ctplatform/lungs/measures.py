@@ -1,0 +1,97 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ctplatform.errors import ScanError
+from ctplatform.lungs.coarse_grid import PADDING_HU, Grid, bounding_box
+from ctplatform.lungs.mask import LEFT, RIGHT
+
+BASE_CM2 = 3.0
+"""A lung ends below where its cross-section gets smaller than this."""
+
+
+def mask_measures(scan: Grid, labels_ZYX: NDArray[np.uint8]) -> dict[str, float]:
+    """Volumes, and how much of the lungs lies on the scan's faces."""
+    lung = labels_ZYX > 0
+    x_mm, y_mm, z_mm = scan.spacing
+    right, left = (float((labels_ZYX == label).sum() * scan.voxel_ml / 1000) for label in (RIGHT, LEFT))
+    rim = sum(int(face.sum()) for face in (lung[:, :, 0], lung[:, :, -1])) * y_mm * z_mm
+    rim += sum(int(face.sum()) for face in (lung[:, 0], lung[:, -1])) * x_mm * z_mm
+    return {
+        "volume_l": right + left,
+        "right_l": right,
+        "left_l": left,
+        "side_ratio": right / left if left else math.inf,
+        "cut_top_cm2": float(lung[-1].sum() * x_mm * y_mm / 100),
+        "cut_bottom_cm2": float(lung[0].sum() * x_mm * y_mm / 100),
+        "cut_side_cm2": rim / 100,
+        "base_step_mm": _base_step(labels_ZYX, scan.spacing),
+    }
+
+
+def _base_step(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, float, float]) -> float:
+    """How much higher the right lung ends below than the left one, mm; 0 with one lung only."""
+    x_mm, y_mm, z_mm = spacing
+    ends = []
+    for label in (RIGHT, LEFT):
+        area_Z = (labels_ZYX == label).sum(axis=(1, 2)) * x_mm * y_mm / 100
+        ends.append(np.flatnonzero(area_Z > BASE_CM2)[:1])
+    return float((ends[0][0] - ends[1][0]) * z_mm) if all(len(end) for end in ends) else 0.0
+
+
+def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
+    """Densitometry on the scan's own voxels.
+
+    Returns:
+        laa950: fraction of lung voxels below -950 HU; perc15: 15th percentile, HU; mean_hu; volume_l,
+            right_l, left_l: litres.
+    """
+    if not sitk.GetArrayViewFromImage(labels).any():
+        raise ScanError("no lung was found in the scan", "Check that it is a CT of the chest", code="no-lung")
+    image = _part_with_lung(image, labels)
+    native = sitk.Resample(
+        labels, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8, True
+    )
+    labels_ZYX = sitk.GetArrayViewFromImage(native)
+    # Slice by slice: no copy of all lung voxels at once.
+    histogram, total, right = np.zeros(1 - PADDING_HU, np.int64), 0, 0
+    for hu_YX, side_YX in zip(sitk.GetArrayViewFromImage(image), labels_ZYX):
+        hu = np.maximum(hu_YX[side_YX > 0], PADDING_HU)
+        histogram += np.bincount(np.minimum(hu, 0) - PADDING_HU, minlength=len(histogram))
+        total += int(hu.sum(dtype=np.int64))
+        right += int(np.count_nonzero(side_YX == RIGHT))
+    count = int(histogram.sum())
+    voxel_l = math.prod(image.GetSpacing()) / 1e6
+    return {
+        "laa950": float(histogram[: -950 - PADDING_HU].sum() / count),
+        "perc15": float(np.searchsorted(np.cumsum(histogram) / count, 0.15) + PADDING_HU),
+        "mean_hu": total / count,
+        "volume_l": count * voxel_l,
+        "right_l": right * voxel_l,
+        "left_l": (count - right) * voxel_l,
+    }
+
+
+def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
+    """The scan cropped to the lung mask's bounding box, a coarse voxel wider."""
+    box = bounding_box(sitk.GetArrayViewFromImage(labels) > 0, [1, 1, 1])
+    ends = [(s.start, min(s.stop, n)) for s, n in zip(box[::-1], labels.GetSize())]
+    corners = itertools.product(*((float(low) - 0.5, float(high) - 0.5) for low, high in ends))
+    index_83 = np.array(
+        [
+            image.TransformPhysicalPointToContinuousIndex(
+                labels.TransformContinuousIndexToPhysicalPoint(corner)
+            )
+            for corner in corners
+        ]
+    )
+    low_3 = np.clip(np.floor(index_83.min(axis=0)).astype(int), 0, np.array(image.GetSize()) - 1)
+    high_3 = np.clip(np.ceil(index_83.max(axis=0)).astype(int) + 1, low_3 + 1, image.GetSize())
+    return sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())

@@ -1,0 +1,76 @@
+"""The synthetic cohort of a workspace: one Ray task a subject, files below the workspace itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.fs as pafs
+
+from ctplatform.compute.placement import ray_options
+from ctplatform.config.cluster import PlacementConfig
+from ctplatform.config.digest import config_hash
+from ctplatform.config.recipe import PhantomConfig
+from ctplatform.storage.layout import PHANTOM
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def phantom_cohort(
+    workspace: Workspace,
+    config: PhantomConfig,
+    *,
+    placement: PlacementConfig | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Generate the subjects that are not there yet, and return the cohort table.
+
+    Each subject is made in a temporary folder of its worker and copied to the workspace, so that no disk need be
+    shared; its row, written last, says that it is whole.
+    """
+    import pandas as pd
+    import ray
+
+    from ctplatform.phantom.files import LABEL_MAPS
+
+    version = config_hash(config)
+    names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
+    there = set(workspace.files(PHANTOM, "rows", suffix=".json"))
+    todo = [index for index, name in enumerate(names) if name not in there]
+    make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make)
+    waiting = [make.remote(workspace, index, config, names[index]) for index in todo]
+    done = 0
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        ray.get(ready)
+        done += len(ready)
+        if on_progress:
+            on_progress(done, len(todo))
+    rows = [workspace.read_json(PHANTOM, "rows", name) for name in names]
+    for row in rows:
+        for column in ("path", *(name for name in LABEL_MAPS if name in row)):
+            row[column] = workspace.uri_of(PHANTOM, row[column])
+    table = pd.DataFrame(rows)
+    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, "cohort.csv")
+    return table
+
+
+def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:
+    from ctplatform.phantom import generate_subject
+
+    with tempfile.TemporaryDirectory() as folder:
+        row = generate_subject(folder, index, config)
+        target = workspace.path(PHANTOM)
+        workspace.fs.create_dir(target, recursive=True)
+        pafs.copy_files(
+            folder, target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=workspace.fs
+        )
+    workspace.write_bytes(json.dumps(row, default=_plain).encode(), PHANTOM, "rows", name)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

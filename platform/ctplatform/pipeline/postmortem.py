@@ -1,0 +1,251 @@
+"""What is kept of a run that failed: written into the workspace before the job dies, read by `drasclr status`.
+
+One folder a failure below `postmortem/`: `summary.json` (what failed and why, stage states, resolved recipe, nodes and
+their deaths, versions) and `logs.txt` (the last lines of every failed task and of every log that holds an error).
+Paths of scans, and with them whatever names they hold, are taken out of every line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctplatform import __version__
+from ctplatform.pipeline.records import now, read_records, sources_digest
+from ctplatform.storage.layout import POSTMORTEM, POSTMORTEM_LOGS, POSTMORTEM_SUMMARY
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ctplatform.config.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+LAST_LINES = 60
+MOST_TASKS, MOST_LOGS = 20, 20
+STATE_TIMEOUT_S = 10
+PACKAGES = ("ray", "torch", "numpy", "pyarrow", "pandas", "SimpleITK", "pydicom", "nibabel")
+#: Folders whose paths name code or Ray's own files, not patients.
+KNOWN = re.compile(
+    r"/(?:[^/\s'\"]+/)*(?:site-packages|ctplatform|drasclr|jobs|lib/python[0-9.]+|session_[^/\s]+)/[^\s'\":]*"
+)
+ANY_PATH = re.compile(r"(?:[a-z0-9]+://|/)(?:[^/\s'\",:;()]+/)+[^\s'\",:;()]*")
+TROUBLE = re.compile(r"Traceback|Error|ERROR|FATAL|Killed|out of memory|SIG[A-Z]+")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A written post-mortem."""
+
+    name: str
+    stage: str
+    problem: str
+    when: str
+
+
+def write_bundle(
+    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, stage: str, error: BaseException
+) -> str:
+    """Write what is known of a failure; returns the folder's name. Never raises: the error itself matters more.
+
+    Args:
+        workspace: receives `postmortem/<time>-<stage>/`.
+        cohort: its paths are taken out of all texts.
+        recipe: as resolved.
+        stage: where it failed.
+        error: why.
+    """
+    name = f"{now().replace(':', '').replace('-', '')}-{stage}"
+    clean = scrubber(cohort)
+    try:
+        summary = {
+            "stage": stage,
+            "when": now(),
+            "error": type(error).__name__,
+            "code": getattr(error, "code", ""),
+            "problem": clean(str(error) or type(error).__name__),
+            "remedy": clean(getattr(error, "remedy", "")),
+            "traceback": [clean(line) for line in traceback.format_exception(error)],
+            "job": os.environ.get("RAY_JOB_ID", ""),
+            "stages": [_plain(asdict(record), clean) for record in read_records(workspace)],
+            "recipe": _plain(recipe.model_dump(mode="json"), clean),
+            "versions": versions(),
+            "nodes": _part(_nodes),
+            "failed_tasks": _plain(_part(_failed_tasks), clean),
+        }
+        text = "\n".join(clean(line) for line in _logs(summary["failed_tasks"]))
+        workspace.write_bytes(text.encode(), POSTMORTEM, name, POSTMORTEM_LOGS)
+        workspace.write_json(
+            summary, POSTMORTEM, name, POSTMORTEM_SUMMARY
+        )  # last: it says that the bundle is whole
+    except Exception:
+        logger.exception("the post-mortem of %s could not be written", stage)
+        return ""
+    return name
+
+
+def read_bundles(workspace: Workspace) -> list[Bundle]:
+    """All post-mortems, oldest first."""
+    found = []
+    for name in workspace.folders(POSTMORTEM):
+        if workspace.exists(POSTMORTEM, name, POSTMORTEM_SUMMARY):
+            summary = workspace.read_json(POSTMORTEM, name, POSTMORTEM_SUMMARY)
+            found.append(Bundle(name, summary["stage"], summary["problem"], summary["when"]))
+    return found
+
+
+def scrubber(cohort: pd.DataFrame) -> Callable[[str], str]:
+    """A function that replaces scans' paths by their ids, and every other path outside code and Ray by <path>."""
+    known: dict[str, str] = {}
+    if len(cohort) and "path" in cohort:
+        for scan, path in zip(cohort["scan_id"], cohort["path"], strict=True):
+            known[str(path)] = f"<scan {scan}>"
+            name = Path(str(path)).name
+            if len(name) > 3:
+                known.setdefault(name, f"<scan {scan}>")
+    pattern = (
+        re.compile("|".join(re.escape(p) for p in sorted(known, key=len, reverse=True))) if known else None
+    )
+
+    def clean(text: str) -> str:
+        if pattern:
+            text = pattern.sub(lambda match: known[match.group()], text)
+        return ANY_PATH.sub(lambda m: m.group() if KNOWN.fullmatch(m.group()) else "<path>", text)
+
+    return clean
+
+
+def versions() -> dict[str, str]:
+    """Of this software and of what it stands on."""
+    found = {"drasclr": __version__, "sources": sources_digest(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return {**found, "system": platform.platform(), "command": Path(sys.argv[0]).name}
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Every node that the cluster had, and why the dead ones died."""
+    import ray
+
+    if not ray.is_initialized():
+        return []
+    return [
+        {
+            "node": node["NodeID"],
+            "alive": node["Alive"],
+            "death": str(node.get("DeathReasonMessage") or node.get("DeathReason") or ""),
+            "resources": {k: v for k, v in node["Resources"].items() if not k.startswith("node:")},
+            "labels": {k: v for k, v in (node.get("Labels") or {}).items() if "ip" not in k.lower()},
+        }
+        for node in ray.nodes()
+    ]
+
+
+def _failed_tasks() -> list[dict[str, Any]]:
+    """Failed tasks as Ray's state service knows them; none where it does not run (a local session)."""
+    import ray
+    from ray.util.state import list_tasks
+
+    if not ray.is_initialized():
+        return []
+    tasks = list_tasks(
+        filters=[("state", "=", "FAILED")],
+        limit=MOST_TASKS,
+        detail=True,
+        timeout=STATE_TIMEOUT_S,
+        raise_on_missing_output=False,
+    )
+    return [
+        {
+            "task": task.task_id,
+            "name": task.name,
+            "attempt": task.attempt_number,
+            "node": task.node_id,
+            "error": task.error_type,
+            "message": "\n".join((task.error_message or "").splitlines()[-LAST_LINES:]),
+        }
+        for task in tasks
+    ]
+
+
+def _logs(tasks: Any) -> Iterable[str]:
+    """Last lines of the failed tasks, wherever they ran, then of this node's logs that speak of trouble."""
+    for task in tasks if isinstance(tasks, list) else []:
+        yield f"== task {task['name']} {task['task']}, attempt {task['attempt']}: {task['error']}"
+        yield from task["message"].splitlines()
+        yield from _part(partial(_task_log, task["task"], task["attempt"]))
+    for path, lines in _part(_local_logs):
+        yield f"== {path}"
+        yield from lines
+
+
+def _task_log(task: str, attempt: int) -> list[str]:
+    from ray.util.state import get_log
+
+    text = "".join(
+        get_log(
+            task_id=task,
+            attempt_number=attempt,
+            suffix="err",
+            tail=LAST_LINES,
+            timeout=STATE_TIMEOUT_S,
+            errors="replace",
+        )
+    )
+    return text.splitlines()
+
+
+def _local_logs() -> list[tuple[str, list[str]]]:
+    """Logs of workers and of training on this node whose end speaks of trouble, newest first."""
+    import ray
+
+    if not ray.is_initialized():
+        return []
+    node = ray._private.worker.global_worker.node
+    if node is None:  # connected from outside: the logs are elsewhere
+        return []
+    session = Path(node.get_session_dir_path()) / "logs"
+    names = ("worker-", "ray-train", "python-core-worker")
+    paths = [path for path in session.rglob("*") if path.is_file() and path.name.startswith(names)]
+    found = []
+    for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - 64_000))
+            lines = stream.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+        if any(TROUBLE.search(line) for line in lines):
+            found.append((path.name, lines))
+        if len(found) == MOST_LOGS:
+            break
+    return found
+
+
+def _part(collect: Callable[[], Any]) -> Any:
+    """One part of a bundle; what cannot be had must not cost the others."""
+    try:
+        return collect()
+    except Exception as error:
+        logger.info("post-mortem: %s", error)
+        return []
+
+
+def _plain(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner, clean) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, clean) for inner in value]
+    return value

@@ -1,0 +1,91 @@
+"""What the chain remembers of each stage: one small JSON file a stage, below `stages/` of the workspace.
+
+A record is written when a stage starts and again when it ends, so a stage that was cut off is known as such. Stages
+that belong to a training run have a record for each run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ctplatform import __version__
+from ctplatform.storage.layout import STAGE_RECORDS
+from ctplatform.storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stage's last run.
+
+    `state` is running, finished or failed. A finished record with `complete` False left something that a second run
+    may still do. `settings` and `inputs` are what it was made from; `software` and `sources` name the code.
+    """
+
+    stage: str
+    state: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    software: str = __version__
+    sources: str = ""
+    started: str = ""
+    ended: str = ""
+    seconds: float = 0.0
+    text: str = ""
+    complete: bool = True
+    done: int = 0
+    total: int = 0
+    job: str = ""
+    run: str = ""
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    def ended_as(self, state: str, **changes: Any) -> Record:
+        """The same stage, ended now."""
+        return replace(self, state=state, ended=now(), **changes)
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@cache
+def sources_digest() -> str:
+    """Eight hex digits of this project's own Python sources: tells two states of a development tree apart."""
+    package = Path(__file__).resolve().parent.parent
+    text = hashlib.sha256()
+    for folder in (package, package.parent.parent / "drasclr", package.parent / "drasclr"):
+        for path in sorted(folder.rglob("*.py")):
+            text.update(path.name.encode() + path.read_bytes())
+    return text.hexdigest()[:8]
+
+
+def write_record(workspace: Workspace, record: Record) -> None:
+    """Replace the stage's record."""
+    workspace.write_json(asdict(record), *_place(record.stage, record.run))
+
+
+def read_record(workspace: Workspace, stage: str, run: str = "") -> Record | None:
+    """The stage's record (of a training run, for stages that belong to one); None if it never ran."""
+    place = _place(stage, run)
+    if not workspace.exists(*place):
+        return None
+    values = workspace.read_json(*place)
+    return Record(**{**values, "notes": tuple(values["notes"])})
+
+
+def read_records(workspace: Workspace) -> list[Record]:
+    """All records, those of the whole workspace first, then run by run."""
+    found = [read_record(workspace, name.removesuffix(".json")) for name in workspace.files(STAGE_RECORDS)]
+    for run in workspace.folders(STAGE_RECORDS):
+        names = workspace.files(STAGE_RECORDS, run)
+        found += [read_record(workspace, name.removesuffix(".json"), run) for name in names]
+    return [record for record in found if record]
+
+
+def _place(stage: str, run: str) -> tuple[str, ...]:
+    return (STAGE_RECORDS, run, f"{stage}.json") if run else (STAGE_RECORDS, f"{stage}.json")

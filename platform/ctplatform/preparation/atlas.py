@@ -1,0 +1,204 @@
+"""The atlas of a workspace: built from the cohort itself, or given."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctplatform.compute.placement import ray_options
+from ctplatform.config.digest import config_hash
+from ctplatform.config.preparation import AtlasConfig
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset.atlas import _image_from_bytes, _image_to_bytes
+from ctplatform.errors import ScanError, StageError
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, TEMPLATE_FILE
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import SimpleITK as sitk
+
+    from drasclr.atlas import Atlas
+
+logger = logging.getLogger(__name__)
+PUBLISHED_TEMPLATE, PUBLISHED_CORNERS = "atlas_lung_mask.nii.gz", "atlas_patch_loc.npy"
+
+Progress = Callable[[int, int], None]
+
+
+def atlas(
+    workspace: Workspace, cohort: pd.DataFrame | None, recipe: Recipe, *, on_progress: Progress | None = None
+) -> dict[str, Any]:
+    """Make the workspace's atlas, or keep the one that is there and fits.
+
+    Args:
+        workspace: where to put it.
+        cohort: the scan table that a built template is the mean of; not needed for a given one.
+        recipe: `atlas.source` says which, the rest of the section how.
+        on_progress: called with (scans done, scans in all).
+
+    Returns:
+        What was done: `made`, `locations`, `hash`, `scans`.
+
+    Raises:
+        StageError: no usable lung mask, or a given atlas that cannot be read.
+    """
+    config = recipe.atlas
+    wanted = config_hash(config, recipe.prepare.lungs if config.source == "build" else "given")
+    if workspace.exists(ATLAS, ATLAS_STAGE_FILE) and workspace.exists(ATLAS, ATLAS_FILE):
+        stage = workspace.read_json(ATLAS, ATLAS_STAGE_FILE)
+        if stage["config_hash"] == wanted:
+            return {**stage, "made": False}
+    if config.source == "build":
+        if cohort is None:
+            raise StageError(
+                "an atlas is built from a cohort, and none was given", "Give --cohort", code="atlas"
+            )
+        template, used = _build_template(workspace, cohort, recipe, on_progress)
+        corners = None
+    else:
+        template, corners = _given(config.source)
+        used = 0
+    made = locate(template, config, corners_N3=corners)
+    workspace.write_bytes(_image_to_bytes(template), ATLAS, TEMPLATE_FILE)
+    workspace.write_json(made.to_json(), ATLAS, ATLAS_FILE)
+    stage = {"config_hash": wanted, "hash": made.hash, "locations": made.num_locations, "scans": used}
+    workspace.write_json(stage, ATLAS, ATLAS_STAGE_FILE)
+    return {**stage, "made": True}
+
+
+def locate(template: sitk.Image, config: AtlasConfig, *, corners_N3: np.ndarray | None = None) -> Atlas:
+    """The grid of locations on a template."""
+    import SimpleITK as sitk
+
+    from drasclr.atlas import Atlas
+
+    return Atlas.from_template(
+        sitk.GetArrayFromImage(template),
+        spacing=template.GetSpacing(),
+        origin=template.GetOrigin(),
+        direction=template.GetDirection(),
+        patch_size=config.patch_size,
+        step=config.step,
+        min_lung_fraction=config.min_lung_fraction,
+        neighbours=config.neighbours,
+        block_size=config.block_size,
+        corners_N3=corners_N3,
+    )
+
+
+def _build_template(
+    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, on_progress: Progress | None
+) -> tuple[sitk.Image, int]:
+    """Masks by Ray Data, one task a scan; the mean in one more task. The driver sees sums only."""
+    import ray
+
+    config = recipe.atlas
+    # A scan's place in the draw depends on its id alone, so that a longer table changes little.
+    order = sorted(
+        range(len(cohort)), key=lambda i: hashlib.sha256(cohort["scan_id"][i].encode()).hexdigest()
+    )
+    rows = cohort.iloc[order[: config.max_scans]].to_dict("records")
+    items = [
+        {"scan_id": r["scan_id"], "path": r["path"], "series_uid": r.get("series_uid") or ""} for r in rows
+    ]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        _Masker(recipe), num_cpus=recipe.prepare.num_cpus, **ray_options(recipe.placement.prepare)
+    )
+    refs, reasons = [], []
+    for done, row in enumerate(dataset.iter_rows(), 1):
+        if row["mask"]:
+            refs.append(ray.put(row["mask"]))
+        else:
+            reasons.append(f"{row['scan_id']}: {row['problem']}")
+        if on_progress:
+            on_progress(done, len(items))
+    for reason in reasons:
+        logger.info("not in the atlas: %s", reason)
+    if not refs:
+        raise StageError(
+            f"none of {len(items)} scans has a lung mask that an atlas can be built from ({'; '.join(reasons[:5])})",
+            "Give whole-lung CTs, or an atlas with --atlas",
+            code="atlas",
+        )
+    options = ray_options(recipe.placement.prepare)
+    mean = ray.remote(num_cpus=recipe.prepare.num_cpus, **options)(_mean_template)
+    return _image_from_bytes(ray.get(mean.remote(refs, config.iterations))), len(refs)
+
+
+class _Masker:
+    """Row -> its coarse lung mask as bytes, or why there is none."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import SimpleITK as sitk
+
+        from ctplatform.imaging.volume import read_volume
+        from ctplatform.lungs.segmenter import make_segmenter
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        quality = self.recipe.prepare.quality
+        try:
+            volume = read_volume(row["path"], series_uid=row["series_uid"] or None)
+            mask = make_segmenter(self.recipe.prepare.lungs)(volume.image)
+        except ScanError as error:
+            return {"scan_id": row["scan_id"], "mask": b"", "problem": error.problem}
+        low, high = quality.flag_volume_l
+        litres = mask.measures["volume_l"]
+        cut = max(mask.measures["cut_top_cm2"], mask.measures["cut_bottom_cm2"])
+        problem = ""
+        if not low <= litres <= high:
+            problem = f"lung volume {litres:.1f} L"
+        elif cut > quality.flag_cut_cm2:
+            problem = f"lungs cut off at an end slice ({cut:.0f} cm2)"
+        data = b"" if problem else _image_to_bytes(mask.labels)
+        return {"scan_id": row["scan_id"], "mask": data, "problem": problem}
+
+
+def _mean_template(refs: list[Any], iterations: int) -> bytes:
+    import ray
+    import SimpleITK as sitk
+
+    from ctplatform.registration.mean_template import mean_template
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    masks = [_image_from_bytes(data) for data in ray.get(refs)]
+    return _image_to_bytes(mean_template(masks, iterations=iterations))
+
+
+def _given(source: str) -> tuple[sitk.Image, np.ndarray | None]:
+    """Template and corners from a NIfTI file, a workspace's atlas folder, or the published atlas's folder."""
+    import SimpleITK as sitk
+
+    place = Workspace(source)
+    corners = None
+    if source.endswith((".nii", ".nii.gz", ".nrrd", ".mha")):
+        folder, _, name = source.rpartition("/")
+        place, names = Workspace(folder or "."), [name]
+    else:
+        names = [TEMPLATE_FILE, PUBLISHED_TEMPLATE]
+        if place.exists(ATLAS_FILE):
+            from drasclr.atlas import Atlas
+
+            corners = Atlas.from_json(place.read_json(ATLAS_FILE)).corners_N3
+        elif place.exists(PUBLISHED_CORNERS):
+            corners = np.load(io.BytesIO(place.read_bytes(PUBLISHED_CORNERS)), allow_pickle=False)
+    for name in names:
+        if place.exists(name):
+            image = _image_from_bytes(place.read_bytes(name), name=name)
+            if image.GetDimension() != 3 or not sitk.GetArrayViewFromImage(image).any():
+                break
+            return sitk.Cast(image, sitk.sitkUInt8), corners
+    raise StageError(
+        f"{source} holds no atlas",
+        f"Give a 3-D lung-mask image, or a folder with {TEMPLATE_FILE} (and {ATLAS_FILE}) "
+        f"or {PUBLISHED_TEMPLATE} and {PUBLISHED_CORNERS}",
+        code="atlas",
+    )

@@ -1,0 +1,101 @@
+"""Evidence in the image on whether a scan is mirrored left-right, which no overlap with the atlas can show.
+
+Two things lie on one side of nearly every chest: the heart pushes the tissue between the lungs to the left, and the
+liver fills the space under the right dome, where the left one has fat, stomach and its gas as well. Both are
+differences between the sides, so the evidence of a mirrored scan is that of the scan with the other sign.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ctplatform.lungs.mask import LEFT, RIGHT
+
+HEART_MM, SOFT = 8.0, 0.2
+"""Half of what the two differences are on most scans: each then counts about 1 to 2."""
+
+SLOPE = 3.0
+"""Log odds a unit of evidence; low for what was measured, since it was measured on few scans."""
+
+SOFT_HU = (0, 250)
+LEVELS = (0.1, 0.65)
+"""Where the heart is looked for, share of the lungs' height from below."""
+
+DOME_MARGIN_MM = 12.0
+UNDER_DOME_MM = 30.0
+OPEN_CM2 = 10.0
+"""With more lung than this on the lowest slice, what is under the domes is not in the scan."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Differences between the patient's left and right.
+
+    Attributes:
+        heart_mm: how far left of the middle between the outer edges of the lungs the tissue between them lies.
+        soft: share of soft tissue under the right dome minus that under the left one; 0 where it cannot be seen.
+    """
+
+    heart_mm: float
+    soft: float
+
+    @property
+    def mirrored(self) -> float:
+        """Probability that the scan is mirrored, if both were equally likely before."""
+        evidence = self.heart_mm / HEART_MM + self.soft / SOFT
+        return 1 / (1 + math.exp(min(50.0, SLOPE * evidence)))
+
+
+def sides(hu_ZYX: NDArray[np.int16], labels: sitk.Image) -> Sides:
+    """Compare the sides.
+
+    Args:
+        hu_ZYX: the scan on the grid of `labels`.
+        labels: lung mask, axes nearest to LPS.
+    """
+    labels_ZYX = sitk.GetArrayViewFromImage(labels)
+    spacing = labels.GetSpacing()
+    return Sides(_heart(labels_ZYX, spacing), _soft(hu_ZYX, labels_ZYX, spacing))
+
+
+def _heart(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, ...]) -> float:
+    slices = np.flatnonzero((labels_ZYX > 0).any(axis=(1, 2)))
+    if not len(slices):
+        return 0.0
+    height = slices[-1] + 1 - slices[0]
+    part = labels_ZYX[slices[0] + int(LEVELS[0] * height) : slices[0] + max(1, int(LEVELS[1] * height))]
+    right, left = part == RIGHT, part == LEFT
+    last = part.shape[2] - 1
+    outer_Z = (right.any(axis=1).argmax(axis=1) + last - left.any(axis=1)[:, ::-1].argmax(axis=1)) / 2
+    right_ZY, left_ZY = last - right[:, :, ::-1].argmax(axis=2), left.argmax(axis=2)
+    width_ZY = np.where(right.any(axis=2) & left.any(axis=2), np.maximum(left_ZY - right_ZY, 0), 0)
+    if not width_ZY.any():
+        return 0.0
+    offset_ZY = (right_ZY + left_ZY) / 2 - outer_Z[:, None]
+    return float((offset_ZY * width_ZY).sum() / width_ZY.sum() * spacing[0])
+
+
+def _soft(hu_ZYX: NDArray[np.int16], labels_ZYX: NDArray[np.uint8], spacing: tuple[float, ...]) -> float:
+    if (labels_ZYX[0] > 0).sum() * spacing[0] * spacing[1] / 100 > OPEN_CM2:
+        return 0.0
+    shares = []
+    for label in (RIGHT, LEFT):
+        lung = labels_ZYX == label
+        footprint = sitk.GetImageFromArray(lung.any(axis=0).astype(np.uint8))
+        footprint.SetSpacing(spacing[:2])
+        depth = sitk.SignedMaurerDistanceMap(footprint, True, False, True)
+        y_N, x_N = np.nonzero(sitk.GetArrayViewFromImage(depth) > DOME_MARGIN_MM)
+        bottom_N = lung.argmax(axis=0)[y_N, x_N]
+        z_MN = bottom_N - np.arange(2, int(UNDER_DOME_MM / spacing[2]) + 1)[:, None]
+        seen_MN = z_MN >= 0
+        y_MN, x_MN = np.broadcast_to(y_N, z_MN.shape)[seen_MN], np.broadcast_to(x_N, z_MN.shape)[seen_MN]
+        values = hu_ZYX[z_MN[seen_MN], y_MN, x_MN][labels_ZYX[z_MN[seen_MN], y_MN, x_MN] == 0]
+        if values.size < 50:
+            return 0.0
+        shares.append(float(np.mean((values > SOFT_HU[0]) & (values < SOFT_HU[1]))))
+    return shares[0] - shares[1]

@@ -1,0 +1,199 @@
+"""One picture a scan for people who check: three views, the lung contours and the atlas locations."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ctplatform.lungs.mask import LEFT, RIGHT
+
+WIDTH = 900
+HEADER = 40
+GAP = 6
+WINDOW_HU = (-1000.0, 200.0)
+GREYS = 40
+MARGIN_MM = 35.0
+NEAR_MM = 8.0
+"""Locations closer than this to a slice are drawn on it."""
+
+COLOURS = {RIGHT: (230, 159, 0), LEFT: (86, 180, 233)}
+"""Okabe and Ito's orange and sky blue: told apart with any colour vision."""
+DOT = (240, 228, 66)
+VERDICTS = {
+    "accepted": (0, 158, 115),
+    "flagged": (240, 228, 66),
+    "rejected": (213, 94, 0),
+    "failed": (213, 94, 0),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """A slice in LPS space: fixed axis, axis to the right, axis downwards with its sign."""
+
+    name: str
+    fixed: int
+    across: int
+    down: int
+    sign: int
+
+
+VIEWS = (View("coronal", 1, 0, 2, -1), View("axial", 2, 0, 1, 1), View("sagittal", 0, 1, 2, -1))
+
+
+def overlay_png(
+    image: sitk.Image,
+    labels: sitk.Image | None,
+    *,
+    centres_mm_N3: NDArray[np.floating] | None = None,
+    title: str = "",
+    verdict: str = "",
+) -> bytes:
+    """Coronal, axial and sagittal slice through the lungs as a PNG, 900 pixels wide; the patient's right is
+    on the left.
+
+    Args:
+        labels: lung mask (50 right, drawn orange; 100 left, drawn blue); without it the slices go through
+            the scan's middle.
+        centres_mm_N3: atlas locations in the scan, LPS mm; those near a slice are drawn on it.
+    """
+    low_3, high_3 = _extent(image)
+    if labels is not None:
+        low_3, high_3 = _around_lungs(labels, low_3, high_3)
+    through = _middle(labels, low_3, high_3)
+    widths = [high_3[view.across] - low_3[view.across] for view in VIEWS]
+    heights = [high_3[view.down] - low_3[view.down] for view in VIEWS]
+    mm = max(sum(widths) / (WIDTH - GAP * (len(VIEWS) - 1)), max(heights) / 400)
+    height = math.ceil(max(heights) / mm)
+    canvas = Image.new("RGB", (WIDTH, HEADER + height), (0, 0, 0))
+    left = max(0, (WIDTH - round(sum(widths) / mm) - GAP * (len(VIEWS) - 1)) // 2)
+    for view, point_3 in zip(VIEWS, through):
+        panel = _panel(image, labels, centres_mm_N3, view, point_3, low_3, high_3, mm)
+        canvas.paste(panel, (left, HEADER + (height - panel.height) // 2))
+        left += panel.width + GAP
+    draw = ImageDraw.Draw(canvas)
+    draw.text((6, 3), title, fill=(255, 255, 255), font=ImageFont.load_default(15))
+    colour = VERDICTS.get(
+        verdict.split(":")[0].split()[0].lower() if verdict.split() else "", (200, 200, 200)
+    )
+    draw.text((6, 21), _fitting(draw, verdict), fill=colour, font=ImageFont.load_default(13))
+    buffer = io.BytesIO()
+    canvas.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        buffer, "PNG", compress_level=6
+    )
+    return buffer.getvalue()
+
+
+def _extent(image: sitk.Image) -> tuple[NDArray, NDArray]:
+    """Bounding box of the scan in LPS mm."""
+    last = [n - 1 for n in image.GetSize()]
+    corners = [
+        image.TransformIndexToPhysicalPoint([last[a] * ((k >> a) & 1) for a in range(3)]) for k in range(8)
+    ]
+    return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def _around_lungs(labels: sitk.Image, low_3: NDArray, high_3: NDArray) -> tuple[NDArray, NDArray]:
+    """The part of the scan that shows the lungs with some of the body around them."""
+    lung = sitk.GetArrayViewFromImage(labels) > 0
+    if not lung.any():
+        return low_3, high_3
+    ends = [np.flatnonzero(lung.any(axis=axes))[[0, -1]] for axes in ((0, 1), (0, 2), (1, 2))]
+    corners = [
+        labels.TransformIndexToPhysicalPoint([int(ends[a][(k >> a) & 1]) for a in range(3)]) for k in range(8)
+    ]
+    low, high = np.min(corners, axis=0) - MARGIN_MM, np.max(corners, axis=0) + MARGIN_MM
+    return np.maximum(low_3, low), np.minimum(high_3, high)
+
+
+def _middle(labels: sitk.Image | None, low_3: NDArray, high_3: NDArray) -> list[NDArray]:
+    """A point in each view's slice: the middle of both lungs, for the sagittal one of the right lung."""
+    if labels is None:
+        return [(low_3 + high_3) / 2] * 3
+    labels_ZYX = sitk.GetArrayViewFromImage(labels)
+
+    def centre(mask: NDArray) -> NDArray:
+        counts = [mask.sum(axis=axes) for axes in ((0, 1), (0, 2), (1, 2))]
+        index = [float((c * np.arange(len(c))).sum() / c.sum()) for c in counts]
+        return np.array(labels.TransformContinuousIndexToPhysicalPoint(index))
+
+    lung = labels_ZYX > 0
+    if not lung.any():
+        return [(low_3 + high_3) / 2] * 3
+    both = centre(lung)
+    right = labels_ZYX == RIGHT
+    return [both, both, centre(right) if right.any() else both]
+
+
+def _panel(
+    image: sitk.Image,
+    labels: sitk.Image | None,
+    centres_mm_N3: NDArray | None,
+    view: View,
+    point_3: NDArray,
+    low_3: NDArray,
+    high_3: NDArray,
+    mm: float,
+) -> Image.Image:
+    size = [round((high_3[axis] - low_3[axis]) / mm) for axis in (view.across, view.down)]
+    start_3 = np.array(point_3, dtype=float)
+    start_3[view.across] = low_3[view.across] + mm / 2
+    start_3[view.down] = low_3[view.down] + mm / 2 if view.sign > 0 else high_3[view.down] - mm / 2
+    direction_33 = np.zeros((3, 3))
+    direction_33[view.across, 0], direction_33[view.down, 1] = 1, view.sign
+    direction_33[:, 2] = np.cross(direction_33[:, 0], direction_33[:, 1])
+
+    def cut(source: sitk.Image, kind: int, outside: float, pixel: int) -> NDArray:
+        plane = sitk.Resample(
+            source,
+            [*size, 1],
+            sitk.Transform(),
+            kind,
+            start_3.tolist(),
+            [mm] * 3,
+            direction_33.ravel().tolist(),
+            outside,
+            pixel,
+        )
+        return sitk.GetArrayFromImage(plane)[0]
+
+    hu_YX = cut(image, sitk.sitkLinear, WINDOW_HU[0], sitk.sitkFloat32)
+    scaled_YX = np.clip((hu_YX - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1)
+    grey_YX = (np.rint(scaled_YX * (GREYS - 1)) * (255 / (GREYS - 1))).astype(np.uint8)
+    rgb_YXC = np.repeat(grey_YX[..., None], 3, axis=-1)
+    if labels is not None:
+        for label, colour in COLOURS.items():
+            part = cut(labels == label, sitk.sitkLinear, 0.0, sitk.sitkFloat32) >= 0.5
+            rgb_YXC[_outline(part)] = colour
+    panel = Image.fromarray(rgb_YXC)
+    draw = ImageDraw.Draw(panel)
+    if centres_mm_N3 is not None:
+        near_N3 = centres_mm_N3[np.abs(centres_mm_N3[:, view.fixed] - point_3[view.fixed]) < NEAR_MM]
+        across_N = (near_N3[:, view.across] - start_3[view.across]) / mm
+        down_N = (near_N3[:, view.down] - start_3[view.down]) * view.sign / mm
+        for x, y in zip(across_N, down_N):
+            draw.rectangle((x - 1, y - 1, x + 1, y + 1), fill=DOT)
+    draw.text((4, panel.height - 16), view.name, fill=(170, 170, 170), font=ImageFont.load_default(11))
+    return panel
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels on either side of a mask's edge: two wide, so that it is seen in a small picture."""
+    padded = np.pad(mask, 1)
+    outer = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return outer & ~inner
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:
+    """Cut a line to the picture's width."""
+    font = ImageFont.load_default(13)
+    while text and draw.textlength(text, font=font) > WIDTH - 12:
+        text = text[:-2].rstrip(" …") + "…"
+    return text

@@ -1,0 +1,224 @@
+"""What a run of prepare has to do, and why: the scan table against the ledger.
+
+A scan is finished when its row was made with the same settings, the same atlas and the same files, and its shard is
+there. Everything else is prepared, and its row keeps the cause.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ctplatform.compute.isolation import MANY
+from ctplatform.config.digest import config_hash
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger
+from ctplatform.imaging.fingerprint import fingerprint
+from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Failures that may pass by themselves: a second run tries these scans again.
+TRANSIENT = ("unexpected", "io-error", "missing-path", "crashed")
+#: Settings that change where a scan is prepared, not what comes out.
+HARDWARE = {"num_cpus", "memory_gb"}
+#: What of an old row the new one's cause follows from; kept in the row that marks a renewal.
+OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
+
+NEW = "new"
+_WORDS = {
+    "atlas": "the atlas changed",
+    "input": "their files changed",
+    "subject": "their subject_id changed",
+    "shard": "their shard is missing or damaged",
+    "interrupted": "a run was stopped while it renewed them",
+}
+_CHUNK = 250
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work, and what is known about the rest.
+
+    Attributes:
+        items: one a scan that is to be prepared: the row of the scan table, `fingerprint`, `version`, `cause`, and
+            `old`, JSON of what the ledger knew (empty for new ones). An empty list where they come in parts.
+        causes: scans to be prepared by cause, most frequent first.
+        finished: scans that stay as they are.
+        unreachable: those of them whose source cannot be reached now, so that nobody knows whether it changed.
+    """
+
+    items: list[dict[str, Any]]
+    causes: dict[str, int]
+    finished: int
+    unreachable: int
+
+    @property
+    def todo(self) -> int:
+        """Scans to be prepared."""
+        return sum(self.causes.values())
+
+    def lines(self) -> list[str]:
+        """For people: what will be done and why. Nothing when there is nothing to say."""
+        lines = []
+        for cause, count in self.causes.items():
+            lines.append(f"{count} new" if cause == NEW else f"{count} again: {cause_in_words(cause)}")
+        if self.finished:
+            lines.append(f"{self.finished} done before")
+        if self.unreachable:
+            lines.append(f"{self.unreachable} of them kept although their source cannot be reached now")
+        return lines
+
+
+def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_hash: str) -> Plan:
+    """Compare the scan table with the ledger. Large tables need Ray to be connected."""
+    wanted = settings_hash(recipe, atlas_hash)
+    keep_settings(workspace, recipe, atlas_hash)
+    known = _known(workspace)
+    sizes = {info.base_name: info.size for info in workspace.infos(PATCHES)}
+    rows = cohort.to_dict("records")
+    prints = fingerprints([(row["path"], row.get("series_uid") or "") for row in rows])
+    items: list[dict[str, Any]] = []
+    unreachable = 0
+    changes: dict[tuple[str, str], str] = {}
+    for row, print_ in zip(rows, prints, strict=True):
+        old = known.get(row["scan_id"])
+        cause = NEW
+        if old is not None:
+            pair = (str(old.config_hash), str(old.atlas_hash))
+            if pair not in changes:
+                changes[pair] = _changed_settings(workspace, pair, wanted, atlas_hash)
+            cause = changes[pair] or _cause(old, row["subject_id"], print_, sizes)
+            if not cause:
+                unreachable += not print_
+                continue
+        items.append(
+            {
+                "scan_id": row["scan_id"],
+                "subject_id": row["subject_id"],
+                "path": row["path"],
+                "series_uid": row.get("series_uid") or "",
+                "fingerprint": print_,
+                "version": 1 if old is None else int(old.version or 1) + (old.state != ledger.STARTED),
+                "cause": cause,
+                "old": "" if old is None else json.dumps({name: getattr(old, name) for name in OLD}),
+            }
+        )
+    causes = dict(Counter(item["cause"] for item in items).most_common())
+    return Plan(items, causes, len(rows) - len(items), unreachable)
+
+
+def plan_in_parts(
+    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_hash: str
+) -> Iterator[Plan | list[dict[str, Any]]]:
+    """The plan without its items, then these, `MANY` at a time: who passes them on need not hold them all."""
+    plan = make_plan(workspace, cohort, recipe, atlas_hash)
+    yield replace(plan, items=[])
+    for start in range(0, len(plan.items), MANY):
+        yield plan.items[start : start + MANY]
+
+
+def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
+    """Names all that a scan's patches depend on beside the scan; where and on how much it runs is no part of it."""
+    return config_hash(_settings(recipe), atlas_hash)
+
+
+def keep_settings(workspace: Workspace, recipe: Recipe, atlas_hash: str) -> None:
+    """Store the settings under their name, so that later runs can say what changed."""
+    name = f"{settings_hash(recipe, atlas_hash)}.json"
+    if not workspace.exists(SCANS, "settings", name):
+        workspace.write_json(
+            {"prepare": _settings(recipe), "atlas_hash": atlas_hash}, SCANS, "settings", name
+        )
+
+
+def read_settings(workspace: Workspace, config_hash: str) -> dict[str, Any]:
+    """The settings behind a ledger row's `config_hash`; empty if they were not kept."""
+    parts = (SCANS, "settings", f"{config_hash}.json")
+    return workspace.read_json(*parts) if workspace.exists(*parts) else {}
+
+
+def cause_in_words(cause: str) -> str:
+    """A ledger row's cause as the end of a sentence about several scans."""
+    kind, _, detail = cause.partition(": ")
+    if kind == "settings":
+        return detail or "the settings changed"
+    if kind == "retry":
+        return f"they failed before ({detail})"
+    return _WORDS.get(kind, cause)
+
+
+def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
+    """`fingerprint` of many scans, given as (path, series_uid); by Ray tasks where there are thousands."""
+    if len(scans) <= MANY:
+        return _fingerprints(scans)
+    import ray
+
+    task = ray.remote(num_cpus=0.5)(_fingerprints)
+    chunks = [scans[i : i + _CHUNK] for i in range(0, len(scans), _CHUNK)]
+    return [print_ for part in ray.get([task.remote(chunk) for chunk in chunks]) for print_ in part]
+
+
+def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda scan: fingerprint(*scan), scans))
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    aside: dict[str, Any] = {**dict.fromkeys(HARDWARE, True), "quality": {"use_flagged"}}  # whether, not what
+    return recipe.prepare.model_dump(mode="json", exclude=aside)
+
+
+def _known(workspace: Workspace) -> dict[str, Any]:
+    if not workspace.files(SCANS, suffix=".parquet"):
+        return {}
+    columns = ["scan_id", "state", "version", "shard_bytes", *OLD]
+    rows = ledger.read_ledger(workspace, columns=columns, started=True)
+    rows = rows.astype(object).where(rows.notna(), None)
+    return {row.scan_id: row for row in rows.itertuples()}
+
+
+def _cause(old: Any, subject_id: str, print_: str, sizes: dict[str, int]) -> str:
+    """Why a scan whose settings are the same is prepared again; empty if it is not."""
+    if old.code in TRANSIENT:
+        return f"retry: {old.code}"
+    if old.subject_id != subject_id:
+        return "subject"
+    if print_ and old.fingerprint != print_:  # a source that is out of reach takes nothing away
+        return "input"
+    if old.state == ledger.STARTED:
+        return "interrupted"
+    if old.shard_bytes and sizes.get(f"{old.scan_id}.parquet") != old.shard_bytes:
+        return "shard"
+    return ""
+
+
+def _changed_settings(workspace: Workspace, old: tuple[str, str], wanted: str, atlas_hash: str) -> str:
+    """The cause "settings: ..." or "atlas", in words that name the keys; empty if nothing changed."""
+    if old[0] == wanted:
+        return ""
+    before = _flat(read_settings(workspace, old[0]).get("prepare", {}), "prepare")
+    after = _flat(read_settings(workspace, wanted)["prepare"], "prepare")
+    keys = sorted(before | after) if before else []
+    changed = [key for key in keys if before.get(key) != after.get(key)]
+    words = [f"{key} changed from {before.get(key)!r} to {after.get(key)!r}" for key in changed[:3]]
+    words += [f"and {len(changed) - 3} more keys"] if len(changed) > 3 else []
+    if old[1] not in (atlas_hash, "None"):
+        words = ["the atlas changed", *words]
+        if len(words) == 1:
+            return "atlas"
+    return f"settings: {', '.join(words)}" if words else "settings"
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
+    return flat

@@ -1,0 +1,214 @@
+"""Measures of one prepared scan, and the verdict on it with reasons in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from ctplatform.config.preparation import QualityConfig
+from ctplatform.lungs.coarse_grid import PADDING_HU
+from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
+from ctplatform.lungs.measures import density
+from ctplatform.preparation.laterality import sides
+from ctplatform.preparation.sampling import Patches
+from ctplatform.registration.affine import transform_points
+from ctplatform.registration.register import Registration
+from ctplatform.registration.template import Template
+
+if TYPE_CHECKING:
+    from ctplatform.imaging.volume import Volume
+
+State = Literal["accepted", "flagged", "rejected"]
+
+DARK_HU = -700
+"""Darker than this and no lung: room air, and some airway and bowel gas."""
+
+OPAQUE_HU = -300
+"""Denser than this is no aerated lung."""
+
+MIN_INNER = 200
+"""Points inside the scan that a share is worth saying of."""
+
+MIN_AIR = 0.005
+"""Of the voxels; in a field of view filled by the patient there is too little air to judge."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a scan, and why; no reasons when it is accepted."""
+
+    state: State
+    reasons: tuple[str, ...] = ()
+
+
+def measure(
+    volume: Volume,
+    mask: LungMask,
+    registration: Registration | None,
+    patches: Patches | None,
+    template: Template | None = None,
+) -> dict[str, float]:
+    """All quality measures of a scan; those of stages that did not run, or need the template, are missing."""
+    measures = {**mask.measures, **density(volume.image, mask.labels)}
+    # Linear interpolation of single voxels would leave the noise in; medians and shares do not mind.
+    hu = sitk.Resample(
+        volume.image, mask.labels, sitk.Transform(), sitk.sitkLinear, float(PADDING_HU), sitk.sitkInt16
+    )
+    hu_ZYX = sitk.GetArrayViewFromImage(hu)
+    found = sides(hu_ZYX, mask.labels)
+    measures |= {"heart_left_mm": found.heart_mm, "liver_right": found.soft, "mirrored": found.mirrored}
+    air = hu_ZYX[(sitk.GetArrayViewFromImage(mask.labels) == 0) & (hu_ZYX < DARK_HU) & (hu_ZYX > PADDING_HU)]
+    measures["air_hu"] = float(np.median(air)) if air.size > MIN_AIR * hu_ZYX.size else math.nan
+    if registration is not None:
+        linear_33 = registration.affine_44[:3, :3]
+        stretch = np.linalg.svd(linear_33, compute_uv=False)
+        measures |= {
+            "dice": registration.dice,
+            "dice_right": registration.dice_right,
+            "dice_left": registration.dice_left,
+            "determinant": float(np.linalg.det(linear_33)),
+            "sv_min": float(stretch.min()),
+            "sv_max": float(stretch.max()),
+        }
+        if template is not None:
+            measures |= opaque(hu, mask.labels, registration, template)
+    if patches is not None:
+        measures["inside"] = float(patches.inside_N.mean())
+    return measures
+
+
+def opaque(
+    hu: sitk.Image, labels: sitk.Image, registration: Registration, template: Template
+) -> dict[str, float]:
+    """Share of each lung's inside, as the atlas has it, that is as dense as tissue and not in the mask.
+
+    Consolidation, effusion and large tumours look like the chest wall, so a mask by density leaves them out, and the
+    affine, held by the rest of both lungs, still says where lung should be.
+    """
+    hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(hu), sitk.GetArrayViewFromImage(labels)
+    direction_33 = np.array(hu.GetDirection()).reshape(3, 3)
+    shares = {}
+    for label, name in ((RIGHT, "opaque_right"), (LEFT, "opaque_left")):
+        points_N3 = transform_points(registration.affine_44, template.inner[label])
+        index_N3 = np.rint((points_N3 - hu.GetOrigin()) @ direction_33 / hu.GetSpacing()).astype(int)
+        index_N3 = index_N3[((index_N3 >= 0) & (index_N3 < hu.GetSize())).all(axis=1)]
+        if len(index_N3) < MIN_INNER:
+            continue
+        x, y, z = index_N3.T
+        shares[name] = float(np.mean((hu_ZYX[z, y, x] > OPAQUE_HU) & (labels_ZYX[z, y, x] == 0)))
+    return shares
+
+
+def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence[str] = ()) -> Verdict:
+    """Judge a scan by the thresholds of the recipe.
+
+    Args:
+        measures: as from `measure`; a measure that is missing is not judged.
+        notes: what other stages found unusual; they ride along as reasons of a scan that is not accepted
+            anyway.
+    """
+    rejected: list[str] = []
+    flagged: list[str] = []
+
+    def below(name: str, reject: float, flag: float, text: str) -> None:
+        value = measures.get(name, math.nan)
+        if value < reject:
+            rejected.append(text.format(value))
+        elif value < flag:
+            flagged.append(text.format(value))
+
+    def above(name: str, reject: float, flag: float, text: str) -> None:
+        value = measures.get(name, math.nan)
+        if value > reject:
+            rejected.append(text.format(value))
+        elif value > flag:
+            flagged.append(text.format(value))
+
+    reject_air, flag_air = config.reject_air_hu, config.flag_air_hu
+    not_hu = "the values are not HU: air outside the lungs lies at {:.0f}, not near -1000"
+    below("air_hu", reject_air[0], flag_air[0], not_hu)
+    above("air_hu", reject_air[1], flag_air[1], not_hu)
+    heart, liver = measures.get("heart_left_mm", math.nan), measures.get("liver_right", math.nan)
+    above(
+        "mirrored",
+        config.reject_mirrored,
+        config.flag_mirrored,
+        "the scan seems to be mirrored left-right (probability {:.0%}): the tissue between the lungs lies "
+        f"{abs(heart):.0f} mm to the {'left' if heart > 0 else 'right'} of the middle, and under the right dome "
+        f"there is {abs(liver):.0%} {'more' if liver > 0 else 'less'} soft tissue than under the left one",
+    )
+    cut = (config.reject_cut_cm2, config.flag_cut_cm2)
+    above(
+        "cut_top_cm2",
+        *cut,
+        "the lungs are cut off at the top of the scan ({:.0f} cm2 of lung on the last slice)",
+    )
+    above(
+        "cut_bottom_cm2",
+        *cut,
+        "the lungs are cut off at the bottom of the scan ({:.0f} cm2 of lung on the last slice)",
+    )
+    above(
+        "cut_side_cm2",
+        *cut,
+        "the field of view cuts through the lungs at the side ({:.0f} cm2 of lung on the border)",
+    )
+    low, high = config.reject_volume_l, config.flag_volume_l
+    below("volume_l", low[0], high[0], "the lungs are very small ({:.2f} l)")
+    above("volume_l", low[1], high[1], "the lungs are very large ({:.2f} l)")
+    small, large = config.flag_side_ratio
+    below("side_ratio", 0.0, small, "the right lung is much smaller than the left one (ratio {:.2f})")
+    above("side_ratio", math.inf, large, "the right lung is much larger than the left one (ratio {:.2f})")
+    below("dice", config.reject_dice, config.flag_dice, "the lungs fit the atlas badly (Dice {:.2f})")
+    below("dice_right", 0.0, config.flag_side_dice, "the right lung fits the atlas badly (Dice {:.2f})")
+    below("dice_left", 0.0, config.flag_side_dice, "the left lung fits the atlas badly (Dice {:.2f})")
+    below(
+        "determinant",
+        0.0,
+        config.flag_determinant,
+        "the lungs are far smaller than the atlas (volume ratio {:.2f})",
+    )
+    below(
+        "sv_min", 0.0, config.flag_singular_values[0], "the fit to the atlas shrinks one direction to {:.2f}"
+    )
+    above(
+        "sv_max",
+        math.inf,
+        config.flag_singular_values[1],
+        "the fit to the atlas stretches one direction by {:.2f}",
+    )
+    below(
+        "inside",
+        config.reject_inside,
+        config.flag_inside,
+        "only {:.0%} of the atlas patches lies inside the scan",
+    )
+    step = measures.get("base_step_mm", math.nan)
+    above(
+        "base_step_mm",
+        math.inf,
+        config.flag_base_step_mm,
+        "the right lung ends {:.0f} mm higher than the left one (its base lacks air, perhaps, or the diaphragm is "
+        "high)",
+    )
+    if step < -config.flag_base_step_mm:
+        flagged.append(
+            f"the left lung ends {-step:.0f} mm higher than the right one (its base lacks air, perhaps, or the "
+            "diaphragm is high)"
+        )
+    for side in ("right", "left"):
+        above(
+            f"opaque_{side}",
+            math.inf,
+            config.flag_opaque,
+            f"{{:.0%}} of where the {side} lung should be is as dense as tissue (consolidation, effusion, a tumour or "
+            "a large heart, perhaps) and is not in the lung mask",
+        )
+    if not rejected and not flagged:
+        return Verdict("accepted")
+    return Verdict("rejected" if rejected else "flagged", (*rejected, *flagged, *notes))

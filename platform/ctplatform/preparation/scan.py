@@ -1,0 +1,231 @@
+"""One scan: read, masked, registered, sampled, judged, and committed with all that is known of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ctplatform import __version__
+from ctplatform.config.preparation import PrepareConfig
+from ctplatform.dataset import ledger, shards
+from ctplatform.errors import ScanError, StageError
+from ctplatform.preparation.plan import NEW
+from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ctplatform.registration.template import Template
+    from drasclr.atlas import Atlas
+
+logger = logging.getLogger(__name__)
+
+#: What `process_scan` is.
+Process = Callable[..., dict[str, Any]]
+
+
+def new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
+    """What the ledger says of a scan before anything is known of it."""
+    return {
+        "scan_id": item["scan_id"],
+        "subject_id": item["subject_id"],
+        "fingerprint": item["fingerprint"],
+        "config_hash": config_hash,
+        "software": __version__,
+        "patches": 0,
+        "reason": "",
+        "remedy": "",
+        "code": "",
+        "notes": "",
+        "cause": item.get("cause", NEW),
+        "version": item.get("version", 1),
+    }
+
+
+def settle(workspace: Workspace, row: dict[str, Any]) -> None:
+    """Commit a row; what may not be used leaves no shard behind, and what failed no picture."""
+    if row["state"] in ("failed", "rejected"):
+        workspace.delete(PATCHES, f"{row['scan_id']}.parquet")
+    if row["state"] == "failed":
+        workspace.delete(SCANS, "qc", f"{row['scan_id']}.png")
+    ledger.write_row(workspace, row)
+
+
+def prepare_scan(
+    workspace: Workspace,
+    item: dict[str, Any],
+    config: PrepareConfig,
+    *,
+    config_hash: str,
+    process: Process | None = None,
+) -> dict[str, Any]:
+    """Prepare and commit one scan; whatever is wrong with it ends in its ledger row, which is returned.
+
+    Safe to repeat and to kill anywhere: a scan that an earlier attempt finished is not done again, and one that is
+    renewed is invisible from before its shard changes until its new row is there. An item that did not come from a
+    plan, and has no `version`, is prepared whatever there is.
+    """
+    clock = StepClock()
+    row = new_row(item, config_hash)
+    before = ledger.read_row(workspace, item["scan_id"], item["version"]) if "version" in item else None
+    if before and all(before[name] == row[name] for name in ("config_hash", "fingerprint", "subject_id")):
+        return before
+    if item.get("old"):
+        mark = {"scan_id": item["scan_id"], "version": item["version"], "state": ledger.STARTED}
+        ledger.write_row(workspace, mark | json.loads(item["old"]))
+    try:
+        atlas, template = _atlas_of(workspace, config.model_dump_json(), config_hash)
+        row["atlas_hash"] = atlas.hash
+        row.update((process or process_scan)(workspace, item, config, atlas, template, clock, config_hash))
+    except ScanError as error:
+        row.update(state="failed", reason=error.problem, remedy=error.remedy, code=error.code)
+    except StageError:
+        raise
+    except Exception as error:  # whatever a library throws at a strange file must not stop the other scans
+        logger.exception("scan %s", item["scan_id"])
+        row.update(
+            state="failed",
+            # Messages of foreign libraries may hold the path, and paths may hold names: the kind of error only.
+            reason=f"an unexpected {type(error).__name__} while working on this scan",
+            remedy="See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again",
+            code="unexpected",
+        )
+    row["seconds"], row["cpu_seconds"], row["steps"] = clock.wall(), clock.cpu(), json.dumps(clock.steps)
+    settle(workspace, row)
+    return row
+
+
+def process_scan(
+    workspace: Workspace,
+    item: dict[str, Any],
+    config: PrepareConfig,
+    atlas: Atlas,
+    template: Template,
+    clock: StepClock,
+    config_hash: str,
+) -> dict[str, Any]:
+    """Read, mask, register, sample, measure; write overlay and shard. Returns the ledger row's part of it.
+
+    Raises:
+        ScanError: the scan cannot be used.
+    """
+    import SimpleITK as sitk
+
+    from ctplatform.imaging.volume import content_hash, read_volume
+    from ctplatform.lungs.segmenter import make_segmenter
+    from ctplatform.preparation.overlay import overlay_png
+    from ctplatform.preparation.quality import assess, measure
+    from ctplatform.preparation.sampling import sample_patches
+    from ctplatform.registration.register import register
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    with clock.step("read"):
+        volume = read_volume(item["path"], series_uid=item["series_uid"] or None)
+        digest = content_hash(volume)
+    with clock.step("mask"):
+        mask = make_segmenter(config.lungs)(volume.image)
+    with clock.step("register"):
+        registration = register(mask.labels, template, config.registration)
+    with clock.step("sample"):
+        patches = sample_patches(
+            volume.image,
+            registration.affine_44,
+            atlas,
+            geometry=config.sampling.geometry,
+            axes=config.sampling.axes,
+            interpolation=config.sampling.interpolation,
+            hu_window=config.hu_window,
+        )
+    with clock.step("measure"):
+        measures = measure(volume, mask, registration, patches, template)
+        verdict = assess(measures, config.quality, notes=mask.notes)
+    if config.overlays:
+        with clock.step("overlay"):
+            png = overlay_png(
+                volume.image,
+                mask.labels,
+                centres_mm_N3=patches.centres_mm_N3,
+                title=item["scan_id"],
+                verdict=": ".join(filter(None, (verdict.state, "; ".join(verdict.reasons)))),
+            )
+            workspace.write_bytes(png, SCANS, "qc", f"{item['scan_id']}.png")
+    found: dict[str, Any] = {
+        "state": verdict.state,
+        "reason": "; ".join(verdict.reasons),
+        "remedy": "Look at the overlay, then use the scan or leave it out" if verdict.reasons else "",
+        "code": "" if verdict.state == "accepted" else "quality",
+        "notes": "; ".join((*volume.notes, *mask.notes)),
+        **{name: measures[name] for name in ledger.MEASURES if name in measures},
+        "measures": json.dumps({name: round(float(value), 6) for name, value in measures.items()}),
+        "affine": [float(value) for value in registration.affine_44.ravel()],
+        "source": json.dumps(
+            {
+                **volume.source,
+                "size": list(volume.image.GetSize()),
+                "spacing_mm": [round(value, 4) for value in volume.image.GetSpacing()],
+            }
+        ),
+        "content_hash": digest,
+    }
+    if verdict.state != "rejected":
+        with clock.step("write"):
+            data, footer = shards.encode(
+                scan_id=item["scan_id"],
+                subject_id=item["subject_id"],
+                hu_NDHW=patches.hu_NDHW,
+                inside_N=patches.inside_N,
+                atlas=atlas,
+                metadata={
+                    "content_hash": digest,
+                    "affine": json.dumps(found["affine"]),
+                    "spacing_mm": 1.0,
+                    "hu_window": json.dumps(config.hu_window),
+                    "geometry": config.sampling.geometry,
+                    "axes": config.sampling.axes,
+                    "interpolation": config.sampling.interpolation,
+                    "software": __version__,
+                    "config_hash": config_hash,
+                },
+            )
+            workspace.write_bytes(data, PATCHES, f"{item['scan_id']}.parquet")
+        found.update(footer=footer, patches=len(patches.hu_NDHW), shard_bytes=len(data))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _atlas_of(workspace: Workspace, config_json: str, key: str) -> tuple[Atlas, Template]:
+    """Once a worker process; `key` changes with the atlas."""
+    from ctplatform.dataset.atlas import read_atlas, read_template
+    from ctplatform.registration.template import Template
+
+    config = PrepareConfig.model_validate_json(config_json)
+    return read_atlas(workspace), Template.from_image(read_template(workspace), config=config.registration)
+
+
+class StepClock:
+    """CPU-seconds a step, and wall and CPU-seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, float] = {}
+        self._start = (time.monotonic(), time.process_time())
+
+    @contextmanager
+    def step(self, name: str) -> Any:
+        """Time one step."""
+        start = time.process_time()
+        try:
+            yield
+        finally:
+            self.steps[name] = round(time.process_time() - start, 4)
+
+    def wall(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._start[0]
+
+    def cpu(self) -> float:
+        """CPU-seconds of this process so far."""
+        return time.process_time() - self._start[1]

@@ -1,0 +1,146 @@
+"""Signed distance maps of a pair of lungs, and their interpolation with gradients."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ctplatform.errors import ScanError
+from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.registration.affine import Array
+
+
+@dataclass(frozen=True)
+class DistanceMaps:
+    """Signed distances (mm, negative inside) of both lungs on a regular grid with the mask's own axes."""
+
+    sdf_ZYXC: NDArray[np.float32]
+    labels_ZYX: NDArray[np.uint8]
+    spacing: float
+    origin_3: NDArray[np.float64]
+    direction_33: NDArray[np.float64]
+    scan_low_3: NDArray[np.float64]
+    scan_high_3: NDArray[np.float64]
+    """Ends of the scan in this grid's continuous index, x,y,z."""
+
+    def to_index(self, points_N3: Array) -> Array:
+        """LPS mm -> continuous index x,y,z."""
+        return (points_N3 - self.origin_3) @ self.direction_33 / self.spacing
+
+    def inside_scan(self, index_N3: Array) -> NDArray[np.bool_]:
+        """Which indices lie in the scan that the mask was made from."""
+        return np.all((index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3), axis=1)
+
+    def points(self, label: int) -> Array:
+        """Voxel centres of one lung inside the scan, LPS mm [N,3]."""
+        index_N3 = np.argwhere(self.labels_ZYX == label)[:, ::-1].astype(np.float64)
+        index_N3 = index_N3[self.inside_scan(index_N3)]
+        return index_N3 * self.spacing @ self.direction_33.T + self.origin_3
+
+
+def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> DistanceMaps:
+    """Signed distance maps of both lungs on a grid of `spacing` mm, `margin` mm wider than the lungs.
+
+    Raises:
+        ScanError: a lung is missing.
+    """
+    size_3 = np.array(labels.GetSize())
+    voxel_3 = np.array(labels.GetSpacing())
+    direction_33 = np.array(labels.GetDirection()).reshape(3, 3)
+    low_3, high_3 = _bounds(labels)
+    low_3, high_3 = low_3 * voxel_3 - margin, high_3 * voxel_3 + margin
+    grid_3 = np.ceil((high_3 - low_3) / spacing).astype(int) + 1
+    origin_3 = np.array(labels.GetOrigin()) + direction_33 @ low_3
+    reference = sitk.Image([int(n) for n in grid_3], sitk.sitkUInt8)
+    reference.SetSpacing([spacing] * 3)
+    reference.SetOrigin(origin_3.tolist())
+    reference.SetDirection(direction_33.ravel().tolist())
+    labels_ZYX = np.zeros(grid_3[::-1].tolist(), np.uint8)
+    sdf = []
+    for label in (RIGHT, LEFT):
+        # Linear, then halved: a nearest neighbour would shift the surface by up to half a voxel of either grid.
+        share = sitk.Resample(
+            labels == label, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
+        )
+        inside = share >= 0.5
+        # Maurer measures to the centres of boundary voxels, so half-way between inner and outer ones is the surface,
+        # whichever way it faces.
+        to_inner = sitk.SignedMaurerDistanceMap(inside, False, False, True)
+        to_outer = sitk.SignedMaurerDistanceMap(share < 0.5, True, False, True)
+        sdf.append(0.5 * (sitk.GetArrayViewFromImage(to_inner) + sitk.GetArrayViewFromImage(to_outer)))
+        labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
+    return DistanceMaps(
+        sdf_ZYXC=np.stack(sdf, axis=-1),
+        labels_ZYX=labels_ZYX,
+        spacing=spacing,
+        origin_3=origin_3,
+        direction_33=direction_33,
+        scan_low_3=(-0.5 * voxel_3 - low_3) / spacing,
+        scan_high_3=((size_3 - 0.5) * voxel_3 - low_3) / spacing,
+    )
+
+
+def interpolate(field_ZYXC: NDArray[np.float32], index_N3: Array) -> tuple[Array, Array]:
+    """Trilinear value [N,C] and gradient by index [N,3,C] (x,y,z); indices are clamped to the field."""
+    nz, ny, nx, channels = field_ZYXC.shape
+    clamped_N3 = np.clip(index_N3, 0, np.array([nx, ny, nz]) - 1.000001)
+    low_N3 = clamped_N3.astype(np.int64)
+    fraction = (clamped_N3 - low_N3).astype(np.float32)
+    fx, fy, fz = fraction[:, 0:1], fraction[:, 1:2], fraction[:, 2:3]
+    flat = field_ZYXC.reshape(-1, channels)
+    base = (low_N3[:, 2] * ny + low_N3[:, 1]) * nx + low_N3[:, 0]
+    corner = {
+        (dx, dy, dz): flat[base + dx + nx * (dy + ny * dz)]
+        for dx, dy, dz in itertools.product((0, 1), repeat=3)
+    }
+    along_x = {(y, z): corner[1, y, z] - corner[0, y, z] for y in (0, 1) for z in (0, 1)}
+    edge = {(y, z): corner[0, y, z] + along_x[y, z] * fx for y in (0, 1) for z in (0, 1)}
+    face = [edge[0, z] + (edge[1, z] - edge[0, z]) * fy for z in (0, 1)]
+    gradient_x = (along_x[0, 0] * (1 - fy) + along_x[1, 0] * fy) * (1 - fz) + (
+        along_x[0, 1] * (1 - fy) + along_x[1, 1] * fy
+    ) * fz
+    gradient_y = (edge[1, 0] - edge[0, 0]) * (1 - fz) + (edge[1, 1] - edge[0, 1]) * fz
+    gradient_z = face[1] - face[0]
+    return face[0] + gradient_z * fz, np.stack([gradient_x, gradient_y, gradient_z], axis=1)
+
+
+def _bounds(labels: sitk.Image) -> tuple[Array, Array]:
+    """First and last index of the mask, x,y,z, from a strided view (to about 2 mm)."""
+    step = [max(1, int(2.0 / s)) for s in labels.GetSpacing()]
+    view_ZYX = sitk.GetArrayViewFromImage(labels)[:: step[2], :: step[1], :: step[0]] > 0
+    ends = [np.flatnonzero(view_ZYX.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    if not all(len(end) for end in ends):
+        raise ScanError(
+            "no lung was found in the scan", "Check that the scan is a CT of the chest", code="no-lung"
+        )
+    return (
+        np.array([end[0] * s for end, s in zip(ends, step)], float),
+        np.array([(end[-1] + 1) * s for end, s in zip(ends, step)], float),
+    )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Moments of a pair of lungs: what the starting transforms are made of (LPS mm)."""
+
+    mean_3: NDArray[np.float64]
+    covariance_33: NDArray[np.float64]
+    side_3: NDArray[np.float64]
+    """From the right lung's centroid to the left one's."""
+
+
+def shape_of(maps: DistanceMaps) -> Shape:
+    right_N3, left_N3 = maps.points(RIGHT), maps.points(LEFT)
+    if len(right_N3) < 20 or len(left_N3) < 20:
+        missing = "right" if len(right_N3) < 20 else "left"
+        raise ScanError(
+            f"the {missing} lung was not found",
+            "Use a scan of the whole chest, or check the scan's lung mask",
+            code="one-lung",
+        )
+    points_N3 = np.concatenate([right_N3, left_N3])
+    return Shape(points_N3.mean(axis=0), np.cov(points_N3.T), left_N3.mean(axis=0) - right_N3.mean(axis=0))

@@ -1,0 +1,152 @@
+"""Paired comparisons between initialisations on the same held-out subjects."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ctplatform.report import style, words
+from ctplatform.report.commands import command
+from ctplatform.report.document import Figure, Key, Omitted, Panel, Section, Table
+from ctplatform.report.inputs import Inputs
+from ctplatform.report.sections.efficiency import slug, tasks
+
+TITLE = "Comparisons"
+EDGE = {
+    "r2": 1.5
+}  # a resample without spread has an R² of minus hundreds: such an interval is cut, with an arrow
+
+
+def section(inputs: Inputs) -> Section | Omitted:
+    """Differences with all labels as a chart a task; every comparison in the table."""
+    table = inputs.comparisons
+    if table is None:
+        return Omitted(TITLE, "this run has no paired comparisons")
+    full = table[table["fraction"] == table["fraction"].max()]
+    found = [task for task in tasks(inputs) or dict.fromkeys(full["task"]) if (full["task"] == task).any()]
+    parts = [full[full["task"] == task] for task in found]
+    parts = [rows[rows["metric"] == words.leading_metric(dict.fromkeys(rows["metric"]))] for rows in parts]
+    panels = [_panel(task, rows, style.panel_width(len(found))) for task, rows in zip(found, parts)]
+    clear = sum(verdict(row) != "open" for row in table.itertuples())
+    figure = Figure(
+        name="comparisons",
+        title="Paired differences on the same held-out subjects",
+        caption=(
+            f"With {words.percent(float(full['fraction'].max()))} of the labels. Right of zero, the first named is "
+            "better (errors are turned round). Filled: the interval excludes zero. Arrow: it goes on beyond the chart."
+        ),
+        n=f"n = {_n(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
+        interval="95% paired bootstrap over held-out subjects",
+        command=command("sweep", inputs.recipe),
+        panels=panels,
+        keys=[
+            Key("First is better", style.BLUE, "o"),
+            Key("First is worse", style.VERMILION, "s"),
+            Key("Open: the interval includes zero", style.GREY, "o-"),
+        ],
+        tables=[_table(table)],
+    )
+    text = (
+        f"{clear} of {words.count(len(table), 'comparison')} have an interval that excludes zero. The intervals are "
+        "not corrected for their number: about one in twenty would do so by chance alone."
+    )
+    return Section("comparisons", TITLE, [text], figures=[figure])
+
+
+def verdict(row: object) -> str:
+    """ "better", "worse" or "open", for the first named of a comparison (fields metric, low, high)."""
+    low, high = float(row.low), float(row.high)  # type: ignore[attr-defined]
+    if not (low > 0 or high < 0):
+        return "open"
+    return "better" if (low > 0) != words.lower_is_better(row.metric) else "worse"  # type: ignore[attr-defined]
+
+
+def _n(table: pd.DataFrame) -> str:
+    if "n_test" not in table or table["n_test"].dropna().empty:
+        return words.DASH
+    low, high = int(table["n_test"].min()), int(table["n_test"].max())
+    return f"{low:,}" if low == high else f"{low:,}{words.DASH}{high:,}"
+
+
+def _label(row: object) -> str:
+    first, second = row.a, row.b  # type: ignore[attr-defined]
+    return f"{words.short(words.initialisation(first))}\nminus {words.short(words.initialisation(second))}"
+
+
+def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
+    metric = str(rows["metric"].iloc[0])
+    sign = -1.0 if words.lower_is_better(metric) else 1.0
+    items = list(rows.itertuples())
+    edge = EDGE.get(metric, float("inf"))
+    looks = {
+        "better": (style.BLUE, "o", True),
+        "worse": (style.VERMILION, "s", True),
+        "open": (style.GREY, "o", False),
+    }
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=style.MUTED, linewidth=1)
+        for y, row in enumerate(reversed(items)):
+            colour, marker, filled = looks[verdict(row)]
+            low, high = sorted((sign * row.low, sign * row.high))
+            axes.hlines(y, max(low, -edge), min(high, edge), color=colour, linewidth=1.5)
+            for beyond, x, arrow in ((low < -edge, -edge, "<"), (high > edge, edge, ">")):
+                if beyond:
+                    axes.plot(x, y, arrow, color=colour, markersize=6, clip_on=False)
+            axes.plot(
+                min(max(sign * row.difference, -edge), edge),
+                y,
+                marker,
+                color=colour,
+                markerfacecolor=colour if filled else "white",
+                markersize=6,
+            )
+        axes.set_yticks(range(len(items)), [_label(row) for row in reversed(items)])
+        axes.set_ylim(-0.6, len(items) - 0.4)
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("difference")
+
+    told = "; ".join(
+        f"{words.initialisation(r.a)} minus {words.initialisation(r.b)} "
+        f"{words.estimate(r.difference, r.low, r.high)}"
+        for r in items
+    )
+    return Panel(
+        f"comparisons-{slug(task)}",
+        f"{words.sentence(words.task(task))}, {words.metric(metric)}",
+        style.chart(f"comparisons-{slug(task)}", draw, width=width, height=0.8 + 0.45 * len(items)),
+        f"Paired differences, {words.task(task)}: {told}.",
+    )
+
+
+def _table(table: pd.DataFrame) -> Table:
+    cells, strong = [], []
+    for i, row in enumerate(table.itertuples()):
+        digits = words.digits_for(row.difference, row.low, row.high)
+        cells.append(
+            (
+                words.sentence(words.task(row.task)),
+                words.metric(row.metric),
+                words.percent(row.fraction),
+                f"{words.initialisation(row.a)} − {words.initialisation(row.b)}",
+                words.number(row.difference, digits),
+                words.interval(row.low, row.high, digits),
+                {"better": "first better", "worse": "first worse", "open": "open"}[verdict(row)],
+                words.p_value(row.p) if not words.missing(getattr(row, "p", None)) else words.DASH,
+                words.DASH if words.missing(getattr(row, "n_test", None)) else f"{int(row.n_test):,}",
+            )
+        )
+        if verdict(row) != "open":
+            strong.append(i)
+    return Table(
+        "All paired comparisons",
+        ("Task", "Metric", "Labels", "Difference", "Value", "95% interval", "Reading", "p", "n held out"),
+        cells,
+        numeric=frozenset({2, 4, 5, 7, 8}),
+        strong=frozenset(strong),
+        note="Bold: the interval excludes zero. Differences are in the metric's own direction.",
+    )

@@ -1,0 +1,304 @@
+"""The workspace: every file of a run below one local path or object-store URI, through pyarrow.fs.
+
+Writes are whole or absent: on a local disk a temporary file is renamed, an object store commits on close.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from ctplatform.errors import StageError
+from ctplatform.storage import retry
+from ctplatform.storage.capacity import FULL_REMEDY, GOES_ON, disk_full
+
+TEMPORARY = ".tmp-"
+T = TypeVar("T")
+_SYNCED_BYTES = 1 << 20
+_COPIED_BYTES = 8 << 20
+
+
+class Workspace:
+    """A folder on any file system.
+
+    Args:
+        uri: local path, or s3://, gs:// ... URI; options of the store after `?`, as pyarrow takes them.
+
+    Raises:
+        StageError: no URI that pyarrow knows.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        text = str(uri)
+        if "://" in text:
+            self.uri = text.rstrip("/")
+            try:
+                self.fs, root = pafs.FileSystem.from_uri(self.uri)
+            except (OSError, ValueError) as error:
+                raise StageError(
+                    f"the workspace {_shown(self.uri)} cannot be opened: {error}",
+                    "Give a folder, or an s3:// or gs:// URI",
+                    code="workspace",
+                ) from None
+        else:
+            path = Path(text).expanduser().absolute()
+            self.uri = str(path)
+            self.fs, root = pafs.LocalFileSystem(), str(path)
+        self.root = root.rstrip("/")
+        self.is_local = isinstance(self.fs, pafs.LocalFileSystem)
+
+    def __reduce__(self) -> tuple:
+        return Workspace, (self.uri,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Workspace) and self.uri == other.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.display()!r})"
+
+    def path(self, *parts: str) -> str:
+        """Path below the root, in the file system's own form."""
+        return "/".join((self.root, *parts))
+
+    def uri_of(self, *parts: str) -> str:
+        """What opens a path below the root from anywhere, the store's options included."""
+        base, mark, options = self.uri.partition("?")
+        return "/".join((base.rstrip("/"), *parts)) + mark + options
+
+    def display(self, *parts: str) -> str:
+        """The same as a person would type it: with the scheme, without credentials and the store's options."""
+        return "/".join((_shown(self.uri), *parts))
+
+    def patiently(self, action: Callable[[], T], *parts: str) -> T:
+        """The result of an action on a path here, repeated while the store answers with errors that pass.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            StageError: the store (or disk) does not do it.
+        """
+        try:
+            return retry.patiently(
+                action, what=self.display(*parts), attempts=1 if self.is_local else retry.ATTEMPTS
+            )
+        except FileNotFoundError:
+            raise
+        except pa.ArrowInvalid:
+            raise
+        except OSError as error:
+            full = disk_full(error)
+            remedy = "Check the disk" if self.is_local else "Check the store, its credentials and its limits"
+            raise StageError(
+                f"{self.display(*parts)} cannot be read or written: {error}",
+                f"{FULL_REMEDY if full else remedy}; {GOES_ON}",
+                code="disk-full" if full else "store",
+            ) from None
+
+    def exists(self, *parts: str) -> bool:
+        """Whether a file or folder is there."""
+        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        return info.type != pafs.FileType.NotFound
+
+    def infos(self, *parts: str) -> list[pafs.FileInfo]:
+        """What lies directly below a folder, sorted by name, unfinished files included."""
+        selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
+        found = self.patiently(lambda: self.fs.get_file_info(selector), *parts)
+        return sorted(found, key=lambda info: info.base_name)
+
+    def files(self, *parts: str, suffix: str = "") -> list[str]:
+        """Names of the committed files directly below a folder, sorted; none if the folder is missing."""
+        return [
+            info.base_name
+            for info in self.infos(*parts)
+            if info.is_file and info.base_name.endswith(suffix) and not info.base_name.startswith(TEMPORARY)
+        ]
+
+    def folders(self, *parts: str) -> list[str]:
+        """Names of the folders directly below a folder, sorted."""
+        return [i.base_name for i in self.infos(*parts) if i.type == pafs.FileType.Directory]
+
+    def read_bytes(self, *parts: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            StageError: the file is not there.
+        """
+
+        def read() -> bytes:
+            with self.fs.open_input_file(self.path(*parts)) as stream:
+                return stream.read()
+
+        try:
+            return self.patiently(read, *parts)
+        except FileNotFoundError:
+            raise StageError(
+                f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
+            ) from None
+
+    def write_bytes(self, data: bytes, *parts: str) -> None:
+        """Write a file whole or not at all; an existing one is replaced."""
+        *folders, name = parts
+
+        def local() -> None:
+            folder = Path(self.path(*folders))
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
+            try:
+                with temporary.open("wb") as stream:
+                    stream.write(data)
+                    # Records; a shard that a power cut shortened is found by its size.
+                    if len(data) <= _SYNCED_BYTES:
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what is smaller
+                raise
+
+        def remote() -> None:
+            with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
+                stream.write(data)
+
+        self.patiently(local if self.is_local else remote, *parts)
+
+    def write_stream(self, write: Callable[[BinaryIO], None], *parts: str) -> int:
+        """Write a large file through a stream, whole or not at all as `write_bytes` does.
+
+        Args:
+            write: gets the open stream; may be called again where a store has to be asked twice.
+
+        Returns:
+            The file's size in bytes.
+        """
+        *folders, name = parts
+
+        def local() -> None:
+            folder = Path(self.path(*folders))
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
+            try:
+                with temporary.open("wb") as stream:
+                    _written(write, stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, folder / name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+        def remote() -> None:
+            with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
+                _written(write, stream)
+
+        self.patiently(local if self.is_local else remote, *parts)
+        return self.size(*parts)
+
+    def size(self, *parts: str) -> int:
+        """Bytes of a file; -1 if it is not there."""
+        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        return info.size if info.is_file else -1
+
+    @contextlib.contextmanager
+    def local_file(self, *parts: str) -> Iterator[Path]:
+        """The file as one on a local disk: itself, or a copy that is gone afterwards.
+
+        Raises:
+            StageError: the file is not there.
+        """
+        if self.is_local and self.exists(*parts):
+            yield Path(self.path(*parts))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, parts[-1])
+
+            def fetch() -> None:
+                with self.fs.open_input_stream(self.path(*parts)) as stream, path.open("wb") as target:
+                    shutil.copyfileobj(stream, target, _COPIED_BYTES)
+
+            try:
+                self.patiently(fetch, *parts)
+            except FileNotFoundError:
+                raise StageError(
+                    f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
+                ) from None
+            yield path
+
+    def read_json(self, *parts: str) -> Any:
+        """Content of a JSON file."""
+        return json.loads(self.read_bytes(*parts))
+
+    def write_json(self, value: Any, *parts: str) -> None:
+        """Write a JSON file, keys in the given order."""
+        self.write_bytes((json.dumps(value, indent=2) + "\n").encode(), *parts)
+
+    def read_table(self, *parts: str, columns: list[str] | None = None) -> pa.Table:
+        """Content of a Parquet file."""
+        return pq.read_table(pa.BufferReader(self.read_bytes(*parts)), columns=columns)
+
+    def write_table(self, table: pa.Table, *parts: str) -> None:
+        """Write a Parquet file (zstd)."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(sink.getvalue().to_pybytes(), *parts)
+
+    def delete(self, *parts: str) -> None:
+        """Remove a file, or a folder with all below it; nothing happens if it is not there."""
+
+        def delete() -> None:
+            info = self.fs.get_file_info(self.path(*parts))
+            if info.type == pafs.FileType.Directory:
+                self.fs.delete_dir(info.path)
+            elif info.type == pafs.FileType.File:
+                self.fs.delete_file(info.path)
+
+        with contextlib.suppress(FileNotFoundError):  # someone else was faster
+            self.patiently(delete, *parts)
+
+
+def _shown(uri: str) -> str:
+    if "://" not in uri:
+        return uri
+    return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")
+
+
+class _Noticing:
+    """A stream that remembers why a write to it failed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _written(write: Callable[[BinaryIO], None], stream: Any) -> None:
+    """Write to a stream; where that fails, the error is the file system's. PyTorch puts one of its own in its place."""
+    noticing: Any = _Noticing(stream)
+    try:
+        write(noticing)
+    except Exception as error:
+        if noticing.error and error is not noticing.error:
+            raise noticing.error from error
+        raise

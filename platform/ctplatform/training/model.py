@@ -1,0 +1,94 @@
+"""The model of a training run: made as the recipe asks, and at the end calibrated and put into files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ctplatform import __version__
+from ctplatform.config.training import PretrainConfig
+from ctplatform.storage.layout import CARD_FILE
+from drasclr import augment, weights
+from drasclr.contrast import DrasCLR
+from drasclr.encoder import Encoder
+from drasclr.norm import recalibrate
+
+if TYPE_CHECKING:
+    from ctplatform.training.feed import Feed
+    from drasclr.atlas import Atlas
+    from drasclr.gather import Gather
+
+CALIBRATION_STEPS = 24
+
+
+def build_model(
+    config: PretrainConfig,
+    atlas: Atlas,
+    *,
+    memory_locations: torch.Tensor | None = None,
+    gather: Gather | None = None,
+) -> DrasCLR:
+    """Both encoders, losses and memory as the recipe asks; of several workers, with what each of them holds."""
+    return DrasCLR(
+        encoder=Encoder(**config.encoder.model_dump()),
+        coordinates_N3=atlas.coordinates_N3,
+        neighbours_NK=atlas.neighbours_NK,
+        queue_size=config.queue_size,
+        temperature=config.temperature,
+        momentum=config.momentum,
+        beta=config.beta,
+        local_weight=config.local_weight,
+        neighbour_aggregation=config.neighbour_aggregation,
+        exclude_same_subject=config.exclude_same_subject,
+        batch_negatives=config.batch_negatives,
+        shuffle_keys=config.shuffle_keys,
+        memory_locations=memory_locations,
+        gather=gather,
+    )
+
+
+def build_optimizer(model: DrasCLR, config: PretrainConfig) -> torch.optim.Optimizer:
+    """As the recipe asks, of all that is trained by gradients."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int]) -> None:
+    """Replace the normalisation statistics by the mean over batches that together hold all blocks of locations."""
+    device = next(encoder.parameters()).device
+    coordinates_N3 = torch.from_numpy(np.array(atlas.coordinates_N3, dtype=np.float32))
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in feed.sample(epoch=0, count=CALIBRATION_STEPS):
+            hu_GSDHW = batch.anchors(device)
+            locations_B3 = coordinates_N3[batch.locations_G].repeat_interleave(hu_GSDHW.shape[1], dim=0)
+            yield augment.normalise(hu_GSDHW, hu_window=hu_window).flatten(0, 1), locations_B3.to(device)
+
+    with torch.no_grad():
+        recalibrate(encoder, batches())
+
+
+def published(
+    encoder: Encoder, atlas: Atlas, *, run: str, hu_window: tuple[int, int], provenance: dict[str, Any]
+) -> dict[str, bytes]:
+    """Weights and card by file name; the card last, for it says that the run is finished."""
+    card = {
+        "run": run,
+        "spacing_mm": 1.0,
+        "hu_window": list(hu_window),
+        "patch_size": atlas.patch_size,
+        "atlas_hash": atlas.hash,
+        "normalisation": {
+            "patch": "(clip(hu) - low) / ((high - low) / 2) - 1",
+            "location": "corner / max * 2 - 1",
+        },
+        "provenance": {"software": __version__, **provenance},
+    }
+    return dict(sorted(weights.files(encoder, card).items(), key=lambda file: file[0] == CARD_FILE))

@@ -1,0 +1,242 @@
+"""A look at the encoder while it trains: a task's head, cross-validated on a few labelled training subjects.
+
+The head is the one that the sweep fits on frozen representations. Everything stays among the training subjects of the
+split, labels included, so that whoever stops or tunes by it has not seen the test subjects. The score is no result:
+it says whether the representation still gains, beside what lung density and the encoder before training give on these
+subjects and folds.
+
+Legend: S subjects (one scan each), L locations, DHW space, D features.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.ledger import DENSITY
+from ctplatform.dataset.splits import read_split
+from ctplatform.errors import StageError
+from ctplatform.metrics.scores import Targets
+from ctplatform.metrics.stratification import folds, stratified_order
+from ctplatform.storage.layout import PRETRAIN, PROBE_FILE
+from ctplatform.storage.workspace import Workspace
+from ctplatform.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    import torch
+
+    from drasclr.atlas import Atlas
+    from drasclr.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+FOLDS = 5
+SCANS_AT_A_TIME = 8
+#: Parts of the subjects that normalisation statistics are taken from.
+CALIBRATION_PARTS = 3
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Whom the probe looks at: plain values, made in the driver and sent to the worker.
+
+    Args:
+        task: the task's name.
+        scans: one usable scan of each subject, in the order of `value`.
+        value: label, or time to event.
+        event: whether the event was seen; None where nothing is censored.
+        density: LAA-950, Perc15 and lung volume of each scan; None if one of them is not known.
+    """
+
+    task: str
+    scans: tuple[str, ...]
+    value: tuple[float, ...]
+    event: tuple[bool, ...] | None = None
+    density: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """The labels as tasks take them."""
+        return Targets(np.array(self.value), None if self.event is None else np.array(self.event))
+
+    def plain(self) -> dict[str, Any]:
+        """For `Selection(**plain)` in another process."""
+        return asdict(self)
+
+
+def select(workspace: Workspace, recipe: Recipe, cohort: pd.DataFrame | None) -> Selection | None:
+    """Labelled training subjects for the probe, balanced over the labels; None if there are not enough of them.
+
+    Args:
+        workspace: with ledger and split.
+        recipe: `pretrain.probe` says how many, and which task.
+        cohort: the scan table with its labels; only rows of training subjects are looked at.
+
+    Raises:
+        StageError: `pretrain.probe.task` names a task whose labels are not there.
+        ConfigError: there is no such task.
+    """
+    config = recipe.pretrain.probe
+    if not config.every_epochs or cohort is None or cohort.empty:
+        return None
+    columns = ["scan_id", "subject_id", "state", *DENSITY]
+    rows = ledger.usable(
+        ledger.read_ledger(workspace, columns=columns), use_flagged=recipe.prepare.quality.use_flagged
+    )
+    rows = rows[rows["subject_id"].isin(read_split(workspace).train)].sort_values("scan_id")
+    rows = rows.drop_duplicates("subject_id").set_index("subject_id")
+    mine = cohort[cohort["subject_id"].isin(rows.index)]
+    for name in (config.task,) if config.task else recipe.sweep.tasks:
+        try:
+            return _select(get_task(name), rows, mine, recipe)
+        except StageError as error:
+            if config.task:
+                raise
+            logger.info("no probe of %s: %s", name, error)
+    return None
+
+
+def _select(task: Task, rows: pd.DataFrame, cohort: pd.DataFrame, recipe: Recipe) -> Selection:
+    labels = task.labels(cohort, recipe.sweep.columns)
+    order = stratified_order(task.strata(labels.targets), seed=recipe.pretrain.seed)
+    chosen = np.sort(order[: recipe.pretrain.probe.subjects])
+    targets = labels.targets.take(chosen)
+    task.check(targets)
+    if len(targets) < FOLDS:
+        raise StageError(
+            f"task {task.name}: {len(targets)} labelled training subjects are too few for {FOLDS} folds",
+            "Label more subjects, or set pretrain.probe.every_epochs=0",
+            code="few-labels",
+        )
+    scans = rows.loc[[labels.subjects[index] for index in chosen]]
+    density = scans[list(DENSITY)].to_numpy(float)
+    return Selection(
+        task=task.name,
+        scans=tuple(scans["scan_id"]),
+        value=tuple(targets.value_N.tolist()),
+        event=None if targets.event_N is None else tuple(targets.event_N.tolist()),
+        density=tuple(map(tuple, density.tolist())) if np.isfinite(density).all() else None,
+    )
+
+
+def cross_validated(task: Task, x_SD: np.ndarray, targets: Targets, *, seed: int) -> float:
+    """The task's main metric of predictions that each come from a head that has not seen the subject."""
+    fold_S = folds(task.strata(targets), seed=seed, count=FOLDS)
+    prediction_S = np.empty(len(targets))
+    for fold in np.unique(fold_S):
+        inside, outside = np.flatnonzero(fold_S != fold), np.flatnonzero(fold_S == fold)
+        head = task.probe().fit(x_SD[inside], targets.take(inside), seed=seed)
+        prediction_S[outside] = head.predict(x_SD[outside])
+    return task.scores[0].value(targets, task.clip(prediction_S))
+
+
+class OnlineProbe:
+    """Scores the encoder of a training loop; on rank 0 only.
+
+    The patches are read once and kept: with the default settings 48 scans x 12 locations, 36 MiB.
+
+    Args:
+        workspace: holds the shards; `pretrain/<run>/probe.json` is written here.
+        recipe: of the run.
+        run: its name.
+        selection: whom to look at.
+        atlas: the locations.
+    """
+
+    def __init__(
+        self, workspace: Workspace, recipe: Recipe, run: str, selection: Selection, atlas: Atlas
+    ) -> None:
+        self.workspace, self.recipe, self.run, self.selection = workspace, recipe, run, selection
+        self.task, self.seed = get_task(selection.task), recipe.pretrain.seed
+        count = min(recipe.pretrain.probe.locations, atlas.num_locations)
+        self.locations_L = np.unique(np.linspace(0, atlas.num_locations - 1, count).round().astype(int))
+        self.coordinates_L3 = np.array(atlas.coordinates_N3[self.locations_L], dtype=np.float32)
+        self._hu_LSDHW: np.ndarray | None = None
+
+    def due(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether an epoch ended that is to be looked at."""
+        epochs, rest = divmod(step, steps_per_epoch)
+        return rest == 0 and epochs % self.recipe.pretrain.probe.every_epochs == 0
+
+    def score(self, encoder: Encoder) -> float:
+        """Main metric of the task in cross-validation, from a copy of the encoder; nan where it is undefined."""
+        return cross_validated(self.task, self.embed(encoder), self.selection.targets, seed=self.seed)
+
+    def begin(self, encoder: Encoder) -> None:
+        """Write what the curve is to be compared with: the encoder before training, and lung density."""
+        density, targets = self.selection.density, self.selection.targets
+        values = {
+            "start": self.score(encoder),
+            "density": np.nan
+            if density is None
+            else cross_validated(self.task, np.array(density), targets, seed=self.seed),
+        }
+        metric = self.task.scores[0]
+        self.workspace.write_json(
+            {
+                "task": self.task.name,
+                "title": self.task.title,
+                "metric": metric.name,
+                "metric_title": metric.title,
+                "higher_is_better": metric.higher_is_better,
+                "subjects": len(targets),
+                "locations": len(self.locations_L),
+                "folds": FOLDS,
+                **{name: float(value) if np.isfinite(value) else None for name, value in values.items()},
+            },
+            PRETRAIN,
+            self.run,
+            PROBE_FILE,
+        )
+
+    def embed(self, encoder: Encoder) -> np.ndarray:
+        """Mean features over the locations of each subject's scan, [S, D] float64; the encoder stays as it is."""
+        import torch
+
+        from drasclr.norm import recalibrate
+
+        device = next(encoder.parameters()).device
+        coordinates_L3 = torch.from_numpy(self.coordinates_L3).to(device)
+        # Trained block by block, the encoder carries the statistics of the last blocks.
+        copied = copy.deepcopy(encoder).requires_grad_(False)
+        parts = [self._patches(part, device) for part in self._parts()[:CALIBRATION_PARTS]]
+        recalibrate(
+            copied,
+            (
+                (part.flatten(0, 1), coordinates_L3.repeat_interleave(part.shape[1], dim=0))
+                for part in parts
+                if part.shape[0] * part.shape[1] > 1
+            ),
+        )
+        copied.eval()
+        with torch.inference_mode():
+            found = [
+                copied.grouped(self._patches(part, device), coordinates_L3).mean(0) for part in self._parts()
+            ]
+        return torch.cat(found).double().cpu().numpy()
+
+    def _parts(self) -> list[slice]:
+        count = len(self.selection.scans)
+        return [slice(i, min(i + SCANS_AT_A_TIME, count)) for i in range(0, count, SCANS_AT_A_TIME)]
+
+    def _patches(self, part: slice, device: torch.device) -> torch.Tensor:
+        import torch
+
+        from drasclr import augment
+
+        if self._hu_LSDHW is None:
+            self._hu_LSDHW = np.stack(
+                [
+                    shards.read_patches(self.workspace, scan, self.locations_L)[1]
+                    for scan in self.selection.scans
+                ],
+                axis=1,
+            )
+        hu_LSDHW = torch.from_numpy(np.ascontiguousarray(self._hu_LSDHW[:, part])).to(device)
+        return augment.normalise(hu_LSDHW, hu_window=self.recipe.prepare.hu_window)

@@ -1,0 +1,213 @@
+"""Contrastive pretraining with Ray Train: the same loop in one process, on two laptop cores, or on many GPUs.
+
+Ray Train starts the workers, starts them again when one of them or its node is lost, and with `min_workers` lets their
+number follow the cluster. What a run goes on from are its own checkpoints (`checkpoints`), in all of these cases and
+when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctplatform.compute.failures import explained
+from ctplatform.config.recipe import Recipe
+from ctplatform.errors import StageError
+from ctplatform.storage.layout import CARD_FILE, CONFIG_FILE, PRETRAIN, PROGRESS_FILE
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.runs import read_metrics, run_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+#: What glibc's allocator is told in training workers: keep freed memory. A step needs as much again as the one before,
+#: and asking the system for it anew slows two workers on two cores down. Ray Train trains in a thread of its own, whose
+#: arena would give memory back whatever the other settings say, hence a single one. Other allocators do not read these.
+MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+
+
+@dataclass(frozen=True)
+class PretrainSummary:
+    """A finished run: its name, steps, last logged metrics, and whether anything had to be trained."""
+
+    run: str
+    steps: int
+    metrics: dict[str, float]
+    trained: bool
+    seconds: float
+
+
+def pretrain(
+    workspace: Workspace,
+    recipe: Recipe,
+    *,
+    cohort: pd.DataFrame | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+) -> PretrainSummary:
+    """Train an encoder on the workspace's shards; a run that was cut off goes on where its last checkpoint was.
+
+    Args:
+        workspace: holds the atlas, ledger, shards and split; receives `pretrain/<run>/`.
+        recipe: `pretrain` says how, `watch` where it can be watched.
+        cohort: the scan table; labels of its training subjects are what the probe looks at.
+        on_progress: called about once a second with the newest metrics, `step` and `total_steps` among them.
+
+    Raises:
+        StageError: nothing to train on, or training failed for good.
+        ConfigError: MLflow is asked for and not installed, or the probe's task does not exist.
+    """
+    from ctplatform.tracking.pretraining import tracking_uri
+    from ctplatform.training.online_probe import select
+
+    run = run_name(workspace, recipe)
+    start = time.monotonic()
+    if workspace.exists(PRETRAIN, run, CARD_FILE):
+        return _summary(workspace, run, trained=False, seconds=0.0)
+    _check(workspace, recipe)
+    mlflow, selection = tracking_uri(recipe.watch), select(workspace, recipe, cohort)
+    workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
+    with _watch(workspace, run, on_progress):
+        _fit(workspace, recipe, run, mlflow=mlflow, probe=selection.plain() if selection else None)
+    return _summary(workspace, run, trained=True, seconds=time.monotonic() - start)
+
+
+def _check(workspace: Workspace, recipe: Recipe) -> None:
+    """Say at once what every worker would say, after Ray had started it as often as `max_failures` allows."""
+    from ctplatform.dataset.atlas import read_atlas
+    from ctplatform.training import partition
+    from ctplatform.training.runs import training_rows
+
+    config, scans = recipe.pretrain, len(training_rows(workspace, recipe))
+    for world in {config.min_workers or config.num_workers, config.num_workers}:
+        partition.check(config, read_atlas(workspace), scans, max(1, world))
+
+
+def _fit(
+    workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None, probe: dict[str, Any] | None
+) -> None:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config = recipe.pretrain
+    if config.min_workers:
+        # How long it waits for a node that has just been lost, before it counts again what there is.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={
+            "workspace": workspace.uri,
+            "recipe": recipe.model_dump(mode="json"),
+            "run": run,
+            "mlflow": mlflow,
+            "probe": probe,
+        },
+        torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # which is Train V2's, with labels
+            num_workers=workers,
+            elastic_resize_monitor_interval_s=config.resize_every_s,
+            use_gpu=config.use_gpu,
+            resources_per_worker={
+                "CPU": config.cpus_per_worker,
+                **({"GPU": 1} if config.use_gpu else {}),
+                **recipe.placement.pretrain.resources,
+            },
+            label_selector=recipe.placement.pretrain.labels or None,
+        ),
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # as above
+            name=run,
+            storage_path=workspace.path(PRETRAIN),
+            storage_filesystem=workspace.fs,
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            worker_runtime_env={"env_vars": MALLOC},
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        found = explained(error)
+        if isinstance(found, StageError):
+            raise found from error
+        cause = str(error).strip().splitlines()
+        raise StageError(
+            f"pretraining {run} failed: {cause[-1] if cause else type(error).__name__}",
+            "Read the workers' logs below /tmp/ray/session_latest/logs, mend the cause, run the same command again",
+            code="pretrain",
+        ) from error
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """What each worker runs."""
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    from ctplatform.tracking.pretraining import Watch
+    from ctplatform.training.loop import Loop
+    from ctplatform.training.online_probe import OnlineProbe, Selection
+
+    workspace, recipe = Workspace(config["workspace"]), Recipe.model_validate(config["recipe"])
+    context = ray.train.get_context()
+    device = get_device() if recipe.pretrain.use_gpu else torch.device("cpu")
+    loop = Loop(
+        workspace,
+        recipe,
+        config["run"],
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=device,
+    )
+    if loop.rank == 0:
+        loop.watch = Watch(workspace, recipe, config["run"], mlflow=config["mlflow"])
+        if config["probe"]:
+            loop.probe = OnlineProbe(
+                workspace, recipe, config["run"], Selection(**config["probe"]), loop.atlas
+            )
+    loop.resume()
+    loop.run()
+
+
+def _summary(workspace: Workspace, run: str, *, trained: bool, seconds: float) -> PretrainSummary:
+    lines = read_metrics(workspace, run)
+    last = lines[-1] if lines else {}
+    return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds)
+
+
+class _watch:
+    """Calls back with the newest progress of a run, from a thread, while its body runs."""
+
+    def __init__(
+        self, workspace: Workspace, run: str, callback: Callable[[dict[str, Any]], None] | None
+    ) -> None:
+        self.workspace, self.run, self.callback = workspace, run, callback
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._poll, name="watch", daemon=True)
+
+    def _poll(self) -> None:
+        seen: Any = None
+        while not self.stop.wait(1.0):
+            if self.workspace.exists(PRETRAIN, self.run, PROGRESS_FILE):
+                now = self.workspace.read_json(PRETRAIN, self.run, PROGRESS_FILE)
+                if now != seen and self.callback:
+                    self.callback(now)
+                seen = now
+
+    def __enter__(self) -> _watch:
+        if self.callback:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        if self.callback:
+            self.thread.join()

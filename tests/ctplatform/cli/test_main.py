@@ -1,0 +1,131 @@
+"""The command: what it prints, what it refuses, and the chain through it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ctplatform.cli.console import headline_rows, result_lines
+from ctplatform.cli.main import main
+from ctplatform.config.loader import load_recipe
+from ctplatform.dataset.ledger import read_ledger
+from ctplatform.storage.workspace import Workspace
+from tests.conftest import SMALL
+
+SETS = [part for item in SMALL for part in ("--set", item)]
+
+
+def test_every_command_explains_itself(capsys):
+    for command in (
+        "demo",
+        "run",
+        "cohort",
+        "atlas",
+        "prepare",
+        "pretrain",
+        "embed",
+        "sweep",
+        "report",
+        "status",
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main([command, "--help"])
+        assert exit_.value.code == 0
+        assert "--" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--cohort", "nowhere.csv", "--workspace", "x"], "nowhere.csv"),
+        (["demo", "--recipe", "nope"], "there is no recipe 'nope'"),
+        (["demo", "--set", "pretrain.epoch=2"], "did you mean 'epochs'?"),
+        (["status", "--workspace", "empty"], "drasclr prepare"),
+        (["cohort", "nowhere"], "nowhere"),
+        (["atlas", "adopt", "--workspace", "x"], "Give --atlas PATH"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message_and_status_1(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_with_a_scan_twice_is_refused_before_anything_starts(tmp_path, capsys):
+    table = tmp_path / "cohort.csv"
+    table.write_text("scan_id,subject_id,path\na,p,x.nii.gz\na,q,y.nii.gz\n")
+    with pytest.raises(SystemExit):
+        main(["run", "--cohort", str(table), "--workspace", str(tmp_path / "ws")])
+    assert "'a'" in capsys.readouterr().err
+    assert not (tmp_path / "ws").exists()
+
+
+def test_cohort_finds_the_phantoms_scans_with_the_same_ids_again(prepared, tmp_path, capsys):
+    workspace, cohort = prepared
+    for name in ("one", "two"):
+        main(["cohort", workspace.path("phantom", "scans"), "-o", str(tmp_path / f"{name}.csv")])
+    first, second = pd.read_csv(tmp_path / "one.csv"), pd.read_csv(tmp_path / "two.csv")
+    assert len(first) == len(cohort)
+    assert first["scan_id"].is_unique
+    assert first["scan_id"].tolist() == second["scan_id"].tolist()
+    assert "8 scans" in capsys.readouterr().out
+
+
+def test_the_chain_on_a_users_table_by_command_and_again(prepared, tmp_path, capsys):
+    """`drasclr run` on a csv with relative paths; a bad scan beside; then every stage finds its work done."""
+    source, cohort = prepared
+    folder = tmp_path / "user"
+    shutil.copytree(source.path("phantom", "scans"), folder / "scans")
+    table = cohort.assign(path=[f"scans/{Path(path).name}" for path in cohort["path"]])
+    bad = {"scan_id": "broken", "subject_id": "nobody", "path": "scans/gone.nii.gz"}
+    pd.concat([table, pd.DataFrame([bad])]).to_csv(folder / "cohort.csv", index=False)
+    out = str(tmp_path / "out")
+    command = ["run", "--cohort", str(folder / "cohort.csv"), "--workspace", out, "--recipe", "demo", *SETS]
+    main([*command, "--set", "pretrain.num_workers=1"])
+    first = capsys.readouterr().out
+    assert "1 failed" in first
+    assert "broken  failed" in first
+    assert "report.html" in first
+    workspace = Workspace(out)
+    assert len(read_ledger(workspace)) == len(cohort) + 1
+    run = workspace.folders("evaluation")[0]
+    assert load_recipe("demo", SMALL).name in run
+    summary = workspace.read_table("evaluation", run, "summary.parquet").to_pandas()
+    rows = headline_rows(summary)
+    assert {"drasclr", "density", "random", "scratch"} <= set(rows["initialisation"])
+    assert (summary["low"] <= summary["high"]).all()
+    assert len(result_lines(summary)) >= 1
+    html = workspace.read_bytes("evaluation", run, "report.html").decode()
+    assert str(folder) not in html, "no source path reaches the report"
+    assert "broken" in html
+
+    main(["run", *command[1:], "--set", "pretrain.num_workers=1"])
+    again = capsys.readouterr().out
+    assert "unchanged" in again
+    assert f"{len(cohort)} done before" in again
+    assert "[pretrain] unchanged" in again
+    main(["status", "--workspace", out])
+    assert "1 failed" in capsys.readouterr().out
+
+
+def test_a_cohort_without_labels_still_gets_its_report(prepared, tmp_path, capsys):
+    source, cohort = prepared
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("atlas", "scans", "patches"):
+        shutil.copytree(source.path(name), out / name)
+    table = tmp_path / "cohort.csv"
+    cohort[["scan_id", "subject_id", "path", "series_uid"]].to_csv(table, index=False)
+    main(
+        ["run", "--cohort", str(table), "--workspace", str(out), "--recipe", "demo", *SETS]
+        + ["--set", "pretrain.num_workers=1", "--set", "pretrain.max_steps=2"]
+    )
+    text = capsys.readouterr().out
+    assert "left out: no task can be evaluated" in text
+    assert "report.html" in text
+    assert list(out.glob("evaluation/*/report.html"))

@@ -1,0 +1,119 @@
+"""Splits: by subject, stratified, the same for the same table, and without leaks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctplatform.config.preparation import SplitConfig
+from ctplatform.dataset.splits import Split, make_split, read_split, write_split
+from ctplatform.errors import StageError
+from ctplatform.metrics.stratification import stratified_order
+from ctplatform.storage.workspace import Workspace
+
+
+def cohort(subjects=40, scans_each=2, seed=0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    ids = np.repeat([f"s{i:03d}" for i in range(subjects)], scans_each)
+    extent = np.repeat(rng.exponential(0.1, subjects), scans_each)
+    hashes = [f"hash-{i}" for i in range(len(ids))]
+    return pd.DataFrame({"subject_id": ids, "laa950": extent, "content_hash": hashes})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_subject_is_on_one_side(seed):
+    table = cohort(seed=seed)
+    split = make_split(table, SplitConfig(test_fraction=0.3, seed=seed))
+    assert not set(split.train) & set(split.test)
+    assert set(split.train) | set(split.test) == set(table["subject_id"])
+    assert len(split.test) == 12
+
+
+def test_row_order_does_not_matter_but_the_seed_does():
+    table = cohort()
+    split = make_split(table, SplitConfig(seed=1))
+    assert make_split(table.sample(frac=1, random_state=3), SplitConfig(seed=1)) == split
+    assert make_split(table, SplitConfig(seed=2)).test != split.test
+
+
+def test_both_sides_look_alike():
+    table = cohort(subjects=60, scans_each=1)
+    extent = table.set_index("subject_id")["laa950"]
+    bins = pd.qcut(extent, 5, labels=False)
+    for seed in range(10):
+        split = make_split(table, SplitConfig(test_fraction=1 / 3, seed=seed))
+        counts = bins.loc[list(split.test)].value_counts()
+        assert counts.min() >= 3
+        assert counts.max() <= 5
+
+
+def test_classes_can_be_stratified_on():
+    table = cohort(subjects=40, scans_each=1).assign(site=["a"] * 30 + ["b"] * 10)
+    split = make_split(table, SplitConfig(test_fraction=0.2, stratify="site"))
+    assert table.set_index("subject_id").loc[list(split.test), "site"].value_counts().to_dict() == {
+        "a": 6,
+        "b": 2,
+    }
+
+
+def test_identical_images_stay_together_in_any_number_of_steps():
+    table = cohort(subjects=30)
+    # s000 - s010 - s020 share images pairwise: one person under three names.
+    table.loc[[0, 20], "content_hash"] = "twin-a"
+    table.loc[[21, 40], "content_hash"] = "twin-b"
+    for seed in range(10):
+        split = make_split(table, SplitConfig(seed=seed, test_fraction=0.5))
+        sides = {subject in split.test for subject in ("s000", "s010", "s020")}
+        assert len(sides) == 1
+
+
+def test_a_leak_is_found():
+    table = cohort(subjects=4)
+    ids = ("s000", "s001", "s002", "s003")
+    with pytest.raises(StageError, match="s001 stand in both"):
+        Split(train=ids[:2], test=ids[1:]).check(table)
+    with pytest.raises(StageError, match="s003 stand in neither"):
+        Split(train=ids[:2], test=ids[2:3]).check(table)
+    Split(train=ids[:2], test=ids[2:]).check(table)
+    table.loc[7, "content_hash"] = table.loc[0, "content_hash"]
+    with pytest.raises(StageError, match="s000, s003 have the same image") as caught:
+        Split(train=ids[:2], test=ids[2:]).check(table)
+    assert caught.value.code == "leak"
+
+
+def test_a_grown_cohort_keeps_its_split():
+    table = cohort(subjects=60)
+    old = make_split(table[table["subject_id"] < "s040"], SplitConfig(seed=3))
+    new = make_split(table, SplitConfig(seed=3), previous=old)
+    assert set(old.train) <= set(new.train)
+    assert set(old.test) <= set(new.test)
+    assert len(new.test) - len(old.test) == 7  # 35% of the 20 new ones
+
+
+def test_a_new_name_for_a_known_image_goes_to_its_side():
+    table = cohort(subjects=20)
+    old = make_split(table, SplitConfig())
+    twin = table[table["subject_id"] == old.test[0]].assign(subject_id="zz")
+    assert "zz" in make_split(pd.concat([table, twin]), SplitConfig(), previous=old).test
+
+
+def test_written_equals_read(tmp_path):
+    split = make_split(cohort(), SplitConfig())
+    write_split(Workspace(tmp_path), split)
+    assert read_split(Workspace(tmp_path)) == split
+
+
+def test_what_cannot_be_split_is_refused():
+    with pytest.raises(StageError, match="cannot be split"):
+        make_split(cohort(subjects=1), SplitConfig())
+    with pytest.raises(StageError, match=r"stratify names 'site'"):
+        make_split(cohort(), SplitConfig(stratify="site"))
+
+
+def test_beginnings_of_the_order_hold_every_stratum_in_its_share():
+    strata = np.repeat([0, 1, 2], [50, 30, 20])
+    for seed in range(5):
+        order = stratified_order(strata, seed=seed)
+        assert sorted(order) == list(range(100))
+        for count in (10, 25, 50, 80):
+            found = np.bincount(strata[order[:count]], minlength=3)
+            assert np.abs(found - count * np.array([0.5, 0.3, 0.2])).max() <= 1.0

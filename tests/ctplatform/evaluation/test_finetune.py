@@ -1,0 +1,165 @@
+"""End-to-end training: it learns what can be learned, starts where the probe ends, and reads each patch once."""
+
+import numpy as np
+import pytest
+import torch
+
+from ctplatform.config.evaluation import ScratchConfig
+from ctplatform.config.training import EncoderConfig
+from ctplatform.dataset.splits import read_split
+from ctplatform.evaluation import finetune
+from ctplatform.evaluation.finetune import EndToEnd, PatchPool
+from ctplatform.evaluation.objective import Objective
+from ctplatform.metrics.scores import METRICS, Targets
+from ctplatform.tasks import get_task
+from ctplatform.tasks.survival import partial_likelihood
+from tests.ctplatform.evaluation_world import build, tiny_atlas
+
+CONFIG = ScratchConfig(locations=2, pool=3, subjects_per_batch=6, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    workspace, cohort = build(tmp_path_factory.mktemp("scratch"), subjects=30)
+    scans = {subject: tuple(ids) for subject, ids in cohort.groupby("subject_id")["scan_id"]}
+    pool = PatchPool(workspace, tiny_atlas().coordinates_N3, scans=scans, size=3)
+    return workspace, cohort, pool
+
+
+def side(cohort, subjects, task):
+    labels = get_task(task).labels(cohort[cohort["subject_id"].isin(subjects)])
+    return list(labels.subjects), labels.targets
+
+
+def fit(task, subjects, targets, pool, *, steps, seed=0, **options):
+    model = EndToEnd(
+        get_task(task), encoder=EncoderConfig(experts=1), config=CONFIG, steps=steps, seed=seed, **options
+    )
+    return model.fit(pool, subjects, targets)
+
+
+@pytest.fixture(scope="module")
+def pretrained(world):
+    """An encoder that has seen these patches, not much."""
+    workspace, cohort, pool = world
+    train = side(cohort, read_split(workspace).train, "gold_stage")
+    return fit("gold_stage", *train, pool, steps=3).encoder
+
+
+def test_learns_density_from_patches(world):
+    workspace, cohort, pool = world
+    split = read_split(workspace)
+    train, test = (side(cohort, subjects, "emphysema_extent") for subjects in (split.train, split.test))
+    model = fit("emphysema_extent", *train, pool, steps=20)
+    assert np.mean(model.losses_[-3:]) < 0.5 * np.mean(model.losses_[:3])
+    assert METRICS["spearman"].value(test[1], model.predict(pool, test[0])) > 0.7
+
+
+@pytest.mark.parametrize("task", ["gold_stage", "survival", "exacerbation_count"])
+def test_other_losses_go_down_too(world, task):
+    workspace, cohort, pool = world
+    subjects, targets = side(cohort, read_split(workspace).train, task)
+    model = fit(task, subjects, targets, pool, steps=8)
+    predicted = model.predict(pool, subjects[:6])
+    assert np.isfinite(predicted).all()
+    assert np.mean(model.losses_[-3:]) < np.mean(model.losses_[:3])
+
+
+@pytest.mark.parametrize(
+    "task", ["emphysema_extent", "gold_stage", "emphysema", "survival", "exacerbation_count"]
+)
+def test_without_a_step_fine_tuning_is_the_frozen_probe(world, pretrained, task):
+    workspace, cohort, pool = world
+    subjects, targets = side(cohort, read_split(workspace).train, task)
+    model = fit(task, subjects, targets, pool, steps=0, pretrained=pretrained)
+    x_train, x_test = (model.features(pool, who) for who in (subjects, subjects[:8]))
+    probe = get_task(task).probe().fit(x_train, targets, seed=0)
+    expected = get_task(task).clip(probe.predict(x_test))
+    assert model.predict(pool, subjects[:8]) == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
+def test_fine_tuning_goes_down_from_there_and_leaves_the_pretrained_weights_alone(world, pretrained):
+    workspace, _, pool = world
+    subjects = [subject for subject in read_split(workspace).train if len(pool.scans[subject]) == 1][:8]
+    targets = Targets(np.random.default_rng(0).random(8))  # noise, which a ridge does not follow all the way
+    before = {name: tensor.clone() for name, tensor in pretrained.state_dict().items()}
+    everything = CONFIG.model_copy(update={"locations": 3, "subjects_per_batch": len(subjects)})
+    model = EndToEnd(
+        get_task("emphysema_extent"),
+        encoder=EncoderConfig(experts=1),
+        config=everything,
+        steps=4,
+        seed=0,
+        pretrained=pretrained,
+        lr=3e-5,
+    )
+    model.fit(pool, subjects, targets)
+    probe = get_task("emphysema_extent").probe()
+    x_NP = EndToEnd.features(model_of(pretrained), pool, subjects)
+    error = np.square(probe.fit(x_NP, targets, seed=0).predict(x_NP) - targets.value_N).mean()
+    assert model.losses_[0] == pytest.approx(error / targets.value_N.var(), rel=0.02)
+    assert model.losses_[-1] < model.losses_[0]
+    after = model.encoder.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(pretrained.state_dict()[name], tensor)
+        kept = any(word in name for word in ("running", "tracked", "head"))
+        assert torch.equal(after[name], tensor) == kept
+
+
+def model_of(encoder):
+    task = get_task("emphysema_extent")
+    return EndToEnd(
+        task, encoder=EncoderConfig(experts=1), config=CONFIG, steps=0, seed=0, pretrained=encoder
+    )
+
+
+def test_the_seed_fixes_everything(world):
+    workspace, cohort, pool = world
+    subjects, targets = side(cohort, read_split(workspace).train[:6], "emphysema_extent")
+    a, b, c = (
+        fit("emphysema_extent", subjects, targets, pool, steps=2, seed=seed).predict(pool, subjects[:2])
+        for seed in (1, 1, 2)
+    )
+    assert a.tolist() == b.tolist()
+    assert a.tolist() != c.tolist()
+
+
+def test_patches_are_read_once_a_process(world, monkeypatch):
+    workspace, _, pool = world
+    fresh = PatchPool(workspace, tiny_atlas().coordinates_N3, scans=pool.scans, size=2)
+    first = fresh.batch(["scan000", "scan001"], np.array([0, 1]))
+    monkeypatch.setattr(finetune, "read_patches", lambda *_: pytest.fail("read again"))
+    assert torch.equal(fresh.batch(["scan000", "scan001"], np.array([0, 1])), first)
+    assert first.shape == (2, 2, 1, 32, 32, 32)
+
+
+def test_the_cache_has_a_limit(world, monkeypatch):
+    pool = world[2]
+    finetune._cache.clear()
+    monkeypatch.setattr(finetune, "CACHE_BYTES", 3 * 3 * 32**3 * 2)
+    for number in range(6):
+        pool.scan(f"scan{number:03d}")
+    assert sum(array.nbytes for array in finetune._cache.values()) <= 3 * 3 * 32**3 * 2
+
+
+def test_cox_loss_is_the_partial_likelihood():
+    rng = np.random.default_rng(0)
+    targets = Targets(rng.integers(1, 9, 20).astype(float), rng.random(20) < 0.5)
+    score = rng.normal(size=20)
+    objective = Objective(get_task("survival"), targets)
+    loss = objective(torch.from_numpy(score).float(), torch.arange(20))
+    assert float(loss) == pytest.approx(-partial_likelihood(score, targets) / targets.event_N.sum(), rel=1e-4)
+
+
+def test_a_batch_without_events_teaches_nothing():
+    objective = Objective(get_task("survival"), Targets(np.arange(1.0, 9), np.arange(8) > 5))
+    score = torch.zeros(3, requires_grad=True)
+    objective(score, torch.arange(3)).backward()
+    assert score.grad.tolist() == [0, 0, 0]
+
+
+def test_untrained_scores_mean_the_median_class():
+    stage = np.repeat([0.0, 1.0, 2.0, 4.0], [3, 9, 2, 1])
+    objective = Objective(get_task("gold_stage"), Targets(stage))
+    assert objective.decode(np.zeros(2)).tolist() == [1.0, 1.0]
+    assert objective.decode(np.array([-50.0, 50.0])).tolist() == [0.0, 4.0]
