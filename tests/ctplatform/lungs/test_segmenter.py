@@ -13,9 +13,9 @@ import SimpleITK as sitk
 from ctplatform.config.preparation import LungsConfig
 from ctplatform.config.recipe import PhantomConfig
 from ctplatform.errors import ScanError, StageError
-from ctplatform.lungs.mask import LungMask
+from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.measures import density
-from ctplatform.lungs.segmenter import LEFT, RIGHT, SEGMENTERS, make_segmenter
+from ctplatform.lungs.segmenter import SEGMENTERS, make_segmenter
 from ctplatform.phantom import make_subject
 
 SEGMENT = make_segmenter(LungsConfig.model_validate({}))

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from ctplatform.config.preparation import LungsConfig, QualityConfig, RegistrationConfig
 from ctplatform.config.recipe import PhantomConfig
 from ctplatform.imaging.volume import Volume, read_volume
-from ctplatform.lungs.mask import LungMask
-from ctplatform.lungs.segmenter import LEFT, RIGHT, make_segmenter
+from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
+from ctplatform.lungs.segmenter import make_segmenter
 from ctplatform.phantom import make_subject
 from ctplatform.preparation.quality import assess, measure
 from ctplatform.registration.register import Registration, register
