@@ -22,7 +22,9 @@ PACKAGES = {"drasclr": ROOT / "drasclr", "ctplatform": ROOT / "platform" / "ctpl
 
 def members(folder: Path) -> list[str]:
     """Names of the public modules and subpackages directly inside a package."""
-    found = [path.stem for path in folder.glob("*.py")] + [path.parent.name for path in folder.glob("*/__init__.py")]
+    found = [path.stem for path in folder.glob("*.py")] + [
+        path.parent.name for path in folder.glob("*/__init__.py")
+    ]
     return sorted(name for name in found if not name.startswith("_"))
 
 
@@ -75,10 +77,21 @@ def problems(site: Path) -> list[str]:
 def main() -> int:
     write_api_pages()
     shutil.rmtree(SITE, ignore_errors=True)
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(ROOT / "mkdocs.yml")]
+    command = [
+        sys.executable,
+        "-m",
+        "zensical",
+        "build",
+        "--strict",
+        "--clean",
+        "--config-file",
+        str(ROOT / "mkdocs.yml"),
+    ]
     done = subprocess.run(command, cwd=ROOT)
     found = problems(SITE) if done.returncode == 0 else []
-    print("\n".join(found) or f"{SITE.relative_to(ROOT)}/index.html", file=sys.stderr if found else sys.stdout)
+    print(
+        "\n".join(found) or f"{SITE.relative_to(ROOT)}/index.html", file=sys.stderr if found else sys.stdout
+    )
     return done.returncode or bool(found)
 
 
