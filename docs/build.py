@@ -1,8 +1,8 @@
 """Build the documentation site into build/site and check it: `python docs/build.py`.
 
 The API pages are written from the source tree: one for each module of `drasclr` and for each room of `ctplatform`.
-Zensical's strict mode refuses links to pages and headings that do not exist. What it does not look at is checked here in
-the HTML: images, and that a page loads nothing from another host.
+Zensical's strict mode refuses links to pages and headings that do not exist. It does not check images, nor whether a
+page loads something from another host; both are checked here, in the HTML.
 """
 
 from __future__ import annotations
