@@ -7,6 +7,7 @@ page loads something from another host; both are checked here, in the HTML.
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,12 @@ def members(folder: Path) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
+def summary(folder: Path, name: str) -> str:
+    """First line of a member's docstring."""
+    path = folder / name / "__init__.py" if (folder / name).is_dir() else folder / f"{name}.py"
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
 def write_api_pages() -> None:
     """Write `docs/reference/api/` anew: a page for each member of a package, and an index of them."""
     shutil.rmtree(API, ignore_errors=True)
@@ -38,7 +45,7 @@ def write_api_pages() -> None:
         for name in members(folder):
             page = f"{package}.{name}.md"
             (API / page).write_text(f"# `{package}.{name}`\n\n::: {package}.{name}\n", encoding="utf-8")
-            index += f"- [`{package}.{name}`]({page})\n"
+            index += f"- [`{package}.{name}`]({page}): {summary(folder, name)}\n"
     (API / "index.md").write_text(index, encoding="utf-8")
 
 
