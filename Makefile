@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo evidence test test-cluster lint format benchmarks benchmarks-data clean
+.PHONY: help install demo evidence test test-cluster lint docs format benchmarks benchmarks-data clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -36,12 +36,17 @@ test: install
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster tests
 
-## lint          ruff, mypy and the import contract
+## lint          ruff, mypy, the import contract, and the documentation with its links
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=platform:. $(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/build.py
+
+## docs          the documentation as a site in build/site, with API pages
+docs: install
+	$(BIN)/python docs/build.py
 
 ## format        let ruff rewrite the sources
 format: install
@@ -65,4 +70,4 @@ benchmarks-data: install
 
 ## clean         remove .venv and caches
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .cache build/site docs/reference/api

@@ -2,7 +2,7 @@
 
 Pretrains one small encoder an option on the synthetic cohort of the recipe `demo` (made in the workspace if it is not
 there), embeds all scans with each, and fits the same linear probes on the same subjects. Prints a Markdown table;
-`--write` puts it into docs/benchmarks.md. What was finished before is not done again. About 40 minutes on two cores;
+`--write` puts it into docs/benchmarks/. What was finished before is not done again. About 40 minutes on two cores;
 `--only` picks options and `--steps` shortens each run. The losses and the conditioning, on more subjects and with what
 the features hold, are in `tests.benchmarks.evidence`.
 """
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150, help="steps of each pretraining run")
     parser.add_argument("--only", nargs="*", help="parts of the names of options; all by default")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     chosen = [
         option

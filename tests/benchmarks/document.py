@@ -1,12 +1,25 @@
-"""Tables of the benchmarks in docs/benchmarks.md: each benchmark owns one section."""
+"""Tables of the benchmarks in docs/benchmarks/: each benchmark owns one section of one page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-TITLE = "# Benchmarks\n"
-BENCHMARKS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
+
+#: Sections by the page that holds them. A page's text above its sections is written by hand and stays as it is.
+PAGES = {
+    "method.md": ("Method", "Layouts and precisions", "The whole step", "Losses of 50 steps"),
+    "training.md": ("Two workers", "The cost of the published training", "GPU"),
+    "options.md": ("Options of the method",),
+    "feed.md": ("Feed", "Feed from an object store"),
+    "preparation.md": ("Preparing scans", "Sampling", "Ray's overhead", "Memory of preparing"),
+    "registration.md": ("Registration",),
+    "scale.md": ("Scale",),
+    "label-maps.md": ("Label maps",),
+    "duplicates.md": ("Near-duplicates",),
+    "evidence.md": ("Evidence, tables",),
+}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,12 +29,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def replace(section: str, text: str) -> None:
-    """Put a text under `## section`, in place of what was there; other sections stay as they are."""
-    old = BENCHMARKS.read_text(encoding="utf-8") if BENCHMARKS.is_file() else TITLE
-    before, marker, after = old.partition(f"## {section}\n")
+    """Put a text under `## section` of its page, in place of what was there; other sections stay as they are.
+
+    Raises KeyError for a section that no page holds.
+    """
+    names = [name for name, sections in PAGES.items() if section in sections]
+    if not names:
+        raise KeyError(f"no page of docs/benchmarks holds the section {section!r}: add it to document.PAGES")
+    page = BENCHMARKS / names[0]
+    before, marker, after = page.read_text(encoding="utf-8").partition(f"## {section}\n")
     _, next_marker, rest = after.partition("\n## ")
     tail = f"\n## {rest}" if next_marker else ""
-    BENCHMARKS.write_text(
+    page.write_text(
         f"{before.rstrip()}\n\n{marker or f'## {section}' + chr(10)}\n{text.strip()}\n{tail}",
         encoding="utf-8",
     )

@@ -2,7 +2,7 @@
 
 DRASCLR_REAL_CT=FOLDER DRASCLR_ATLAS=FOLDER python -m tests.benchmarks.duplicates
 
-Prints a Markdown table; `--write` puts it into docs/benchmarks.md.
+Prints a Markdown table; `--write` puts it into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     ct, atlas_folder = folders()
     recipe = recipe_of(atlas_folder)

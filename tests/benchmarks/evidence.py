@@ -2,7 +2,7 @@
 
 Runs the recipe `evidence` on a synthetic cohort (pretraining, its ablations, embedding, end-to-end training, report),
 fits the frozen heads of every task with many label subsets, and prints what comes out as Markdown: each claim with its
-paired difference and interval, then why. `--write` puts it into docs/benchmarks.md. What was finished before is not
+paired difference and interval, then why. `--write` puts it into docs/benchmarks/. What was finished before is not
 done again, so the same call goes on after an interruption.
 """
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", default="runs/evidence", help="(default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks/")
     parser.add_argument(
         "--pretrain-seeds", type=int, default=1, help="runs of each encoder (default: %(default)s)"
     )

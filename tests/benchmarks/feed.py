@@ -25,7 +25,7 @@ asks the kernel to drop the files from its cache (posix_fadvise, DONTNEED) befor
 reads every file 1 + k times an epoch, and a cohort's files are far larger than memory, so cold its files are dropped
 again once they were loaded; shards are read once an epoch anyway. The column "read" says what really came from the
 disk. "Warm" comes right after a pass that is not timed and drops nothing. Prints Markdown; `--write` puts it into
-docs/benchmarks.md.
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=32, help="a multiple of 16")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", help="folder for the data; reused if it is there (default: temporary)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(options.data or temporary) / "feed"

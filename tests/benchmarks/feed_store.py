@@ -4,7 +4,7 @@ FOLDER is one that `tests.benchmarks.feed --data FOLDER` has written. A store on
 holds its shards and answers every request late, by as much as a store in a data centre does; how many requests are
 under way at a time is what is compared, in one run. The store is Python and serves no more than some hundred megabytes
 a second, so the last rows may be its limit and not the feed's. Prints Markdown; `--write` puts it into
-docs/benchmarks.md.
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder that tests.benchmarks.feed has written")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds before each answer")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         os.environ.setdefault(name, "test")

@@ -4,7 +4,7 @@
 
 For each batch shape and precision: patches a second of one whole step (both losses, one neighbour, momentum update,
 optimizer, memory), peak memory, and the achieved share of what the device itself reaches on a large copy and a large
-matrix product. `--write` puts the table into docs/benchmarks.md.
+matrix product. `--write` puts the table into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--shapes", nargs="*", metavar="GxS", help="locations x scans, such as 4x32")
     parser.add_argument("--compile", action="store_true", help="measure compiled layers, too")

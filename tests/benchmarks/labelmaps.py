@@ -1,7 +1,7 @@
 """Emphysema subtypes and nodules from label maps: `python -m tests.benchmarks.labelmaps --workspace FOLDER`.
 
 Runs the recipe `dense` in the workspace, or goes on where it stopped, and prints a Markdown table of its summary;
-`--write` puts it into docs/benchmarks.md. About half an hour on two cores that are free.
+`--write` puts it into docs/benchmarks/. About half an hour on two cores that are free.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", default="runs/dense", help="a folder (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     parser.add_argument("--speed", action="store_true", help="only measure windows and segmentation")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     options = parser.parse_args()

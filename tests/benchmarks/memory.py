@@ -2,7 +2,7 @@
 
 `python -m tests.benchmarks.memory`. Peaks are those of fresh processes that prepare one scan (VmHWM), beside one
 that only imports what a worker imports. The object store's counters are read from the raylet after a real
-`prepare` of the real CTs. Prints Markdown; `--write` puts it into docs/benchmarks.md.
+`prepare` of the real CTs. Prints Markdown; `--write` puts it into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--slices", type=int, default=700)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     ct, atlas_folder = realscans.folders()
     rows = []

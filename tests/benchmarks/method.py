@@ -5,7 +5,7 @@ the process, so that a busy machine blurs the ratio as little as possible. Each 
 with glibc's allocator as it comes, which gives freed memory back and pays for it again in page faults, and as
 pretraining starts its workers, where neither side has any. What a process did before decides how often the former
 happens, so that cases in one process would not compare. Prints Markdown tables; `--write` puts them into
-docs/benchmarks.md.
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--formats", action="store_true", help="layouts and precisions only")
     parser.add_argument("--compile", action="store_true", help="compiled normalisation among them; minutes")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks/")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.formats:

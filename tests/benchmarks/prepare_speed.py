@@ -3,7 +3,7 @@
 Every scan goes through `prepare_scan`, reading and writing included, at the published atlas's 581 locations, on one
 core, in CPU time. The real CTs run one after the other in this process; the 512 x 512 x 300 scan in a fresh process
 for each format, where its second pass counts (the first imports libraries) and the peak of resident memory is the
-process's own. Prints Markdown; `--write` puts it into docs/benchmarks.md.
+process's own. Prints Markdown; `--write` puts it into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--passes", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks/")
     options = parser.parse_args()
     ct, atlas_folder = realscans.folders()
     with tempfile.TemporaryDirectory() as temporary:

@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.ray_overhead`. The same scans, work lists and number of processes, alternating in one run;
 wall time, so the machine must be quiet. Both start warm: the pool's processes and Ray's workers have prepared a scan
 before the clock runs. One process alone says what a second core adds. Prints Markdown; `--write` puts it into
-docs/benchmarks.md.
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--copies", type=int, default=3, help="how often each real scan is in the work list")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     ct, atlas_folder = realscans.folders()
     recipe = realscans.recipe_of(atlas_folder)

@@ -218,7 +218,7 @@ def bars(pairs: list[tuple[Case, Row, Row]], mine: list[tuple[Case, Row]]) -> li
 
 
 def document(pairs: list[tuple[Case, Row, Row]], mine: list[tuple[Case, Row]], software: str) -> str:
-    """The section of docs/benchmarks.md."""
+    """The section of docs/benchmarks/."""
     peers = {case.name: row for case, _, row in pairs}
     rows = []
     for case, row in mine:

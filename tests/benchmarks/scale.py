@@ -4,7 +4,7 @@
 
 The scans are made up and their patches small; plan, Ray Data execution, shards, ledger rows, compaction and the
 second run are those of `drasclr prepare`. What a true scan takes comes from preparing `--ct` for real. `--scans 0`
-measures that alone, without Ray; `--write` puts it all into docs/benchmarks.md.
+measures that alone, without Ray; `--write` puts it all into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def atlas_at(folder: str, source: str, side: int) -> Workspace:
 
 
 def main() -> None:
-    """Run, print, and on demand write the section of docs/benchmarks.md."""
+    """Run, print, and on demand write the section of docs/benchmarks/."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,7 +4,7 @@ Made-up scans in real shards, DDP over gloo, one thread a worker: what a second 
 reading included, when it brings a batch of its own (two then equal one with the doubled batch) and when both share the
 batch of one, where what a step costs besides its patches weighs twice. Runs alternate; the best of each counts. Anchors
 a second and the share of the time that steps wait for data are those of metrics.jsonl after the first steps. The
-machine must be quiet. `--write` puts the table into docs/benchmarks.md.
+machine must be quiet. `--write` puts the table into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--locations", type=int, default=own.locations_per_batch, help="a step")
     parser.add_argument("--steps", type=int, default=44)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     settings = (

@@ -6,7 +6,7 @@ time, updates the momentum encoder a parameter at a time and copies keys out of 
 Both sides start from the same weights and keys and draw the same augmentations. Repeats are interleaved; the fastest of
 each counts, in seconds of the clock. `--losses` compares the losses of 50 steps instead: each side with its own
 augmentation in single precision, and both with the same views in double. `--write` puts the tables into
-docs/benchmarks.md.
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--losses", action="store_true", help="compare losses instead of speed")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     about = f"{LOCATIONS} locations, {KEYS:,} keys each, {NEIGHBOURS} neighbours, every patch augmented"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."

@@ -5,7 +5,7 @@ an anchor are counted by formula (tests/drasclr/test_operations.py holds it agai
 what a GPU has to move if every layer reads and writes its activations in its memory. The slower of both at the rates
 of a data sheet is a floor for what goes layer by layer; augmentation, launches and waiting come on top. What is
 reached in practice is a share of it, which a GPU has to be had to measure (`tests.benchmarks.gpu`). `--write` puts the
-table into docs/benchmarks.md.
+table into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.benchmarks import document
 
 SCANS, LOCATIONS, EPOCHS, NEIGHBOURS, KEYS = 9179, 581, 20, 2, 4096
 TAPS = 27
-#: A scan's shard and its patches unpacked, bytes: section Scale of docs/benchmarks.md.
+#: A scan's shard and its patches unpacked, bytes: docs/benchmarks/scale.md.
 SHARD, PATCH = 30.3e6, 2 * PATCH_SIZE**3
 #: Reads and writes of a layer's activations: convolution 1, statistics 1, normalisation and ELU 2, next layer 1.
 FORWARD_PASSES = 5
@@ -107,7 +107,7 @@ def main() -> None:
     """Print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", type=float, help="measured anchors a second of one core, for the core-hours")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     head = ["device", "precision", "operations alone, h", "memory alone, h", "floor, GPU-h"]
     table = document.table([*head, f"at {SHARE:.0%} of it, GPU-h", "which is anchors/s"], rows())
