@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 DTYPE = np.dtype("<i2")
 COMPRESSION_LEVEL = -15
 """zstd without entropy coding of literals: several times faster to read than level 1, for files half as large again
-(docs/decisions/0008-reading-shards.md)."""
+(docs/decisions/0004-reading-shards.md)."""
 
 SCHEMA = pa.schema(
     [

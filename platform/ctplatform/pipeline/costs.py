@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DOCS = "docs/benchmarks.md"
+DOCS = "docs/benchmarks"
 
 
 @dataclass(frozen=True)

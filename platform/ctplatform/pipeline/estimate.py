@@ -1,7 +1,7 @@
 """How much work a run is: scans, patches, core-hours, GPU-hours and bytes, from measured costs.
 
 Costs measured in the workspace itself come first (CPU-seconds of its prepared scans, the rate of its training runs);
-where there are none, those of docs/benchmarks.md, which every line of an estimate says. No GPU rate is built in: it is
+where there are none, those of docs/benchmarks/, which every line of an estimate says. No GPU rate is built in: it is
 taken from a run of the workspace that trained on GPUs, or given.
 """
 
