@@ -26,10 +26,26 @@ class ScratchConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """Fine-tuning of the pretrained encoder; steps, batches and patches are those of `scratch`: both cost the same."""
+    """Fine-tuning of the pretrained encoder; batches, patches and the sum of all steps are those of `scratch`.
 
-    lr: float = Field(default=1e-4, gt=0)
+    The steps are shared by `folds` runs that leave a part of the labelled subjects out and a last one on all of them,
+    which takes as many steps as helped the subjects that were left out: none, where none did.
+    """
+
+    lr: float = Field(default=1e-4, gt=0, description="of the head and the last layer")
     weight_decay: float = Field(default=1e-4, ge=0)
+    layer_decay: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="learning rate of a layer as a share of that of the layer above it",
+    )
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of a step's gradient")
+    folds: int = Field(
+        default=3,
+        ge=2,
+        description="validation runs that choose the number of steps, on labelled training subjects",
+    )
 
 
 class DenseConfig(Section):

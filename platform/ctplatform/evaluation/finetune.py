@@ -13,14 +13,16 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctplatform.config.evaluation import ScratchConfig
+from ctplatform.config.evaluation import FinetuneConfig, ScratchConfig
 from ctplatform.config.training import EncoderConfig
 from ctplatform.dataset.shards import read_patches
+from ctplatform.evaluation.early_stopping import Choice, chosen_steps, fold_rows
 from ctplatform.evaluation.objective import Objective
 from ctplatform.metrics.scores import Targets
 from ctplatform.storage.workspace import Workspace
@@ -31,6 +33,7 @@ from drasclr.norm import recalibrate
 
 CACHE_BYTES = 2 << 30
 RECALIBRATION_BATCHES = 8
+MARKS = (1 / 3, 2 / 3, 1.0)  # of a fold's steps, where its left-out subjects are scored
 _cache: OrderedDict[tuple, np.ndarray] = OrderedDict()  # one a worker process: trials that follow reuse it
 
 
@@ -83,20 +86,27 @@ class EndToEnd:
     """End-to-end training on one task's labels.
 
     From random weights the head starts at the best constant, and normalisation statistics are those of the batches,
-    computed anew after training. From pretrained weights the head starts where the frozen probe ends (linear probing,
-    then fine-tuning: Kumar et al., ICLR 2022), so that without a step the prediction is the probe's; normalisation
-    keeps the pretrained statistics, which a handful of patches could not replace.
+    computed anew after training.
+
+    From pretrained weights the head starts where the frozen probe ends (linear probing, then fine-tuning: Kumar et
+    al., ICLR 2022, arXiv 2202.10054), so that without a step the prediction is the probe's. What lies between subjects
+    is less than a hundredth of the variance of the features, so a step of the usual size would move what all subjects
+    have in common much further than what tells them apart. Therefore the head reads features that are centred at each
+    location over the subjects of the batch and divided by their spread over the labelled subjects; normalisation keeps
+    the pretrained statistics; the learning rate falls from layer to layer towards the input; gradients are clipped;
+    and the number of steps is chosen on labelled subjects that are left out (`early_stopping`).
 
     Args:
         task: what is predicted; its kind decides the loss (squared error, all-threshold, Cox's partial likelihood).
         encoder: architecture.
         config: learning rate, weight decay, batch.
-        steps: optimiser steps.
-        seed: weights and batches.
+        steps: optimiser steps; of fine-tuning, of all folds and the last run together.
+        seed: weights, batches and folds.
         pretrained: start from a copy of these weights instead of random ones.
+        tuning: how pretrained weights are fine-tuned.
         lr, weight_decay: instead of the configuration's.
 
-    Fitted attributes: `losses_`, one a step.
+    Fitted attributes: `losses_`, one a step; `choice_`, of fine-tuning, the number of steps and what it rests on.
     """
 
     def __init__(
@@ -108,19 +118,26 @@ class EndToEnd:
         steps: int,
         seed: int,
         pretrained: Encoder | None = None,
+        tuning: FinetuneConfig | None = None,
         lr: float | None = None,
         weight_decay: float | None = None,
     ) -> None:
         self.task, self.config, self.steps, self.seed = task, config, steps, seed
-        self.lr = config.lr if lr is None else lr
-        self.weight_decay = config.weight_decay if weight_decay is None else weight_decay
+        self.tuning = tuning or FinetuneConfig()
+        own = config if pretrained is None else self.tuning
+        self.lr = own.lr if lr is None else lr
+        self.weight_decay = own.weight_decay if weight_decay is None else weight_decay
         torch.manual_seed(seed)
-        self.pretrained = pretrained is not None
+        self.pretrained = pretrained
         self.encoder = Encoder(**encoder.model_dump()) if pretrained is None else copy.deepcopy(pretrained)
+        self._architecture = encoder
         self.head = nn.Linear(FEATURES, 1)
         # Start at the best constant: few steps then never end far below it.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.losses_: list[float] = []
+        self.choice_: Choice | None = None
+        self._mean_LP = self._spread_P = torch.empty(0)
 
     def fit(
         self,
@@ -134,64 +151,162 @@ class EndToEnd:
 
         `on_step` is called with the number of steps done after each; predictions may be made from within it.
         """
+        if self.pretrained is not None and self.steps:
+            return self._fine_tune(pool, subjects, targets, on_step)
         for step in self.train(pool, subjects, targets):
             if on_step:
                 on_step(step)
         return self
 
     def train(self, pool: PatchPool, subjects: Sequence[str], targets: Targets) -> Iterator[int]:
-        """As `fit`, one step at a time: yields the steps done. Who stops early has an unfinished model."""
+        """All steps, one at a time: yields the steps done. Nothing is validated here.
+
+        A caller that stops iterating has an unfinished model.
+        """
+        yield from (step for step in self._steps(pool, subjects, targets, stop=self.steps) if step)
+
+    def _steps(
+        self, pool: PatchPool, subjects: Sequence[str], targets: Targets, *, stop: int
+    ) -> Iterator[int]:
+        """Yields 0 where training starts, then the steps done, up to `stop`; the schedule is that of all steps."""
         rng = np.random.default_rng(self.seed)
         self.objective = Objective(self.task, targets).to(pool.device)
         self.encoder.to(pool.device)
         self.head.to(pool.device)
         nn.init.constant_(self.head.bias, self.objective.start)
-        if self.pretrained:
+        if self.pretrained is not None:
             self._start_at_probe(pool, subjects, targets)
-        parameters = [*self.encoder.parameters(), *self.head.parameters(), *self.objective.parameters()]
-        # Fused: 8 M parameters and small batches make the update a good part of a step.
-        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            self._parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
-        self.losses_: list[float] = []
+        self.losses_ = []
         draws = self._draws(rng, len(subjects))
-        for step in range(1, self.steps + 1):
-            self.encoder.train(not self.pretrained)
+        self.encoder.eval()
+        yield 0
+        for step in range(1, stop + 1):
+            self.encoder.train(self.pretrained is None)
             rows = next(draws)
             patches, coordinates = self._batch(pool, [subjects[row] for row in rows], rng)
             score_S = self._score(patches, coordinates)
             loss = self.objective(score_S, torch.from_numpy(rows).to(pool.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if self.pretrained is not None:
+                trained = [p for group in optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(trained, self.tuning.clip_norm)
             optimizer.step()
             schedule.step()
             self.losses_.append(float(loss.detach()))
             yield step
-        if not self.pretrained:
+        if self.pretrained is None:
             self.recalibrate(pool, subjects, rng)
+        elif self.losses_:
+            self._centre(pool, subjects)
         self.encoder.eval()
 
     def loss(
         self, pool: PatchPool, subjects: Sequence[str], targets: Targets, *, fitted_on: Sequence[str]
     ) -> float:
-        """Loss of other subjects, validation subjects for example; may be asked for while training goes on."""
-        if not self.pretrained:
+        """Mean loss of other subjects, validation subjects for example; also in the course of training."""
+        losses_N = self.losses(pool, subjects, targets, fitted_on=fitted_on)
+        return float(losses_N.mean()) if len(losses_N) else 0.0
+
+    def losses(
+        self, pool: PatchPool, subjects: Sequence[str], targets: Targets, *, fitted_on: Sequence[str]
+    ) -> np.ndarray:
+        """`Objective.losses_of` of other subjects; `fitted_on` are those whose statistics the model takes."""
+        if self.pretrained is None:
             self.recalibrate(pool, fitted_on, np.random.default_rng([self.seed, len(self.losses_)]))
-        with torch.no_grad():
-            x_SP = torch.from_numpy(self.features(pool, subjects)).to(self.head.weight)
-            return self.objective.loss_of(self.head(x_SP).squeeze(-1).double().cpu().numpy(), targets)
+        elif self.losses_:
+            self._centre(pool, fitted_on)
+        return self.objective.losses_of(self._scores(pool, subjects), targets)
 
     def recalibrate(self, pool: PatchPool, subjects: Sequence[str], rng: np.random.Generator) -> None:
         """Normalisation statistics over batches that mix locations; fine-tuned encoders keep their own."""
         recalibrate(self.encoder, self._mixed_batches(pool, subjects, self._draws(rng, len(subjects)), rng))
 
-    @torch.no_grad()
     def features(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """Mean feature of each subject over all of the pool's locations and its scans, x_SP float64."""
+        return self._features_SLP(pool, subjects).mean(1)
+
+    def predict(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
+        """One prediction a subject, over all of the pool's locations and all of the subject's scans."""
+        return self.objective.decode(self._scores(pool, subjects))
+
+    def _fine_tune(
+        self,
+        pool: PatchPool,
+        subjects: Sequence[str],
+        targets: Targets,
+        on_step: Callable[[int], None] | None,
+    ) -> EndToEnd:
+        """Choose the number of steps in folds, then train on all subjects; all steps together are `self.steps`."""
+        rows = fold_rows(self.task, targets, count=self.tuning.folds, seed=self.seed)
+        phase = max(1, self.steps // (len(rows) + 1))
+        marks = sorted({max(1, round(phase * part)) for part in MARKS})
+        done = 0
+
+        def count(_: int) -> None:
+            nonlocal done
+            done += 1
+            if on_step:
+                on_step(done)
+
+        def run(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+            model = self._like(phase)
+            fitted_on, others = [subjects[row] for row in inside], [subjects[row] for row in outside]
+            validated: list[np.ndarray] = []
+            for step in model._steps(pool, fitted_on, targets.take(inside), stop=phase):
+                if step:
+                    count(step)
+                if step in (0, *marks):
+                    validated.append(model.losses(pool, others, targets.take(outside), fitted_on=fitted_on))
+            return np.stack(validated)
+
+        self.choice_ = chosen_steps(run, rows, marks)
+        self.steps = phase
+        for step in self._steps(pool, subjects, targets, stop=self.choice_.steps):
+            if step:
+                count(step)
+        return self
+
+    def _like(self, steps: int) -> EndToEnd:
+        """An untrained model of the same settings."""
+        return EndToEnd(
+            self.task,
+            encoder=self._architecture,
+            config=self.config,
+            steps=steps,
+            seed=self.seed,
+            pretrained=self.pretrained,
+            tuning=self.tuning,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+        )
+
+    def _parameters(self) -> list[Any]:
+        """Parameters of the optimiser; of a pretrained encoder, layer by layer with falling learning rates."""
+        rest = [*self.head.parameters(), *self.objective.parameters()]
+        if self.pretrained is None:
+            return [*self.encoder.parameters(), *rest]
+        layers = list(self.encoder.layers)
+        return [{"params": rest}] + [
+            {
+                "params": list(layer.parameters()),
+                "lr": self.lr * self.tuning.layer_decay ** (len(layers) - 1 - number),
+            }
+            for number, layer in enumerate(layers)
+        ]
+
+    @torch.no_grad()
+    def _features_SLP(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
+        """Feature of each subject at each of the pool's locations, mean over its scans, float64."""
         self.encoder.eval()
         everywhere = np.arange(len(pool.locations_L))
         rows = [
             self.encoder.grouped(pool.batch(pool.scans[subject], everywhere), pool.coordinates_L3)
-            .mean((0, 1))
+            .mean(1)
             .double()
             .cpu()
             .numpy()
@@ -199,22 +314,41 @@ class EndToEnd:
         ]
         return np.stack(rows)
 
-    def predict(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
-        """One prediction a subject, over all of the pool's locations and all of the subject's scans."""
+    def _scores(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
+        """One score a subject, [S] float64."""
+        x_SLP = torch.from_numpy(self._features_SLP(pool, subjects))
         with torch.no_grad():
-            x_SP = torch.from_numpy(self.features(pool, subjects)).to(self.head.weight)
-            return self.objective.decode(self.head(x_SP).squeeze(-1).double().cpu().numpy())
+            if self.pretrained is None:
+                x_SP = x_SLP.mean(1)
+            else:
+                x_SP = (x_SLP - self._mean_LP.double().cpu()).mean(1) / self._spread_P.double().cpu()
+            return self.head(x_SP.to(self.head.weight)).squeeze(-1).double().cpu().numpy()
+
+    def _centre(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
+        """Take the mean feature of these subjects at each location; returns their features x_SLP."""
+        x_SLP = self._features_SLP(pool, subjects)
+        self._mean_LP = torch.from_numpy(x_SLP.mean(0)).to(self.head.weight)
+        return x_SLP
 
     def _start_at_probe(self, pool: PatchPool, subjects: Sequence[str], targets: Targets) -> None:
-        probe = self.task.probe().fit(self.features(pool, subjects), targets, seed=self.seed)
+        x_SLP = self._centre(pool, subjects)
+        x_SP = x_SLP.mean(1)
+        spread_P = x_SP.std(0)
+        spread_P = spread_P + 1e-3 * spread_P.mean() + 1e-6  # a constant feature must not be blown up
+        self._spread_P = torch.from_numpy(spread_P).to(self.head.weight)
+        probe = self.task.probe().fit(x_SP, targets, seed=self.seed)
         weights_P, bias = self.objective.adopt(probe)
         with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(weights_P)[None])
-            self.head.bias.fill_(bias)
+            self.head.weight.copy_(torch.from_numpy(weights_P * spread_P)[None])
+            self.head.bias.fill_(bias + float(weights_P @ x_SP.mean(0)))
 
     def _score(self, patches_LSCDHW: Tensor, coordinates_L3: Tensor) -> Tensor:
-        features_SD = self.encoder.grouped(patches_LSCDHW, coordinates_L3).mean(0)
-        return self.head(features_SD).squeeze(-1)
+        features_LSP = self.encoder.grouped(patches_LSCDHW, coordinates_L3)
+        if self.pretrained is None:
+            return self.head(features_LSP.mean(0)).squeeze(-1)
+        # Over the batch, not over all subjects: what moves all of them alike then moves no score.
+        centred_SP = (features_LSP - features_LSP.mean(1, keepdim=True)).mean(0)
+        return self.head(centred_SP / self._spread_P).squeeze(-1)
 
     def _draws(self, rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:
         """Batches of subject rows: without replacement within a pass, the rest of a pass joined to the next."""

@@ -39,18 +39,14 @@ def end_to_end(
     """The untrained model of a cell; `lr` and `weight_decay` instead of the recipe's."""
     from ctplatform.evaluation.finetune import EndToEnd
 
-    pretrained = None
-    if cell.initialisation == FINETUNE:
-        pretrained = pretrained_of(shared)
-        lr = shared.finetune.lr if lr is None else lr
-        weight_decay = shared.finetune.weight_decay if weight_decay is None else weight_decay
     return EndToEnd(
         get_task(cell.task),
         encoder=shared.encoder,
         config=shared.scratch,
         steps=steps,
         seed=cell.seed,
-        pretrained=pretrained,
+        pretrained=pretrained_of(shared) if cell.initialisation == FINETUNE else None,
+        tuning=shared.finetune,
         lr=lr,
         weight_decay=weight_decay,
     )

@@ -50,8 +50,13 @@ class Objective(nn.Module):
         event_S = self.event_N[rows_S] if self.task.kind == "survival" else None
         return self._loss(score_S, self.value_N[rows_S], event_S)
 
-    def loss_of(self, score_N: np.ndarray, targets: Targets) -> float:
-        """The same loss of other subjects, those of a validation set for example."""
+    def losses_of(self, score_N: np.ndarray, targets: Targets) -> np.ndarray:
+        """The loss of each of other subjects, of a validation set for example.
+
+        Returns:
+            [N], one a subject; survival: one for each subject with an event, compared with all of these subjects that
+            are at risk then; empty without events.
+        """
         score, event = torch.from_numpy(score_N).float(), None
         value = torch.from_numpy(targets.value_N.astype(np.float32))
         if self.task.kind == "continuous":
@@ -63,21 +68,39 @@ class Objective(nn.Module):
             value = torch.from_numpy(np.maximum(level_N, 0))
         device = self.value_N.device
         with torch.no_grad():
-            return float(
-                self._loss(score.to(device), value.to(device), None if event is None else event.to(device))
+            losses = self._losses(
+                score.to(device), value.to(device), None if event is None else event.to(device)
             )
+        if losses.ndim == 2:
+            losses = losses.mean(1)
+        found = losses.cpu().numpy().astype(float)
+        return found if targets.event_N is None else found[np.asarray(targets.event_N, bool)]
+
+    def loss_of(self, score_N: np.ndarray, targets: Targets) -> float:
+        """Mean of `losses_of`; zero for survival without events."""
+        losses = self.losses_of(score_N, targets)
+        return float(losses.mean()) if len(losses) else 0.0
 
     def _loss(self, score_S: Tensor, value_S: Tensor, event_S: Tensor | None) -> Tensor:
+        losses = self._losses(score_S, value_S, event_S)
+        if event_S is not None:
+            # A batch without an event teaches nothing; its loss is zero, not undefined.
+            return losses.sum() / event_S.sum().clamp(min=1)
+        return losses.mean()
+
+    def _losses(self, score_S: Tensor, value_S: Tensor, event_S: Tensor | None) -> Tensor:
+        """[S], or [S, T] with a term for each threshold; survival: zero without an event."""
         if self.task.kind == "continuous":
-            return (score_S - value_S).square().mean()
+            return (score_S - value_S).square()
         if self.task.kind == "count":
-            return nn.functional.poisson_nll_loss(score_S.clamp(max=HIGHEST), value_S)
-        if self.task.kind == "survival":
-            assert event_S is not None
-            return _cox_loss(score_S, value_S, event_S)
+            return nn.functional.poisson_nll_loss(score_S.clamp(max=HIGHEST), value_S, reduction="none")
+        if event_S is not None:
+            at_risk_SS = value_S[None, :] >= value_S[:, None]
+            log_risk_S = score_S[None, :].masked_fill(~at_risk_SS, -torch.inf).logsumexp(1)
+            return (log_risk_S - score_S) * event_S
         above_ST = value_S[:, None] > torch.arange(len(self.classes) - 1, device=value_S.device)
         margin_ST = score_S[:, None] - self.thresholds
-        return nn.functional.binary_cross_entropy_with_logits(margin_ST, above_ST.float())
+        return nn.functional.binary_cross_entropy_with_logits(margin_ST, above_ST.float(), reduction="none")
 
     def adopt(self, probe: Probe) -> tuple[np.ndarray, float]:
         """Weights [P] and bias of a score that means what the probe's means; its thresholds become the loss's."""
@@ -102,10 +125,3 @@ class Objective(nn.Module):
         if self.task.kind == "binary":
             return 1 / (1 + np.exp(thresholds[0] - score_N))
         return self.classes[(score_N[:, None] > thresholds).sum(1)].astype(float)
-
-
-def _cox_loss(score_S: Tensor, time_S: Tensor, event_S: Tensor) -> Tensor:
-    at_risk_SS = time_S[None, :] >= time_S[:, None]
-    log_risk_S = score_S[None, :].masked_fill(~at_risk_SS, -torch.inf).logsumexp(1)
-    # A batch without an event teaches nothing; its loss is zero, not undefined.
-    return ((log_risk_S - score_S) * event_S).sum() / event_S.sum().clamp(min=1)

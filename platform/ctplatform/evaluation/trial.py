@@ -21,6 +21,7 @@ from ctplatform.evaluation.cells import (
     training_steps,
     write_trial,
 )
+from ctplatform.evaluation.early_stopping import Choice
 from ctplatform.evaluation.initialisations import END_TO_END
 from ctplatform.evaluation.models import end_to_end, patch_pool
 from ctplatform.tasks import get_task
@@ -56,13 +57,15 @@ def run_trial(shared: Shared, cell: Cell) -> Trial:
         return trial
     if cell.initialisation in END_TO_END:
         chosen = read_chosen(shared, cell) if shared.searches(cell) else None
-        prediction = _end_to_end(shared, cell, problem, rows, chosen)
+        prediction, choice = _end_to_end(shared, cell, problem, rows, chosen)
         if shared.searches(cell) and chosen is None:
             notes.append(
                 f"{cell.task}: with {cell.fraction:.0%} of the labels no hyper-parameters were searched, for want of "
                 "validation subjects or of a configuration that ended well; the recipe's were used"
             )
         details = {} if chosen is None else {key: float(value) for key, value in asdict(chosen).items()}
+        if choice is not None:
+            details |= {f"tuned_{key}": float(value) for key, value in asdict(choice).items()}
     else:
         train_NP, test_NP = problem.features[cell.initialisation]
         head = task.probe().fit(train_NP[rows], targets, seed=cell.seed)
@@ -77,12 +80,12 @@ def run_trial(shared: Shared, cell: Cell) -> Trial:
 
 def _end_to_end(
     shared: Shared, cell: Cell, problem: Problem, rows: np.ndarray, chosen: Chosen | None
-) -> np.ndarray:
+) -> tuple[np.ndarray, Choice | None]:
     pool = patch_pool(shared)
     values = {"lr": chosen.lr, "weight_decay": chosen.weight_decay} if chosen else {}
     model = end_to_end(shared, cell, steps=training_steps(shared.scratch, len(problem.train)), **values)
     model.fit(pool, [problem.train_subjects[row] for row in rows], problem.train.take(rows))
-    return model.predict(pool, problem.test_subjects)
+    return model.predict(pool, problem.test_subjects), model.choice_
 
 
 def _predictions(

@@ -1,13 +1,16 @@
 """End-to-end training: it learns what can be learned, starts where the probe ends, and reads each patch once."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
-from ctplatform.config.evaluation import ScratchConfig
+from ctplatform.config.evaluation import FinetuneConfig, ScratchConfig
 from ctplatform.config.training import EncoderConfig
 from ctplatform.dataset.splits import read_split
 from ctplatform.evaluation import finetune
+from ctplatform.evaluation.early_stopping import Choice
 from ctplatform.evaluation.finetune import EndToEnd, PatchPool
 from ctplatform.evaluation.objective import Objective
 from ctplatform.metrics.scores import METRICS, Targets
@@ -93,7 +96,8 @@ def test_fine_tuning_goes_down_from_there_and_leaves_the_pretrained_weights_alon
         pretrained=pretrained,
         lr=3e-5,
     )
-    model.fit(pool, subjects, targets)
+    for _ in model.train(pool, subjects, targets):
+        pass
     probe = get_task("emphysema_extent").probe()
     x_NP = EndToEnd.features(model_of(pretrained), pool, subjects)
     error = np.square(probe.fit(x_NP, targets, seed=0).predict(x_NP) - targets.value_N).mean()
@@ -163,3 +167,89 @@ def test_untrained_scores_mean_the_median_class():
     objective = Objective(get_task("gold_stage"), Targets(stage))
     assert objective.decode(np.zeros(2)).tolist() == [1.0, 1.0]
     assert objective.decode(np.array([-50.0, 50.0])).tolist() == [0.0, 4.0]
+
+
+def test_fine_tuning_that_would_diverge_ends_at_the_probe(world, pretrained):
+    """A learning rate ten thousand times too large: left-out subjects show it, and no step is taken."""
+    workspace, cohort, pool = world
+    subjects, targets = side(cohort, read_split(workspace).train, "emphysema_extent")
+    probe = fit("emphysema_extent", subjects, targets, pool, steps=0, pretrained=pretrained)
+    model = fit("emphysema_extent", subjects, targets, pool, steps=8, pretrained=pretrained, lr=1.0)
+    assert model.choice_.steps == 0
+    assert model.choice_.validated == len(subjects)
+    np.testing.assert_array_equal(model.predict(pool, subjects[:4]), probe.predict(pool, subjects[:4]))
+
+
+def test_the_last_run_takes_the_chosen_steps_and_all_runs_share_the_budget(world, pretrained, monkeypatch):
+    workspace, cohort, pool = world
+    subjects, targets = side(cohort, read_split(workspace).train, "emphysema_extent")
+    losses = []
+
+    def second_mark(run, rows, marks):
+        losses.extend(run(inside, outside) for inside, outside in rows)
+        return Choice(marks[1], 0.1, 0.01, len(subjects))
+
+    monkeypatch.setattr(finetune, "chosen_steps", second_mark)
+    done = []
+    model = EndToEnd(
+        get_task("emphysema_extent"),
+        encoder=EncoderConfig(experts=1),
+        config=CONFIG,
+        steps=13,
+        seed=0,
+        pretrained=pretrained,
+    ).fit(pool, subjects, targets, on_step=done.append)
+    assert [found.shape[0] for found in losses] == [4, 4, 4]  # the probe and three marks
+    assert sum(found.shape[1] for found in losses) == len(subjects)
+    assert done == list(
+        range(1, 3 * 3 + 2 + 1)
+    )  # a quarter of 13 steps in each of three folds, then two of three
+    assert len(model.losses_) == 2
+    # The same two steps as those of a plain run with the same schedule.
+    plain = EndToEnd(
+        get_task("emphysema_extent"),
+        encoder=EncoderConfig(experts=1),
+        config=CONFIG,
+        steps=3,
+        seed=0,
+        pretrained=pretrained,
+    )
+    for step in plain.train(pool, subjects, targets):
+        if step == 2:
+            break
+    assert plain.losses_ == model.losses_
+
+
+def test_a_shift_of_all_features_moves_no_score(world, pretrained):
+    """What training changes for all subjects alike is centred away, in training and in prediction."""
+    workspace, cohort, pool = world
+    subjects, targets = side(cohort, read_split(workspace).train, "emphysema_extent")
+    model = fit("emphysema_extent", subjects, targets, pool, steps=0, pretrained=pretrained)
+    before = model.predict(pool, subjects[:5])
+    patches = pool.batch([pool.scans[subject][0] for subject in subjects[:4]], np.arange(3))
+    score = model._score(patches, pool.coordinates_L3)
+    grouped = model.encoder.grouped
+    model.encoder.grouped = lambda *arguments: grouped(*arguments) + 5.0
+    torch.testing.assert_close(model._score(patches, pool.coordinates_L3), score, atol=2e-3, rtol=1e-3)
+    model._centre(pool, subjects)
+    assert model.predict(pool, subjects[:5]) == pytest.approx(before, abs=2e-3)
+
+
+def test_deeper_layers_learn_more_slowly(world, pretrained):
+    model = EndToEnd(
+        get_task("emphysema_extent"),
+        encoder=EncoderConfig(experts=1),
+        config=CONFIG,
+        steps=1,
+        seed=0,
+        pretrained=pretrained,
+        tuning=FinetuneConfig(lr=1e-2, layer_decay=0.5),
+    )
+    model.objective = Objective(get_task("emphysema_extent"), Targets(np.arange(6.0)))
+    groups = model._parameters()
+    rates = [group["lr"] for group in groups[1:]]
+    assert rates[-1] == pytest.approx(1e-2)
+    assert all(lower == pytest.approx(upper / 2) for lower, upper in itertools.pairwise(rates))
+    counted = sum(p.numel() for group in groups for p in group["params"])
+    projection = {id(p) for layer in (model.encoder.layers,) for p in layer.parameters()}
+    assert counted == sum(p.numel() for p in model.encoder.parameters() if id(p) in projection) + 129
