@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo evidence test test-cluster lint docs format benchmarks benchmarks-data clean
+.PHONY: help install test-isa demo evidence test test-cluster lint docs format benchmarks benchmarks-data clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -35,6 +35,17 @@ test: install
 ## test-cluster  real Ray heads with a dashboard, and jobs submitted to them
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster tests
+
+## test-isa      numeric tests and fine-tuning with the instruction sets AVX2 and AVX-512
+test-isa: install
+	@for isa in avx2 avx512; do \
+		grep -qw "$$isa\|$${isa}f" /proc/cpuinfo 2>/dev/null || { echo "this processor has no $$isa: skipped"; continue; }; \
+		case $$isa in avx2) onednn=AVX2;; *) onednn=AVX512_CORE;; esac; \
+		echo "ATEN_CPU_CAPABILITY=$$isa ONEDNN_MAX_CPU_ISA=$$onednn"; \
+		ATEN_CPU_CAPABILITY=$$isa ONEDNN_MAX_CPU_ISA=$$onednn $(BIN)/python -m pytest -q tests/drasclr/test_exactness.py \
+			tests/drasclr/test_trunk.py tests/drasclr/test_contrast.py tests/ctplatform/evaluation/test_finetune.py \
+			tests/ctplatform/evaluation/test_sweep.py -k "not test_sweep or fine_tuning" || exit 1; \
+	done
 
 ## lint          ruff, mypy, the import contract, and the documentation with its links
 lint: install
