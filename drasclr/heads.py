@@ -11,9 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from drasclr.encoder import FEATURES, PATCH_SIZE, Encoder
-
-MAP_CHANNELS = (8, 16, 32, 64, 128)  # of Encoder.maps, strides 1 to 16
+from drasclr.encoder import FEATURES, MAP_CHANNELS, PATCH_SIZE, Encoder
 
 
 class Segmenter(nn.Module):
