@@ -67,6 +67,8 @@ class Encoder(nn.Module):
         conditioning: "experts" mixes kernels by location, as published; "concat" gives the location as three more
             input channels; "none" ignores it.
         norm: "batch" as published, or "group", which needs no statistics over the batch.
+        routing_gain: factor on the initial weights of the routing, see `ConditionedConv3d`; only for
+            conditioning="experts". It is part of the initial weights, not of the encoder that is saved.
 
     Attributes:
         card: what is known about the weights; filled by `drasclr.load`.
@@ -78,6 +80,7 @@ class Encoder(nn.Module):
         conditioning: Literal["experts", "concat", "none"] = "experts",
         *,
         norm: Literal["batch", "group"] = "batch",
+        routing_gain: float = 1.0,
     ) -> None:
         super().__init__()
         if conditioning not in ("experts", "concat", "none"):
@@ -86,6 +89,8 @@ class Encoder(nn.Module):
             raise ValueError(f"norm is 'batch' or 'group', not {norm!r}")
         if experts < 1:
             raise ValueError(f"an encoder needs at least one expert, not {experts}")
+        if routing_gain <= 0:
+            raise ValueError(f"routing_gain is above 0, not {routing_gain}")
         routed = conditioning == "experts"
         self.experts = experts if routed else 1
         self.conditioning, self.norm = conditioning, norm
@@ -94,7 +99,12 @@ class Encoder(nn.Module):
         for position, (channels_in, channels_out, stride) in enumerate(LAYERS):
             extra = 3 if conditioning == "concat" and position == 0 else 0
             conv = ConditionedConv3d(
-                channels_in + extra, channels_out, experts=self.experts, stride=stride, routed=routed
+                channels_in + extra,
+                channels_out,
+                experts=self.experts,
+                stride=stride,
+                routed=routed,
+                routing_gain=routing_gain,
             )
             self.layers.append(Layer(conv, norm=norm))
         self.head = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(), nn.Linear(FEATURES, FEATURES))
