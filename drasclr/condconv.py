@@ -110,7 +110,7 @@ class ConditionedConv3d(nn.Module):
             return self._convolve(x_BCDHW, kernels[0])
         if groups.one_each:
             return self._convolve_grouped(x_BCDHW, kernels)
-        parts = x_BCDHW.split(groups.counts)
+        parts = torch.split(x_BCDHW, list(groups.counts))
         return torch.cat([self._convolve(part, kernel) for part, kernel in zip(parts, kernels, strict=True)])
 
     def _convolve(self, x_BCDHW: Tensor, kernel: Tensor) -> Tensor:

@@ -59,7 +59,8 @@ class NeighbourAttention(nn.Module):
         """Weighted mean over the neighbours, [G, S, D]."""
         offsets = offsets_GK3[:, :, None].expand(*embeddings_GKSD.shape[:3], 3)
         weight = self.score(torch.cat([embeddings_GKSD, offsets.to(embeddings_GKSD)], dim=-1)).softmax(dim=1)
-        return (weight * embeddings_GKSD).sum(1)
+        together_GSD: Tensor = (weight * embeddings_GKSD).sum(1)
+        return together_GSD
 
 
 class DrasCLR(nn.Module):

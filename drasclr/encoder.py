@@ -56,7 +56,8 @@ class Layer(nn.Module):
 
     def forward(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
         """Location-major batch in, location-major batch out."""
-        return self.norm(self.conv(x_BCDHW, locations_G3, groups))
+        y_BCDHW: Tensor = self.norm(self.conv(x_BCDHW, locations_G3, groups))
+        return y_BCDHW
 
 
 class Encoder(nn.Module):
@@ -195,7 +196,8 @@ class Encoder(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Projection that the losses are computed on, [..., 128] -> [..., 128]; not normalised."""
-        return self.head(features)
+        projected: Tensor = self.head(features)
+        return projected
 
     def stages(self) -> Iterator[tuple[int, Layer]]:
         """(stride so far, layer), from the input to the features."""
@@ -231,7 +233,7 @@ class Encoder(nn.Module):
         """Features [B, 128]; `observe` gets number and activations of each layer, by parts of the batch in order."""
         if groups.one_each and len(x_BCDHW) > ONE_EACH and not (self.training or torch.is_grad_enabled()):
             # Every patch brings its own kernels, 4 MB of them: a whole scan at once would need gigabytes.
-            chunks = zip(x_BCDHW.split(ONE_EACH), locations_G3.split(ONE_EACH), strict=True)
+            chunks = zip(torch.split(x_BCDHW, ONE_EACH), torch.split(locations_G3, ONE_EACH), strict=True)
             return torch.cat([self._features(x, at, Groups((1,) * len(x)), observe) for x, at in chunks])
         locations_G3 = locations_G3.to(next(self.head.parameters()).dtype)
         if self.conditioning == "concat":

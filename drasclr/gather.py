@@ -5,6 +5,7 @@ Legend: G locations, S scans of this worker, T scans of all workers, D features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,8 @@ class Gather:
 
         The gradient of this worker's values is the sum over what all workers compute from them.
         """
-        stacked: Tensor = _Stack.apply(values, self.rank, self.world)  # type: ignore[no-untyped-call]  # torch's own
-        return stacked
+        apply: Callable[..., Tensor] = _Stack.apply
+        return apply(values, self.rank, self.world)
 
     def __call__(self, keys_GSD: Tensor, subjects_S: Tensor) -> Keys:
         """The same keys and subjects on every worker."""

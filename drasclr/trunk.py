@@ -61,7 +61,8 @@ def train(
     tensors = [tensor for layer in layers for tensor in layer]
     # The momentum encoder is trained by no gradient: its activations need not outlive the layer that reads them.
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x_BCDHW, *tensors))
-    output, *statistics = _Run.apply(x_BCDHW, stack, keep, *tensors)
+    run: Callable[..., tuple[Tensor, ...]] = _Run.apply
+    output, *statistics = run(x_BCDHW, stack, keep, *tensors)
     return output, list(zip(statistics[0::2], statistics[1::2], strict=True))
 
 
@@ -90,7 +91,7 @@ def infer(
     for (kernels, _), stride in zip(folded, stack.strides, strict=True):
         sizes.append(_samples(kernels, pixels, stride))
         pixels //= stride**3
-    parts = list(enumerate(x_BCDHW.split(stack.counts)))
+    parts = list(enumerate(torch.split(x_BCDHW, list(stack.counts))))
     # Layers that want parts of the same size make a stage; a part passes a whole stage before the next one starts.
     for size, stage in itertools.groupby(range(len(folded)), key=sizes.__getitem__):
         layers_of_stage = [(index, *folded[index], stack.strides[index]) for index in stage]
@@ -124,7 +125,7 @@ class _Run(torch.autograd.Function):
         places = range(len(stack.counts))
         kept: list[list[Part]] = []
         norms: list[Norm] = []
-        outputs = [(place, part) for place, part in zip(places, x_BCDHW.split(stack.counts), strict=True)]
+        outputs = list(zip(places, torch.split(x_BCDHW, list(stack.counts)), strict=True))
         for (kernels, bias, weight, norm_bias), stride in zip(layers, stack.strides, strict=True):
             size = _samples(kernels, outputs[0][1][0, 0].numel(), stride)
             columns = norms[-1].columns(outputs[0][1].shape[4]) if norms else None
@@ -159,7 +160,7 @@ class _Run(torch.autograd.Function):
         kernels_of, biases = ctx.saved_tensors[0::4], ctx.saved_tensors[1::4]
         results: list[Tensor] = []
         last = ctx.kept[-1]
-        incoming = _last(grads[0]).split([len(part.x) for part in last])
+        incoming = torch.split(_last(grads[0]), [len(part.x) for part in last])
         # Activations and outputs are read for the last time here: what replaces them takes their memory.
         flowing = [
             pointwise.through_elu_(grad.clone(), part.y) for grad, part in zip(incoming, last, strict=True)
@@ -228,7 +229,7 @@ def _regroup(outputs: list[tuple[int, Tensor]], size: int) -> list[tuple[int, Te
         own = [x for other, x in outputs if other == place]
         if len(own) > 1 and size != len(own[0]):
             own = [torch.cat(own)]
-        parts += [(place, piece) for x in own for piece in x.split(cuts(len(x), size))]
+        parts += [(place, piece) for x in own for piece in torch.split(x, cuts(len(x), size))]
     return parts
 
 
@@ -239,4 +240,4 @@ def _refine(coarse: Iterable[tuple[Tensor, Tensor]], sizes: list[int]) -> Iterat
         own: list[int] = []
         while sum(own) < len(first):
             own.append(next(remaining))
-        yield from zip(first.split(own), second.split(own), strict=True)
+        yield from zip(torch.split(first, own), torch.split(second, own), strict=True)
