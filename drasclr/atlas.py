@@ -143,15 +143,16 @@ class Atlas:
     def centres_mm_N3(self) -> np.ndarray:
         """Centre of each patch, mm, LPS, float64."""
         index_N3 = self.corners_N3 + (self.patch_size - 1) / 2
-        return (index_N3 * np.array(self.spacing)) @ np.array(self.direction).reshape(3, 3).T + np.array(
-            self.origin
-        )
+        rotation = np.array(self.direction).reshape(3, 3)
+        centres_N3: np.ndarray = (index_N3 * np.array(self.spacing)) @ rotation.T + np.array(self.origin)
+        return centres_N3
 
     @cached_property
     def coordinates_N3(self) -> np.ndarray:
         """What the encoder gets: corner / largest corner * 2 - 1 along each axis, float32, as published."""
         largest_3 = np.maximum(self.corners_N3.max(0), 1)
-        return (self.corners_N3 / largest_3 * 2 - 1).astype(np.float32)
+        coordinates_N3: np.ndarray = (self.corners_N3 / largest_3 * 2 - 1).astype(np.float32)
+        return coordinates_N3
 
     def coordinates_at(self, points_mm_M3: np.ndarray) -> np.ndarray:
         """What the encoder gets for patches centred anywhere: points in mm, LPS, of the template -> float32 [M, 3].
@@ -164,7 +165,8 @@ class Atlas:
         ) / self.spacing
         corner_M3 = index_M3 - (self.patch_size - 1) / 2
         largest_3 = np.maximum(self.corners_N3.max(0), 1)
-        return np.clip(corner_M3 / largest_3 * 2 - 1, -1, 1).astype(np.float32)
+        coordinates_M3: np.ndarray = np.clip(corner_M3 / largest_3 * 2 - 1, -1, 1).astype(np.float32)
+        return coordinates_M3
 
     @cached_property
     def hash(self) -> str:

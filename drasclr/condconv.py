@@ -44,10 +44,20 @@ class ConditionedConv3d(nn.Module):
         experts: E.
         stride: 1 or 2.
         routed: whether the kernel depends on the location.
+        routing_gain: factor on the initial weights of the routing. With 1, torch's default for three inputs, all
+            weights of experts lie near sigmoid(0) = 1/2, so that kernels of all locations start nearly alike; a larger
+            factor gives locations different mixtures from the start.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, experts: int, stride: int = 1, routed: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        experts: int,
+        stride: int = 1,
+        routed: bool = True,
+        routing_gain: float = 1.0,
     ) -> None:
         super().__init__()
         if not routed and experts != 1:
@@ -57,6 +67,7 @@ class ConditionedConv3d(nn.Module):
         self.weight = nn.Parameter(torch.empty(experts, out_channels, KERNEL, KERNEL, KERNEL, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.routing = nn.Linear(3, experts) if routed else None
+        self.routing_gain = routing_gain
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -73,6 +84,8 @@ class ConditionedConv3d(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
         if self.routing is not None:
             self.routing.reset_parameters()
+            with torch.no_grad():
+                self.routing.weight.mul_(self.routing_gain)
 
     def route(self, locations_G3: Tensor) -> Tensor:
         """Weight of each expert, [G, E], each between 0 and 1."""
@@ -97,7 +110,7 @@ class ConditionedConv3d(nn.Module):
             return self._convolve(x_BCDHW, kernels[0])
         if groups.one_each:
             return self._convolve_grouped(x_BCDHW, kernels)
-        parts = x_BCDHW.split(groups.counts)
+        parts = torch.split(x_BCDHW, list(groups.counts))
         return torch.cat([self._convolve(part, kernel) for part, kernel in zip(parts, kernels, strict=True)])
 
     def _convolve(self, x_BCDHW: Tensor, kernel: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from drasclr import monitor
+from drasclr import losses, monitor
 from drasclr.encoder import FEATURES, Encoder
 from drasclr.gather import Gather, Keys
 from drasclr.memory import KeyMemory
+from drasclr.moments import check_scans, standardise
 from drasclr.shuffle import encode_shuffled
 
 
@@ -28,7 +29,7 @@ class Contrast:
     """What one step gives.
 
     Attributes:
-        loss: local_weight * local + beta * global, to be minimised.
+        loss: local_weight * local + beta * global + variance_weight * variance, to be minimised.
         local: mean local loss.
         global_: mean neighbouring loss; 0 without neighbours.
         keys_GSD: normalised keys, to be enqueued after backward; with a `gather`, those of all workers' scans.
@@ -58,7 +59,8 @@ class NeighbourAttention(nn.Module):
         """Weighted mean over the neighbours, [G, S, D]."""
         offsets = offsets_GK3[:, :, None].expand(*embeddings_GKSD.shape[:3], 3)
         weight = self.score(torch.cat([embeddings_GKSD, offsets.to(embeddings_GKSD)], dim=-1)).softmax(dim=1)
-        return (weight * embeddings_GKSD).sum(1)
+        together_GSD: Tensor = (weight * embeddings_GKSD).sum(1)
+        return together_GSD
 
 
 class DrasCLR(nn.Module):
@@ -85,7 +87,19 @@ class DrasCLR(nn.Module):
         memory_locations: locations whose keys this worker holds; all by default.
         gather: collects the keys of all workers where they work on other scans of the same locations, so that
             negatives and memory are those of the undivided batch. Without one, this worker's keys are all there are.
+        location_norm: give projections of each location mean 0 and variance 1 over the scans of the batch (those of
+            all workers, with `gather`) before they are L2-normalised: queries, neighbours and keys. Most of what
+            projections hold is common to all scans of a location; it enters the logits of the positive and of all
+            negatives alike, so that they hardly differ and the losses have little to tell scans apart by. What is left
+            without it is how scans differ at the location, and embeddings cannot collapse into one direction, for the
+            mean of what is normalised is 0. Features are computed as without it. Needs at least 2 scans a location.
+        decoupled: leave the positive out of the denominator of both losses, see `losses.info_nce`.
+        variance_weight: weight of the variance of the embeddings that are trained (queries and neighbours), see
+            `losses.variance`; 0 leaves it out. With `location_norm` it is close to 0 from the start.
         monitored: whether collapse monitors are measured at each step.
+
+    Attributes:
+        momentum: may be set before each step, see `drasclr.optimisation.momentum_at`.
     """
 
     coordinates_N3: Tensor
@@ -108,6 +122,9 @@ class DrasCLR(nn.Module):
         shuffle_keys: bool = False,
         memory_locations: Tensor | None = None,
         gather: Gather | None = None,
+        location_norm: bool = False,
+        decoupled: bool = False,
+        variance_weight: float = 0.0,
         monitored: bool = True,
     ) -> None:
         super().__init__()
@@ -117,6 +134,8 @@ class DrasCLR(nn.Module):
             )
         if beta == 0 and local_weight == 0:
             raise ValueError("beta and local_weight are both 0: nothing would be learned")
+        if variance_weight < 0:
+            raise ValueError(f"variance_weight is 0 or above, not {variance_weight}")
         coordinates = _tensor(coordinates_N3).float()
         neighbours = _tensor(neighbours_NK).long()
         if neighbours.ndim != 2 or len(neighbours) != len(coordinates):
@@ -140,6 +159,7 @@ class DrasCLR(nn.Module):
         self.exclude_same_subject, self.batch_negatives = exclude_same_subject, batch_negatives
         self.shuffle_keys, self.monitored = shuffle_keys, monitored
         self.gather = gather
+        self.location_norm, self.decoupled, self.variance_weight = location_norm, decoupled, variance_weight
 
     def forward(
         self,
@@ -157,11 +177,19 @@ class DrasCLR(nn.Module):
             neighbours_GKSCDHW: patches at the anchors' neighbours, in the order of `neighbours_NK`; None if K = 0.
             locations_G: distinct anchor locations.
             subjects_S: number of the subject of each scan.
+
+        Raises:
+            ValueError: patches of other neighbours than the anchors', or one scan a location where an option needs
+                more.
         """
+        if self.location_norm:
+            scans = query_GSCDHW.shape[1] if self.gather is None else self.gather.total
+            check_scans(scans, "normalisation of projections by location (location_norm)")
         coordinates_G3 = self.coordinates_N3[locations_G]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.local_weight > 0):
-            queries_GSD = _embed(self.query, query_GSCDHW, coordinates_G3)
-        context_GSD = self._context(neighbours_GKSCDHW, locations_G, coordinates_G3)
+            queries_GSD = self._embed(query_GSCDHW, coordinates_G3)
+        around_GKSD = self._neighbours(neighbours_GKSCDHW, locations_G)
+        context_GSD = None if around_GKSD is None else self._context(around_GKSD, locations_G)
         if self.training and torch.is_grad_enabled():
             self.update_key_encoder()
         with torch.no_grad():
@@ -169,7 +197,7 @@ class DrasCLR(nn.Module):
                 features_GSD = encode_shuffled(self.key, key_GSCDHW, coordinates_G3)
             else:
                 features_GSD = self.key.grouped(key_GSCDHW, coordinates_G3)
-            keys_GSD = _normalise(self.key.project(features_GSD))
+            keys_GSD = self._normalise(self.key.project(features_GSD))
             if self.gather is None:
                 everyone = Keys(keys_GSD, subjects_S, torch.arange(len(subjects_S)))
             else:
@@ -187,7 +215,12 @@ class DrasCLR(nn.Module):
             if context_GSD is not None:
                 global_ = self._contrast(context_GSD, keys_GSD, negatives_GMD, allowed_GSM)[0].mean()
                 loss = loss + self.beta * global_
-        metrics = {"loss": loss.detach(), "local": local.detach(), "global": global_.detach()}
+            metrics = {"local": local.detach(), "global": global_.detach()}
+            if self.variance_weight > 0:
+                variance = losses.variance(self._trained(queries_GSD, around_GKSD), self.gather)
+                loss = loss + self.variance_weight * variance
+                metrics["variance"] = variance.detach()
+        metrics = {"loss": loss.detach(), **metrics}
         metrics["top1"] = monitor.top1(positive_GS.detach(), hard_GSM.detach())
         metrics["negatives"] = allowed_GSM.sum(-1).float().mean()
         if self.monitored:
@@ -206,24 +239,42 @@ class DrasCLR(nn.Module):
         """key = momentum * key + (1 - momentum) * query, over all parameters at once; `forward` does this itself."""
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - self.momentum)
 
-    def _context(
-        self, neighbours: Tensor | None, locations_G: Tensor, coordinates_G3: Tensor
-    ) -> Tensor | None:
-        """What the neighbours of each anchor say together, [G, S, D]."""
+    def _embed(self, patches_GSCDHW: Tensor, coordinates_G3: Tensor) -> Tensor:
+        return self._normalise(self.query.project(self.query.grouped(patches_GSCDHW, coordinates_G3)))
+
+    def _normalise(self, projected_GSD: Tensor) -> Tensor:
+        wide_GSD = projected_GSD if projected_GSD.dtype == torch.float64 else projected_GSD.float()
+        if self.location_norm:
+            wide_GSD = standardise(wide_GSD, self.gather)
+        return F.normalize(wide_GSD, dim=-1)
+
+    def _neighbours(self, patches_GKSCDHW: Tensor | None, locations_G: Tensor) -> Tensor | None:
+        """Embeddings at the neighbours of each anchor, [G, K, S, D]."""
         if not self.has_global:
             return None
         around_GK = self.neighbours_NK[locations_G]
-        if neighbours is None or neighbours.shape[:2] != around_GK.shape:
-            shape = None if neighbours is None else list(neighbours.shape)
+        if patches_GKSCDHW is None or patches_GKSCDHW.shape[:2] != around_GK.shape:
+            shape = None if patches_GKSCDHW is None else list(patches_GKSCDHW.shape)
             raise ValueError(
                 f"neighbour patches must start with [G, K] = {list(around_GK.shape)}, got shape {shape}"
             )
-        around_GK3 = self.coordinates_N3[around_GK]
-        embeddings = _embed(self.query, neighbours.flatten(0, 1), around_GK3.flatten(0, 1))
-        embeddings_GKSD = embeddings.unflatten(0, around_GK.shape)
+        coordinates_GK3 = self.coordinates_N3[around_GK]
+        embeddings = self._embed(patches_GKSCDHW.flatten(0, 1), coordinates_GK3.flatten(0, 1))
+        return embeddings.reshape(*around_GK.shape, *embeddings.shape[1:])
+
+    def _context(self, embeddings_GKSD: Tensor, locations_G: Tensor) -> Tensor:
+        """The neighbours of each anchor together, [G, S, D]."""
         if self.attention is not None:
-            return self.attention(embeddings_GKSD, around_GK3 - coordinates_G3[:, None]).float()
+            around_GK3 = self.coordinates_N3[self.neighbours_NK[locations_G]]
+            offsets_GK3 = around_GK3 - self.coordinates_N3[locations_G][:, None]
+            context_GSD: Tensor = self.attention(embeddings_GKSD, offsets_GK3)
+            return context_GSD.to(embeddings_GKSD.dtype)
         return embeddings_GKSD.sum(1) if self.neighbour_aggregation == "sum" else embeddings_GKSD.mean(1)
+
+    def _trained(self, queries_GSD: Tensor, around_GKSD: Tensor | None) -> Tensor:
+        """All embeddings that a gradient flows through; those of neighbours count as further locations."""
+        parts = [queries_GSD] if self.local_weight > 0 else []
+        return torch.cat(parts if around_GKSD is None else [*parts, around_GKSD.flatten(0, 1)])
 
     def _negatives(self, locations_G: Tensor, subjects_S: Tensor, everyone: Keys) -> tuple[Tensor, Tensor]:
         """(which negatives count for which scan [G, S, M], negatives [G, M, D])."""
@@ -251,8 +302,7 @@ class DrasCLR(nn.Module):
         positive_GS = (embeddings_GSD * keys_GSD).sum(-1) / self.temperature
         negative_GSM = embeddings_GSD @ negatives_GMD.transpose(1, 2) / self.temperature
         negative_GSM = negative_GSM.masked_fill(~allowed_GSM, -math.inf)
-        # Without any negative this is log(exp(p)) - p = 0: finite, and nothing is learned from it.
-        loss_GS = torch.cat([positive_GS[..., None], negative_GSM], dim=-1).logsumexp(-1) - positive_GS
+        loss_GS = losses.info_nce(positive_GS, negative_GSM, decoupled=self.decoupled)
         return loss_GS, positive_GS, negative_GSM
 
     @torch.no_grad()
@@ -268,12 +318,3 @@ class DrasCLR(nn.Module):
 def _tensor(values: Tensor | np.ndarray) -> Tensor:
     # Arrays of an atlas are read-only, which torch does not support: copied.
     return values.detach().clone() if isinstance(values, Tensor) else torch.from_numpy(values.copy())
-
-
-def _embed(encoder: Encoder, patches_GSCDHW: Tensor, coordinates_G3: Tensor) -> Tensor:
-    return _normalise(encoder.project(encoder.grouped(patches_GSCDHW, coordinates_G3)))
-
-
-def _normalise(projected: Tensor) -> Tensor:
-    wide = projected if projected.dtype == torch.float64 else projected.float()
-    return F.normalize(wide, dim=-1)

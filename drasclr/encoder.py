@@ -6,7 +6,7 @@ Legend: B samples, G locations, S samples a location, C channels, DHW space.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -36,6 +36,14 @@ LAYERS = (
     (64, 128, 1),
     (128, FEATURES, 2),
 )
+# The last layer at each of the strides 1, 2, 4, 8 and 16, and the channels of its map.
+SCALES = tuple(number for number, (_, _, stride) in enumerate(LAYERS[1:]) if stride == 2)
+MAP_CHANNELS = tuple(LAYERS[number][1] for number in SCALES)
+# Mean and standard deviation of every channel of every map.
+MULTISCALE_FEATURES = 2 * sum(MAP_CHANNELS)
+
+# (patches, locations, how they are grouped) -> a row a patch
+Compute = Callable[[Tensor, Tensor, Groups], Tensor]
 
 
 class Layer(nn.Module):
@@ -48,7 +56,8 @@ class Layer(nn.Module):
 
     def forward(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
         """Location-major batch in, location-major batch out."""
-        return self.norm(self.conv(x_BCDHW, locations_G3, groups))
+        y_BCDHW: Tensor = self.norm(self.conv(x_BCDHW, locations_G3, groups))
+        return y_BCDHW
 
 
 class Encoder(nn.Module):
@@ -59,6 +68,8 @@ class Encoder(nn.Module):
         conditioning: "experts" mixes kernels by location, as published; "concat" gives the location as three more
             input channels; "none" ignores it.
         norm: "batch" as published, or "group", which needs no statistics over the batch.
+        routing_gain: factor on the initial weights of the routing, see `ConditionedConv3d`; only for
+            conditioning="experts". It is part of the initial weights, not of the encoder that is saved.
 
     Attributes:
         card: what is known about the weights; filled by `drasclr.load`.
@@ -70,6 +81,7 @@ class Encoder(nn.Module):
         conditioning: Literal["experts", "concat", "none"] = "experts",
         *,
         norm: Literal["batch", "group"] = "batch",
+        routing_gain: float = 1.0,
     ) -> None:
         super().__init__()
         if conditioning not in ("experts", "concat", "none"):
@@ -78,6 +90,8 @@ class Encoder(nn.Module):
             raise ValueError(f"norm is 'batch' or 'group', not {norm!r}")
         if experts < 1:
             raise ValueError(f"an encoder needs at least one expert, not {experts}")
+        if routing_gain <= 0:
+            raise ValueError(f"routing_gain is above 0, not {routing_gain}")
         routed = conditioning == "experts"
         self.experts = experts if routed else 1
         self.conditioning, self.norm = conditioning, norm
@@ -86,7 +100,12 @@ class Encoder(nn.Module):
         for position, (channels_in, channels_out, stride) in enumerate(LAYERS):
             extra = 3 if conditioning == "concat" and position == 0 else 0
             conv = ConditionedConv3d(
-                channels_in + extra, channels_out, experts=self.experts, stride=stride, routed=routed
+                channels_in + extra,
+                channels_out,
+                experts=self.experts,
+                stride=stride,
+                routed=routed,
+                routing_gain=routing_gain,
             )
             self.layers.append(Layer(conv, norm=norm))
         self.head = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(), nn.Linear(FEATURES, FEATURES))
@@ -98,33 +117,58 @@ class Encoder(nn.Module):
             patches_BCDHW: [B, 1, 32, 32, 32], normalised to [-1, 1].
             locations_B3: normalised coordinates (`Atlas.coordinates_N3`) of each patch; data, no gradient reaches it.
         """
+        return self._mixed(self._features, patches_BCDHW, locations_B3)
+
+    def grouped(self, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
+        """Features [G, S, 128] of S samples of each of G locations; the fast path of training."""
+        return self._by_location(self._features, patches_GSCDHW, locations_G3)
+
+    def multiscale(self, patches_BCDHW: Tensor, locations_B3: Tensor) -> Tensor:
+        """Means and spreads over space of the maps at strides 1 to 16, [B, 496], of any mixture of locations.
+
+        The last layer leaves out texture that earlier maps hold. The first 248 numbers are the means of the 8, 16, 32,
+        64 and 128 channels at strides 1, 2, 4, 8 and 16, the others the standard deviations (divided by the number of
+        voxels) in the same order.
+
+        Args:
+            patches_BCDHW: as `forward` takes them.
+            locations_B3: as `forward` takes them.
+        """
+        return self._mixed(self._scales, patches_BCDHW, locations_B3)
+
+    def grouped_multiscale(self, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
+        """`multiscale` of S samples of each of G locations, [G, S, 496]."""
+        return self._by_location(self._scales, patches_GSCDHW, locations_G3)
+
+    def _mixed(self, compute: Compute, patches_BCDHW: Tensor, locations_B3: Tensor) -> Tensor:
+        """What `compute` gives for patches of any mixture of locations, in their order."""
         locations_B3 = locations_B3.detach()
         _check(patches_BCDHW.shape[1:], locations_B3.shape, (len(patches_BCDHW), 3))
         if self.conditioning != "experts":
-            return self._features(patches_BCDHW, locations_B3, Groups((len(patches_BCDHW),)))
+            return compute(patches_BCDHW, locations_B3, Groups((len(patches_BCDHW),)))
         unique_G3, place_B, counts_G = torch.unique(
             locations_B3, dim=0, return_inverse=True, return_counts=True
         )
         if len(unique_G3) == 1:
-            return self._features(patches_BCDHW, locations_B3[:1], Groups((len(patches_BCDHW),)))
+            return compute(patches_BCDHW, locations_B3[:1], Groups((len(patches_BCDHW),)))
         if 2 * len(unique_G3) > len(patches_BCDHW):
             # Hardly any two samples share a location: one kernel a sample, in one grouped convolution.
-            return self._features(patches_BCDHW, locations_B3, Groups((1,) * len(patches_BCDHW)))
+            return compute(patches_BCDHW, locations_B3, Groups((1,) * len(patches_BCDHW)))
         order_B = torch.argsort(place_B, stable=True)
-        features = self._features(patches_BCDHW[order_B], unique_G3, Groups(tuple(counts_G.tolist())))
-        return features[torch.argsort(order_B)]
+        results = compute(patches_BCDHW[order_B], unique_G3, Groups(tuple(counts_G.tolist())))
+        return results[torch.argsort(order_B)]
 
-    def grouped(self, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
-        """Features [G, S, 128] of S samples of each of G locations; the fast path of training."""
+    def _by_location(self, compute: Compute, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
+        """What `compute` gives for patches that are ordered by location."""
         _check(patches_GSCDHW.shape[2:], locations_G3.shape, (len(patches_GSCDHW), 3))
         places, samples = patches_GSCDHW.shape[:2]
         x_BCDHW = patches_GSCDHW.flatten(0, 1)
         if self.conditioning == "experts":
-            features = self._features(x_BCDHW, locations_G3, Groups((samples,) * places))
+            results = compute(x_BCDHW, locations_G3, Groups((samples,) * places))
         else:
             locations_B3 = locations_G3.repeat_interleave(samples, dim=0)
-            features = self._features(x_BCDHW, locations_B3, Groups((places * samples,)))
-        return features.unflatten(0, (places, samples))
+            results = compute(x_BCDHW, locations_B3, Groups((places * samples,)))
+        return results.view(places, samples, results.shape[1])
 
     def maps(self, patches_BCDHW: Tensor, locations_B3: Tensor) -> list[Tensor]:
         """Feature maps at strides 1, 2, 4, 8 and 16 with 8, 16, 32, 64 and 128 channels, for heads that predict voxels.
@@ -152,7 +196,8 @@ class Encoder(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Projection that the losses are computed on, [..., 128] -> [..., 128]; not normalised."""
-        return self.head(features)
+        projected: Tensor = self.head(features)
+        return projected
 
     def stages(self) -> Iterator[tuple[int, Layer]]:
         """(stride so far, layer), from the input to the features."""
@@ -162,11 +207,34 @@ class Encoder(nn.Module):
             stride *= layer.conv.stride
             yield stride, layer
 
-    def _features(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+    def _scales(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+        means: dict[int, list[Tensor]] = {number: [] for number in SCALES}
+        spreads: dict[int, list[Tensor]] = {number: [] for number in SCALES}
+
+        def observe(number: int, map_BCDHW: Tensor) -> None:
+            if number in means:
+                mean = map_BCDHW.mean((2, 3, 4), keepdim=True)
+                # The mean of squares in two passes: about 0 it would lose a spread far below the mean.
+                square = (map_BCDHW - mean).square().mean((2, 3, 4))
+                means[number].append(mean.flatten(1))
+                # The root of 0 has no gradient.
+                spreads[number].append(square.clamp(min=1e-12).sqrt())
+
+        self._features(x_BCDHW, locations_G3, groups, observe)
+        return torch.cat([torch.cat(parts) for parts in (*means.values(), *spreads.values())], dim=1)
+
+    def _features(
+        self,
+        x_BCDHW: Tensor,
+        locations_G3: Tensor,
+        groups: Groups,
+        observe: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Features [B, 128]; `observe` gets number and activations of each layer, by parts of the batch in order."""
         if groups.one_each and len(x_BCDHW) > ONE_EACH and not (self.training or torch.is_grad_enabled()):
             # Every patch brings its own kernels, 4 MB of them: a whole scan at once would need gigabytes.
-            chunks = zip(x_BCDHW.split(ONE_EACH), locations_G3.split(ONE_EACH), strict=True)
-            return torch.cat([self._features(x, at, Groups((1,) * len(x))) for x, at in chunks])
+            chunks = zip(torch.split(x_BCDHW, ONE_EACH), torch.split(locations_G3, ONE_EACH), strict=True)
+            return torch.cat([self._features(x, at, Groups((1,) * len(x)), observe) for x, at in chunks])
         locations_G3 = locations_G3.to(next(self.head.parameters()).dtype)
         if self.conditioning == "concat":
             planes = locations_G3[:, :, None, None, None].expand(-1, -1, *x_BCDHW.shape[2:])
@@ -174,14 +242,15 @@ class Encoder(nn.Module):
         x = x_BCDHW if groups.one_each else channels_last(x_BCDHW)
         on_cpu = x.device.type == "cpu" and self.norm == "batch" and not groups.one_each and len(x) > 0
         on_cpu = on_cpu and not torch.is_autocast_enabled("cpu")
-        if on_cpu and self.training and x.dtype == torch.float32:
+        if on_cpu and self.training and x.dtype == torch.float32 and observe is None:
             return self._train_on_cpu(x, locations_G3, groups)
         if on_cpu and not self.training and not torch.is_grad_enabled():
-            return trunk.infer(x, self._stack(groups), self._tensors(locations_G3, statistics=True)).flatten(
-                1
-            )
-        for layer in self.layers:
+            tensors = self._tensors(locations_G3, statistics=True)
+            return trunk.infer(x, self._stack(groups), tensors, observe=observe).flatten(1)
+        for number, layer in enumerate(self.layers):
             x = layer(x, locations_G3, groups)
+            if observe is not None:
+                observe(number, x)
         return x.flatten(1)
 
     def _train_on_cpu(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:

@@ -1,11 +1,13 @@
-"""Keys of all workers: where the scans of a step are divided over workers, each of them needs every key.
+"""Keys and statistics of all workers, where the scans of a step are divided over them.
 
 Legend: G locations, S scans of this worker, T scans of all workers, D features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,6 +38,19 @@ class Gather:
     def __init__(self, *, rank: int, world: int, total: int) -> None:
         self.rank, self.world, self.total = rank, world, total
 
+    @property
+    def counts(self) -> list[int]:
+        """Scans of each worker."""
+        return [share(rank, self.world, self.total) for rank in range(self.world)]
+
+    def stack(self, values: Tensor) -> Tensor:
+        """A tensor of the same shape from each worker, [W, ...]; with gradients, backward being a collective, too.
+
+        The gradient of this worker's values is the sum over what all workers compute from them.
+        """
+        apply: Callable[..., Tensor] = _Stack.apply
+        return apply(values, self.rank, self.world)
+
     def __call__(self, keys_GSD: Tensor, subjects_S: Tensor) -> Keys:
         """The same keys and subjects on every worker."""
         subjects_S = subjects_S.to(keys_GSD.device)
@@ -64,3 +79,18 @@ class Gather:
 def share(rank: int, world: int, total: int) -> int:
     """How many of `total` scans a worker has."""
     return len(range(rank, total, world))
+
+
+class _Stack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rank: int, world: int) -> Tensor:
+        ctx.rank = rank
+        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(world)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        grad_W = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad_W)
+        return grad_W[ctx.rank], None, None

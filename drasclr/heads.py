@@ -11,9 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from drasclr.encoder import FEATURES, PATCH_SIZE, Encoder
-
-MAP_CHANNELS = (8, 16, 32, 64, 128)  # of Encoder.maps, strides 1 to 16
+from drasclr.encoder import FEATURES, MAP_CHANNELS, PATCH_SIZE, Encoder
 
 
 class Segmenter(nn.Module):
@@ -25,7 +23,8 @@ class Segmenter(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, *, classes: int) -> None:
-        from monai.networks.blocks import UnetOutBlock, UnetrUpBlock
+        from monai.networks.blocks.dynunet_block import UnetOutBlock
+        from monai.networks.blocks.unetr_block import UnetrUpBlock
 
         super().__init__()
         self.encoder, self.classes = encoder, classes
@@ -42,7 +41,8 @@ class Segmenter(nn.Module):
         *skips, x = self.encoder.maps(patches_BCDHW, locations_B3)
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = up(x, skip)
-        return self.out(x)
+        logits: Tensor = self.out(x)
+        return logits
 
 
 @torch.no_grad()
@@ -108,7 +108,9 @@ def window_features(
     for axis in range(3):
         windows = windows.unfold(axis, PATCH_SIZE, 1)  # a view: windows are cut out batch by batch
     features = []
-    for corner, location in zip(corners_M3.split(batch), locations_M3.split(batch), strict=True):
+    for corner, location in zip(
+        torch.split(corners_M3, batch), torch.split(locations_M3, batch), strict=True
+    ):
         patches = windows[corner[:, 0], corner[:, 1], corner[:, 2]][:, None]
         if normalise is not None:
             patches = normalise(patches)

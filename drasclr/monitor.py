@@ -34,7 +34,8 @@ def effective_rank(embeddings_BD: Tensor) -> Tensor:
     small = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     singular = torch.linalg.eigvalsh(small).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-12)
-    return torch.special.entr(share).sum().exp().float()
+    entropy: Tensor = torch.special.entr(share).sum()
+    return entropy.exp().float()
 
 
 def top1(positive_B: Tensor, negative_BM: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ def elu_(x: Tensor) -> Tensor:
 
 def through_elu_(grad_y: Tensor, y: Tensor) -> Tensor:
     """Gradient before ELU, from the one behind it and ELU's result; in place of the former."""
-    return torch.ops.aten.elu_backward.grad_input(grad_y, 1.0, 1.0, 1.0, True, y, grad_input=grad_y)
+    torch.ops.aten.elu_backward.grad_input(grad_y, 1.0, 1.0, 1.0, True, y, grad_input=grad_y)
+    return grad_y
 
 
 def rows(x: Tensor) -> Tensor:

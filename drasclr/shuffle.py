@@ -31,12 +31,13 @@ def encode_shuffled(encoder: Encoder, patches_GSCDHW: Tensor, locations_G3: Tens
     share = scans // workers
     # Each worker may draw its own order, for only it needs to undo it.
     order_S = torch.randperm(scans, device=patches_GSCDHW.device)
-    mixed = patches_GSCDHW[:, order_S].unflatten(1, (workers, share)).transpose(0, 1)
+    mixed_GS = patches_GSCDHW[:, order_S]
+    mixed = mixed_GS.view(places, workers, share, *mixed_GS.shape[2:]).transpose(0, 1)
     received_WG = _exchange(mixed)
     everywhere = [torch.empty_like(locations_G3) for _ in range(workers)]
     dist.all_gather(everywhere, locations_G3.contiguous())
     features = encoder.grouped(received_WG.flatten(0, 1), torch.cat(everywhere))
-    own_WG = _exchange(features.unflatten(0, (workers, places)))
+    own_WG = _exchange(features.view(workers, places, share, -1))
     return own_WG.transpose(0, 1).flatten(1, 2)[:, torch.argsort(order_S)]
 
 

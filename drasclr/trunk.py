@@ -11,7 +11,7 @@ Legend: G locations, C channels, DHW space; everything is channels-last.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,18 +58,30 @@ def train(
     Returns:
         (output of the last layer, mean and biased variance of each layer's batch).
     """
-    output, *statistics = _Run.apply(x_BCDHW, stack, *(tensor for layer in layers for tensor in layer))
+    tensors = [tensor for layer in layers for tensor in layer]
+    # The momentum encoder is trained by no gradient: its activations need not outlive the layer that reads them.
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x_BCDHW, *tensors))
+    run: Callable[..., tuple[Tensor, ...]] = _Run.apply
+    output, *statistics = run(x_BCDHW, stack, keep, *tensors)
     return output, list(zip(statistics[0::2], statistics[1::2], strict=True))
 
 
 @torch.no_grad()
-def infer(x_BCDHW: Tensor, stack: Stack, layers: Sequence[tuple[Tensor, ...]]) -> Tensor:
+def infer(
+    x_BCDHW: Tensor,
+    stack: Stack,
+    layers: Sequence[tuple[Tensor, ...]],
+    *,
+    observe: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
     """All layers in evaluation mode, without gradients.
 
     Args:
         x_BCDHW: location-major batch, channels last.
         stack: strides, epsilon and how the batch is divided.
         layers: a layer, (kernels, bias, weight, bias, running mean and running variance of the normalisation).
+        observe: called with the number of each layer and its activations, part by part; the parts of a layer come in
+            the order of the batch.
     """
     folded = []
     for kernels, bias, weight, norm_bias, mean, variance in layers:
@@ -79,15 +91,17 @@ def infer(x_BCDHW: Tensor, stack: Stack, layers: Sequence[tuple[Tensor, ...]]) -
     for (kernels, _), stride in zip(folded, stack.strides, strict=True):
         sizes.append(_samples(kernels, pixels, stride))
         pixels //= stride**3
-    parts = list(enumerate(x_BCDHW.split(stack.counts)))
+    parts = list(enumerate(torch.split(x_BCDHW, list(stack.counts))))
     # Layers that want parts of the same size make a stage; a part passes a whole stage before the next one starts.
     for size, stage in itertools.groupby(range(len(folded)), key=sizes.__getitem__):
-        layers_of_stage = [(*folded[index], stack.strides[index]) for index in stage]
+        layers_of_stage = [(index, *folded[index], stack.strides[index]) for index in stage]
         outputs = []
         for place, part in _regroup(parts, size):
             x = part
-            for kernels, bias, stride in layers_of_stage:
+            for index, kernels, bias, stride in layers_of_stage:
                 x = pointwise.elu_(F.conv3d(x, kernels[place % len(kernels)], bias, stride, PADDING))
+                if observe is not None:
+                    observe(index, x)
             outputs.append((place, x))
         parts = outputs
     return torch.cat([x for _, x in parts])
@@ -106,20 +120,24 @@ def cuts(count: int, size: int) -> list[int]:
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BCDHW: Tensor, stack: Stack, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x_BCDHW: Tensor, stack: Stack, keep: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
         layers = list(zip(tensors[0::4], tensors[1::4], tensors[2::4], tensors[3::4], strict=True))
         places = range(len(stack.counts))
         kept: list[list[Part]] = []
         norms: list[Norm] = []
-        outputs = [(place, part) for place, part in zip(places, x_BCDHW.split(stack.counts), strict=True)]
+        outputs = list(zip(places, torch.split(x_BCDHW, list(stack.counts)), strict=True))
         for (kernels, bias, weight, norm_bias), stride in zip(layers, stack.strides, strict=True):
             size = _samples(kernels, outputs[0][1][0, 0].numel(), stride)
             columns = norms[-1].columns(outputs[0][1].shape[4]) if norms else None
             parts, moments = [], []
             fresh: list[tuple[int, Tensor]] = []
-            for place, x in _regroup(outputs, size):
+            waiting = _regroup(outputs, size)
+            outputs.clear()
+            while waiting:
+                place, x = waiting.pop(0)
                 y = pointwise.activate(x, columns) if columns else x
-                parts.append(Part(place, x, y))
+                if keep:
+                    parts.append(Part(place, x, y))
                 # Of a single sample, torch may return another layout.
                 out = _last(F.conv3d(y, kernels[place % len(kernels)], bias, stride, PADDING))
                 fresh.append((place, out))
@@ -130,8 +148,9 @@ class _Run(torch.autograd.Function):
             norms.append(Norm(mean, variance, weight, norm_bias, stack.eps))
         columns = norms[-1].columns(outputs[0][1].shape[4])
         last = [Part(place, x, pointwise.activate(x, columns)) for place, x in outputs]
-        ctx.stack, ctx.norms, ctx.kept = stack, norms, [*kept, last]
-        ctx.save_for_backward(*tensors)
+        if keep:
+            ctx.stack, ctx.norms, ctx.kept = stack, norms, [*kept, last]
+            ctx.save_for_backward(*tensors)
         statistics = [value for norm in norms for value in (norm.mean, norm.variance)]
         ctx.mark_non_differentiable(*statistics)
         return torch.cat([part.y for part in last]), *statistics
@@ -141,7 +160,7 @@ class _Run(torch.autograd.Function):
         kernels_of, biases = ctx.saved_tensors[0::4], ctx.saved_tensors[1::4]
         results: list[Tensor] = []
         last = ctx.kept[-1]
-        incoming = _last(grads[0]).split([len(part.x) for part in last])
+        incoming = torch.split(_last(grads[0]), [len(part.x) for part in last])
         # Activations and outputs are read for the last time here: what replaces them takes their memory.
         flowing = [
             pointwise.through_elu_(grad.clone(), part.y) for grad, part in zip(incoming, last, strict=True)
@@ -188,7 +207,7 @@ class _Run(torch.autograd.Function):
             results = [grad_kernels, grad_bias, factors.weight, factors.bias, *results]
             flowing, sums = below, sums_below
         grad_input = torch.cat(flowing) if ctx.needs_input_grad[0] else None
-        return grad_input, None, *results
+        return grad_input, None, None, *results
 
 
 def _last(x: Tensor) -> Tensor:
@@ -204,13 +223,13 @@ def _samples(kernels: Tensor, pixels: int, stride: int) -> int:
 
 
 def _regroup(outputs: list[tuple[int, Tensor]], size: int) -> list[tuple[int, Tensor]]:
-    """The same samples in parts of `size` samples; the last part of a location may be smaller."""
+    """The same samples in parts of `size` samples, in the same order; the last part of a location may be smaller."""
     parts: list[tuple[int, Tensor]] = []
     for place in dict.fromkeys(place for place, _ in outputs):
         own = [x for other, x in outputs if other == place]
         if len(own) > 1 and size != len(own[0]):
             own = [torch.cat(own)]
-        parts += [(place, piece) for x in own for piece in x.split(cuts(len(x), size))]
+        parts += [(place, piece) for x in own for piece in torch.split(x, cuts(len(x), size))]
     return parts
 
 
@@ -221,4 +240,4 @@ def _refine(coarse: Iterable[tuple[Tensor, Tensor]], sizes: list[int]) -> Iterat
         own: list[int] = []
         while sum(own) < len(first):
             own.append(next(remaining))
-        yield from zip(first.split(own), second.split(own), strict=True)
+        yield from zip(torch.split(first, own), torch.split(second, own), strict=True)

@@ -1,5 +1,7 @@
 """Replay from (seed, epoch, scan, location, view) alone, and the published distribution."""
 
+import functools
+import hashlib
 import math
 
 import numpy as np
@@ -9,6 +11,7 @@ from monai.transforms import RandAdjustContrast, RandAffine, RandGaussianNoise
 from scipy import stats
 
 from drasclr import augment
+from drasclr.augment import Strengths
 
 SCANS, LOCATIONS = torch.arange(40), torch.arange(50)
 
@@ -55,15 +58,6 @@ def test_published_distribution():
     assert len(p.noise_key_GS.unique()) == p.noise_key_GS.numel()
 
 
-def test_noise_is_standard_normal_and_white():
-    noise = augment._normal(torch.tensor([1, 2, -5]), count=32**3)
-    for row in noise:
-        assert stats.kstest(row, "norm").pvalue > 1e-3
-    assert abs(np.corrcoef(noise)[np.triu_indices(3, 1)]).max() < 0.02
-    assert abs(np.corrcoef(noise[0, 1:], noise[0, :-1])[0, 1]) < 0.02
-    assert abs(np.corrcoef(noise[0, : 32**3 // 2], noise[0, 32**3 // 2 :])[0, 1]) < 0.03
-
-
 def only(**values) -> augment.Parameters:
     neutral = {
         "rotation_GS3": torch.zeros(1, 1, 3),
@@ -72,6 +66,11 @@ def only(**values) -> augment.Parameters:
         "noise_std_GS": torch.zeros(1, 1),
         "gamma_GS": torch.ones(1, 1),
         "noise_key_GS": torch.ones(1, 1, dtype=torch.long),
+        "volume_GS": torch.ones(1, 1),
+        "dose_std_GS": torch.zeros(1, 1),
+        "grain_GS": torch.zeros(1, 1),
+        "dose_key_GS": torch.ones(1, 1, dtype=torch.long),
+        "kernel_GS": torch.zeros(1, 1),
     }
     return augment.Parameters(**(neutral | values))
 
@@ -165,19 +164,129 @@ def test_apply_is_pure_and_independent_of_the_batch():
     assert torch.equal(patches, kept)
 
 
-@pytest.mark.parametrize("size", [(32, 32, 32), (8, 12, 10)])
-def test_sampling_by_planes_equals_sampling_at_once(size):
-    parameters = augment.draw(seed=5, epoch=0, scans=torch.arange(6), locations=torch.arange(3), view=0)
-    theta = augment._theta(parameters, size=torch.Size(size))
-    noise = torch.randint(0, 1264, (18, *size), generator=torch.Generator().manual_seed(0)).float()
-    smooth = (noise.cumsum(1) / 8 % 1264).contiguous()
-    far = theta.clone()
-    far[:, :, 3] += 3  # wholly beyond the edge
-    for patches in (noise, smooth):
-        for positions in (theta, far):
-            torch.testing.assert_close(
-                augment._resample_by_planes(patches, positions),
-                augment._resample_at_once(patches.double(), positions.double()).float(),
-                rtol=0,
-                atol=0.2,  # of 1264 HU from one voxel to the next
-            )
+# Digests of what the published settings drew before others were added: runs that are resumed draw on from them.
+DRAWN = {
+    "rotation_GS3": "6eb9b6748efa6c52",
+    "translation_GS3": "7162647a94d8cfc3",
+    "scale_GS3": "50d5ad4871c43c03",
+    "noise_std_GS": "168ed1331372d32f",
+    "gamma_GS": "aceea32883b112be",
+    "noise_key_GS": "0b9245b47fd5a812",
+}
+EVERYTHING = Strengths(
+    rotation=0.3,
+    translation=4.0,
+    scale=0.2,
+    flip_probability=0.5,
+    noise_probability=0.5,
+    noise_std=20.0,
+    gamma_probability=0.5,
+    gamma=(0.8, 1.25),
+    blur=1.2,
+    sharpen=0.8,
+    dose_std=60.0,
+    grain=1.0,
+    breath=0.3,
+)
+
+
+@pytest.mark.parametrize("strengths", [{}, {"strengths": EVERYTHING}, {"strengths": Strengths()}])
+def test_published_draws_are_what_they_were(strengths):
+    p = augment.draw(seed=3, epoch=2, scans=SCANS, locations=LOCATIONS, view=1, **strengths)
+    found = {
+        name: hashlib.sha256(getattr(p, name).contiguous().numpy().tobytes()).hexdigest()[:16]
+        for name in DRAWN
+    }
+    if strengths.get("strengths") is EVERYTHING:
+        assert found["noise_key_GS"] == DRAWN["noise_key_GS"]
+        assert len({*found.values(), *DRAWN.values()}) == 11
+    else:
+        assert found == DRAWN
+
+
+def test_what_is_not_published_is_off():
+    p = augment.draw(seed=3, epoch=2, scans=SCANS, locations=LOCATIONS, view=1)
+    assert (p.scale_GS3 > 0).all()
+    assert (p.volume_GS == 1).all()
+    for value in (p.kernel_GS, p.dose_std_GS, p.grain_GS):
+        assert (value == 0).all()
+
+
+def test_other_strengths_scale_the_same_draws():
+    first = augment.draw(seed=3, epoch=2, scans=SCANS, locations=LOCATIONS, view=1)
+    other = augment.draw(
+        seed=3,
+        epoch=2,
+        scans=SCANS,
+        locations=LOCATIONS,
+        view=1,
+        strengths=Strengths(translation=3.0, noise_std=10.0, breath=0.2),
+    )
+    torch.testing.assert_close(other.translation_GS3, first.translation_GS3 / 4)
+    torch.testing.assert_close(other.noise_std_GS, first.noise_std_GS / 5)
+    for name in ("rotation_GS3", "scale_GS3", "gamma_GS", "noise_key_GS", "kernel_GS"):
+        assert torch.equal(getattr(other, name), getattr(first, name)), name
+
+
+def test_distribution_of_what_a_ct_needs():
+    p = augment.draw(seed=0, epoch=0, scans=SCANS, locations=LOCATIONS, view=0, strengths=EVERYTHING)
+    mirrored = (p.scale_GS3 < 0).float()
+    for axis in range(3):
+        count = int(mirrored[..., axis].sum())
+        assert stats.binomtest(count, mirrored[..., axis].numel(), 0.5).pvalue > 1e-3
+    assert stats.kstest(p.scale_GS3.abs()[..., 0].flatten(), "uniform", (0.8, 0.4)).pvalue > 1e-3
+    for value, neutral in ((p.kernel_GS, 0), (p.dose_std_GS, 0), (p.volume_GS, 1)):
+        assert stats.binomtest(int((value != neutral).sum()), value.numel(), 0.5).pvalue > 1e-3
+    assert stats.kstest(p.kernel_GS[p.kernel_GS != 0], "uniform", (-0.8, 2.0)).pvalue > 1e-3
+    assert stats.kstest(p.dose_std_GS[p.dose_std_GS > 0], "uniform", (0, 60)).pvalue > 1e-3
+    assert stats.kstest(p.grain_GS.flatten(), "uniform").pvalue > 1e-3
+    depth = math.log(1.3)
+    assert stats.kstest(p.volume_GS[p.volume_GS != 1].log(), "uniform", (-depth, 2 * depth)).pvalue > 1e-3
+    columns = torch.stack(
+        [p.kernel_GS, p.dose_std_GS, p.grain_GS, p.volume_GS, p.noise_std_GS, p.gamma_GS]
+        + [*p.scale_GS3.sign().unbind(-1), *p.translation_GS3.unbind(-1)],
+        dim=-1,
+    )
+    correlation = np.corrcoef(columns.flatten(0, 1).T)
+    assert np.abs(correlation - np.eye(12)).max() < 0.1
+    assert len(torch.cat([p.dose_key_GS, p.noise_key_GS]).unique()) == 2 * p.dose_key_GS.numel()
+
+
+def test_everything_together_does_not_depend_on_the_batch_and_can_be_replayed():
+    patches = torch.randint(-1100, 300, (3, 4, 32, 32, 32), dtype=torch.int16)
+    kept = patches.clone()
+    scans, locations = torch.tensor([4, 8, 15, 16]), torch.tensor([1, 6, 2])
+    draw = functools.partial(augment.draw, seed=1, epoch=5, view=0, strengths=EVERYTHING)
+    parameters = draw(scans=scans, locations=locations)
+    for value, neutral in ((parameters.kernel_GS, 0), (parameters.dose_std_GS, 0), (parameters.volume_GS, 1)):
+        assert 0 < (value != neutral).sum() < 12
+    together = augment.apply(patches, parameters)
+    for place in range(3):
+        for scan in range(4):
+            drawn = draw(scans=scans[[scan]], locations=locations[[place]])
+            alone = augment.apply(patches[place, scan][None, None], drawn)
+            torch.testing.assert_close(together[place, scan], alone[0, 0], rtol=0, atol=1e-5)
+    assert torch.equal(augment.apply(patches, draw(scans=scans, locations=locations)), together)
+    assert torch.equal(patches, kept)
+
+
+def test_a_flip_is_a_flip():
+    patch = torch.rand(1, 1, 32, 32, 32) * 1264 - 1024
+    mirrored = augment.apply(patch, only(scale_GS3=torch.tensor([1.0, -1, 1]).view(1, 1, 3)))
+    torch.testing.assert_close(mirrored, augment.normalise(patch.flip(3)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"translation": -1.0}, "translation is 0 or above, not -1.0"),
+        ({"noise_probability": 1.5}, "noise_probability is between 0 and 1, not 1.5"),
+        ({"breath": 0.8}, "breath is between 0 and 0.5, not 0.8"),
+        ({"blur": 3.0}, "blur is between 0 and 1.33333, not 3.0"),
+        ({"noise_std": math.nan}, "noise_std is 0 or above, not nan"),
+        ({"gamma": (2.0, 1.0)}, r"gamma is \(least, largest\)"),
+    ],
+)
+def test_strengths_that_cannot_be_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        Strengths(**setting)

@@ -1,9 +1,13 @@
 """Parts of a batch: every division gives the same result, and single precision stays close to double."""
 
 import copy
+import weakref
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from drasclr import trunk
 from drasclr.encoder import Encoder
@@ -92,3 +96,57 @@ def test_many_locations_with_one_patch_each_equal_single_calls(encoder, monkeypa
         torch.testing.assert_close(model(patches, locations), expected, rtol=0, atol=1e-5)
         grouped = model.grouped(patches[:, None], locations)[:, 0]
         torch.testing.assert_close(grouped, expected, rtol=0, atol=1e-5)
+
+
+class LiveBytes(TorchDispatchMode):
+    """How much memory of tensors that were made within is in use, at present and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self.sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        known = {
+            t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)
+        }
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in known and key not in self.sizes:
+                    self.sizes[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.free, key)
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def free(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+
+def test_the_momentum_encoder_keeps_no_activations(encoder):
+    """In training mode without gradients, memory is that of two layers, not of all; results are the same."""
+    patches, locations = torch.rand(2, 6, 1, 32, 32, 32) * 2 - 1, torch.rand(2, 3) * 2 - 1
+    results, used = [], []
+    for mode in ("trained", "momentum encoder", "no_grad"):
+        model = copy.deepcopy(encoder).requires_grad_(mode != "momentum encoder")
+        with LiveBytes() as live, torch.set_grad_enabled(mode != "no_grad"):
+            results.append(model.grouped(patches, locations))
+        used.append((live.now, live.peak))
+        assert results[-1].requires_grad == (mode == "trained")
+        for one, other in zip(encoder_buffers(model), encoder_buffers(encoder), strict=True):
+            assert not torch.equal(one, other)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+    output = results[0].numel() * 4
+    outputs = sum(2 * 12 * 4 * c * (32 // s) ** 3 for c, s in ((8, 1), (8, 2), (16, 2), (16, 2), (16, 4)))
+    assert used[0][0] > outputs  # activations of the first layers, before and behind the normalisation
+    for now, peak in used[1:]:
+        assert now < 2**20 + output
+        assert peak < 0.6 * used[0][1]
+
+
+def encoder_buffers(model: Encoder) -> list[torch.Tensor]:
+    return [layer.norm.running_mean for _, layer in model.stages()]
