@@ -63,7 +63,7 @@ class ConditionedConv3d(nn.Module):
         if not routed and experts != 1:
             raise ValueError(f"without routing there is one kernel, not {experts}")
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
-        # Channels of the input come last, so that a mixed kernel is born in the channels-last layout.
+        # Channels of the input come last, so that a mixed kernel has the channels-last layout without a copy.
         self.weight = nn.Parameter(torch.empty(experts, out_channels, KERNEL, KERNEL, KERNEL, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.routing = nn.Linear(3, experts) if routed else None

@@ -83,14 +83,14 @@ class DrasCLR(nn.Module):
         batch_negatives: keys of the other scans of the batch (of all workers', with `gather`) are negatives, too;
             useful while the memory is short.
         shuffle_keys: encode keys on other workers than their queries, as published, so that the statistics of batch
-            normalisation do not give the positive away. Needs the same shapes on all workers.
+            normalisation do not identify the positive. Needs the same shapes on all workers.
         memory_locations: locations whose keys this worker holds; all by default.
         gather: collects the keys of all workers where they work on other scans of the same locations, so that
             negatives and memory are those of the undivided batch. Without one, this worker's keys are all there are.
         location_norm: give projections of each location mean 0 and variance 1 over the scans of the batch (those of
             all workers, with `gather`) before they are L2-normalised: queries, neighbours and keys. Most of what
             projections hold is common to all scans of a location; it enters the logits of the positive and of all
-            negatives alike, so that they hardly differ and the losses have little to tell scans apart by. What is left
+            negatives alike, so that they hardly differ and the losses have little to separate scans by. What is left
             without it is how scans differ at the location, and embeddings cannot collapse into one direction, for the
             mean of what is normalised is 0. Features are computed as without it. Needs at least 2 scans a location.
         decoupled: leave the positive out of the denominator of both losses, see `losses.info_nce`.
@@ -203,7 +203,7 @@ class DrasCLR(nn.Module):
             else:
                 everyone = self.gather(keys_GSD, subjects_S)
 
-        # Similarities in single precision whatever autocast says: temperatures amplify their rounding.
+        # Similarities in single precision under autocast, too: temperatures amplify their rounding.
         with torch.autocast(keys_GSD.device.type, enabled=False):
             allowed_GSM, negatives_GMD = self._negatives(locations_G, subjects_S, everyone)
             local_GS, positive_GS, hard_GSM = self._contrast(

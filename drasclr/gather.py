@@ -27,7 +27,7 @@ class Gather:
     """Collects the keys of a step from all workers; a collective, called by all of them.
 
     Worker r of W has the scans r, r + W, r + 2 W, ... of the undivided batch (`share`). Shares may differ by one scan:
-    shorter ones travel padded, so that every worker sends and receives the same shapes.
+    shorter ones are padded, so that every worker sends and receives the same shapes.
 
     Args:
         rank: this worker's place.

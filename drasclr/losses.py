@@ -24,7 +24,7 @@ def info_nce(positive_GS: Tensor, negative_GSM: Tensor, *, decoupled: bool = Fal
         positive_GS: logit of the positive.
         negative_GSM: logits of the negatives, -inf where one does not count.
         decoupled: leave the positive out of the sum (Yeh et al. 2022, arXiv 2110.06848). InfoNCE's gradient carries
-            the factor 1 - softmax(p), which vanishes where few negatives are easily told from the positive; this one
+            the factor 1 - softmax(p), which vanishes where the positive is far above the few negatives; this one
             does not.
     """
     first_GS = positive_GS
@@ -38,8 +38,8 @@ def variance(embeddings_GSD: Tensor, gather: Gather | None = None) -> Tensor:
     """How much the spread of embeddings over the scans falls short at the locations; 0 where it is as wide as can be.
 
     The variance term of VICReg (Bardes et al. 2022, arXiv 2105.04906, equation 1), mean of max(0, 1 - std) over
-    features and locations, with the unbiased variance. It is taken at each location, for spread between locations says
-    nothing of that between scans, and of L2-normalised embeddings times sqrt(D): the contrastive losses do not see the
+    features and locations, with the unbiased variance. It is taken at each location, for spread between locations is no
+    sign of spread between scans, and of L2-normalised embeddings times sqrt(D): the contrastive losses do not see the
     length of a projection, so that on projections the term would only lengthen them. Embeddings spread evenly over the
     sphere have std 1.
 

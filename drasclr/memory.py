@@ -1,4 +1,4 @@
-"""Key memory: for every location the last keys that were seen there, oldest overwritten first.
+"""Key memory: for every location the last keys computed there, oldest overwritten first.
 
 Legend: N locations held, K slots a location, D features, G locations and S scans of a batch.
 """
@@ -29,7 +29,7 @@ class KeyMemory:
     """A ring of keys a location, with the subject that each key came from.
 
     It is no module and has no buffers: DistributedDataParallel would broadcast them at every step, and every
-    checkpoint would carry them in the model. A slot that was never written never counts, so nothing is made up.
+    checkpoint would carry them in the model. A slot that was never written never counts as a negative.
 
     Args:
         num_locations: locations of the atlas.

@@ -54,7 +54,7 @@ def recalibrate(encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     """Replace the running statistics of all NormELU layers by the plain mean over some batches.
 
     Trained one location after the other, an encoder carries the statistics of the last locations; a pass over batches
-    that mix all locations cures it.
+    that mix all locations corrects this.
 
     Args:
         encoder: called as encoder(patches, locations).
@@ -65,7 +65,7 @@ def recalibrate(encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     training = encoder.training
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's way to ask for a plain mean over all batches
+        layer.momentum = None  # in torch: a plain mean over all batches
     encoder.train()
     try:
         for patches, locations in batches:

@@ -1,4 +1,4 @@
-"""Key shuffling across workers: keys are encoded in other company than their queries.
+"""Key shuffling across workers: keys are encoded in other batches than their queries.
 
 With batch normalisation a query and its key, encoded in the same batch, share statistics, and the contrast can be
 solved by recognising them. As published, keys of all workers are mixed before they are encoded; unlike there, every

@@ -1,6 +1,6 @@
 """The whole stack of convolutions on a CPU, over parts of the batch that stay in the processor's cache.
 
-In training, batch statistics couple all samples of a layer, but between two layers every sample can go its own way.
+In training, batch statistics couple all samples of a layer, but between two layers samples are independent.
 So the batch is cut into small parts of one location each, and each part passes normalisation, ELU and the next
 convolution before the next part is touched; backward likewise, in one autograd function. In inference the
 normalisation is folded into the kernels, and each part passes the whole stack.
@@ -29,7 +29,7 @@ PART_VALUES = 1 << 19
 
 @dataclass(frozen=True)
 class Stack:
-    """What the function needs to know beside tensors: stride of each layer, epsilon, samples of each location."""
+    """What the function needs beside tensors: stride of each layer, epsilon, samples of each location."""
 
     strides: tuple[int, ...]
     eps: float
@@ -92,7 +92,7 @@ def infer(
         sizes.append(_samples(kernels, pixels, stride))
         pixels //= stride**3
     parts = list(enumerate(torch.split(x_BCDHW, list(stack.counts))))
-    # Layers that want parts of the same size make a stage; a part passes a whole stage before the next one starts.
+    # Layers with parts of the same size make a stage; a part passes a whole stage before the next one starts.
     for size, stage in itertools.groupby(range(len(folded)), key=sizes.__getitem__):
         layers_of_stage = [(index, *folded[index], stack.strides[index]) for index in stage]
         outputs = []

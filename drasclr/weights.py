@@ -1,6 +1,6 @@
-"""Weights that travel with a card, and the import of the authors' checkpoints.
+"""Weights with a card, and the import of the authors' checkpoints.
 
-A folder, or a repository on the Hugging Face Hub, holds weights.safetensors, card.json and README.md. The card says
+A folder, or a repository on the Hugging Face Hub, holds weights.safetensors, card.json and README.md. The card states
 what the weights need to be used rightly: spacing_mm, hu_window, patch_size, atlas_hash, normalisation (how a location
 becomes a coordinate) and provenance; anything else in it is kept as it is.
 """
@@ -138,7 +138,7 @@ def check_card(
     hu_window: Sequence[float] | None = None,
     spacing_mm: float | None = None,
 ) -> None:
-    """Whether weights with this card may be used so; what the card does not say is not checked.
+    """Whether weights with this card may be used so; what the card does not state is not checked.
 
     Raises:
         ValueError: naming everything that does not fit.
@@ -180,7 +180,7 @@ def import_published(path: str | Path) -> Encoder:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch raises whatever its unpickler meets
+    except Exception as error:  # torch passes on any exception of its unpickler
         raise ValueError(
             f"{path} is no torch checkpoint that can be read without executing it: {error}"
         ) from error
