@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ctplatform.phantom.grid import COARSE_MM, Frame
-from ctplatform.phantom.person import Person
+from ctplatform.phantom.parameters import Person
 
 SOFTNESS_MM = 4.0
 MUSCLE, FAT, LIVER, SPLEEN, MARROW, CORTEX, CARTILAGE = 52.0, -98.0, 58.0, 50.0, 190.0, 520.0, 95.0
@@ -39,7 +39,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Tube:
-    """One capsule in the scan frame."""
+    """One capsule in the scan frame, mm; it tapers from `radius` to `end_radius`, where given."""
 
     start: np.ndarray
     end: np.ndarray
@@ -67,7 +67,7 @@ def shapes(person: Person, frame: Frame) -> Shapes:
     level = z / p.height
     middle = 13 + 21 * np.exp(-(((y - 4) / 34) ** 2)) * (1 - 0.35 * np.clip((level - 0.7) / 0.3, 0, 1))
     diaphragm = _diaphragm(p, x, y, z)
-    # A plane of lung next to the heart, vessels and spine is cut back by each; the softness rounds the corners.
+    # Heart, vessels and spine each limit the lung beside them; the soft minimum rounds the corners.
     lungs = _distance(_soft_minimum(thorax, np.abs(x) - middle, diaphragm, -heart - 2, -spine, -aorta))
     wall_y = (p.wall_back - p.wall_front) / 2
     body_rho = (
@@ -114,7 +114,7 @@ def shapes(person: Person, frame: Frame) -> Shapes:
 
 
 def bones(person: Person, frame: Frame) -> list[Tube]:
-    """Ribs, spine, breast bone, collar bones and shoulder blades; cartilage is among them."""
+    """Ribs with their cartilage, spine, sternum, clavicles and scapulae."""
     p = person
     tubes: list[Tube] = []
     for k in range(11):
@@ -188,7 +188,7 @@ def bones(person: Person, frame: Frame) -> list[Tube]:
 
 
 def great_vessels(person: Person, frame: Frame) -> list[Tube]:
-    """Aorta, pulmonary trunk with its two branches, and the upper caval vein, filled with blood."""
+    """Aorta, pulmonary trunk with its two branches, and superior vena cava, filled with blood."""
     p = person
     h, back = p.height, p.half_depth - 6
     arch = [

@@ -27,10 +27,10 @@ def phantom_cohort(
     placement: PlacementConfig | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Generate the subjects that are not there yet, and return the cohort table.
+    """Generate the subjects that are missing in the workspace, and return the cohort table.
 
     Each subject is made in a temporary folder of its worker and copied to the workspace, so that no disk need be
-    shared; its row, written last, says that it is whole.
+    shared; its row is written last and marks it as complete.
     """
     import pandas as pd
     import ray
@@ -39,17 +39,17 @@ def phantom_cohort(
 
     version = config_hash(config)
     names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
-    there = set(workspace.files(PHANTOM, "rows", suffix=".json"))
-    todo = [index for index, name in enumerate(names) if name not in there]
-    make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make)
-    waiting = [make.remote(workspace, index, config, names[index]) for index in todo]
+    existing = set(workspace.files(PHANTOM, "rows", suffix=".json"))
+    missing = [index for index, name in enumerate(names) if name not in existing]
+    make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make_subject)
+    waiting = [make.remote(workspace, index, config, names[index]) for index in missing]
     done = 0
     while waiting:
         ready, waiting = ray.wait(waiting)
         ray.get(ready)
         done += len(ready)
         if on_progress:
-            on_progress(done, len(todo))
+            on_progress(done, len(missing))
     rows = [workspace.read_json(PHANTOM, "rows", name) for name in names]
     for row in rows:
         for column in ("path", *(name for name in LABEL_MAPS if name in row)):
@@ -59,7 +59,7 @@ def phantom_cohort(
     return table
 
 
-def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:
+def _make_subject(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:
     from ctplatform.phantom import generate_subject
 
     with tempfile.TemporaryDirectory() as folder:
@@ -73,4 +73,5 @@ def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) ->
 
 
 def _plain(value: Any) -> Any:
+    """NumPy scalars as Python's, for JSON."""
     return value.item() if hasattr(value, "item") else str(value)

@@ -1,4 +1,4 @@
-"""Emphysema and nodules: where they lie, how they look, and the voxel masks that are their truth."""
+"""Emphysema and nodules: their place, their density, and the voxel masks of the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ctplatform.phantom.drawing import stamp_ellipsoids
 from ctplatform.phantom.grid import Box, Frame, resample, smooth_field
-from ctplatform.phantom.person import Disease, Person
+from ctplatform.phantom.parameters import Disease, Person
 
 CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE = 1, 2, 4, 8
 """Bits of the truth image."""
@@ -43,6 +43,7 @@ def place(
 
     Args:
         box: the part of the scan around the lungs.
+        disease: what to place; extents are met approximately.
         lungs: signed distance of the lungs on the coarse grid of `frame`, mm, positive inside.
     """
     inside = lungs > 0
@@ -62,10 +63,10 @@ def place(
 
 
 def apply(hu: np.ndarray, fine: np.ndarray, vessels: np.ndarray, lesions: Lesions) -> None:
-    """Change smooth tissue (HU) and vessel coverage as the disease does, in place, and add what fine structure is left.
+    """Change smooth tissue (HU) and vessel coverage by the disease, in place, and add the remaining fine structure.
 
-    Holes have lost their walls: their density is that of air with a little tissue. Between them tissue is thinned by
-    lesions too small to be seen. Panlobular regions lose vessels.
+    Holes have the density of air with a little tissue. Between them tissue is thinned by lesions too small to be
+    resolved. Panlobular regions lose vessels.
     """
     hu -= lesions.thinning
     for alpha, value, kept in (

@@ -1,4 +1,4 @@
-"""Drawing into a voxel grid: capsules, ellipsoids and thin threads with partial volume at their edges.
+"""Drawing into a voxel grid: capsules, ellipsoids and small volumes, with partial volume at their edges.
 
 Positions are mm in the scan frame. `alpha` is the covered fraction of a voxel, 0 to 1.
 """

@@ -1,6 +1,6 @@
-"""The two grids of a phantom: a coarse one for smooth shapes, the scan's own for everything seen.
+"""The two grids of a phantom: a coarse one for smooth shapes, the scan's own for everything rendered.
 
-Scan frame: mm along the image axes (x, y, z), zero in the middle of the thorax. Body frame: see `person`. The two
+Scan frame: mm along the image axes (x, y, z), zero in the middle of the thorax. Body frame: see `parameters`. The two
 differ by a rotation, a shift and a smooth warp. Arrays are z, y, x.
 """
 
@@ -98,7 +98,7 @@ def smooth_field(box: Box, *, length_mm: float, rng: np.random.Generator) -> np.
 
 @dataclass(frozen=True)
 class Frame:
-    """How the body lies in the scan: body = turn @ scan + offset + warp(scan)."""
+    """Pose of the body in the scan: body = turn @ scan + offset + warp(scan), mm."""
 
     turn: np.ndarray
     offset: np.ndarray
@@ -106,7 +106,7 @@ class Frame:
     warp_3ZYX: np.ndarray
 
     @classmethod
-    def lay(
+    def posed(
         cls,
         *,
         turn: np.ndarray,
@@ -115,7 +115,7 @@ class Frame:
         warp_mm: float,
         rng: np.random.Generator,
     ) -> Frame:
-        """Lay a body into the scan; the coarse grid reaches `reach` mm from the middle along x, y, z."""
+        """A body in its pose, with a random warp; the coarse grid reaches `reach` mm from the middle along x, y, z."""
         half = np.ceil(np.asarray(reach) / COARSE_MM)
         coarse = Box(-half * COARSE_MM, np.full(3, COARSE_MM), (2 * half + 1).astype(int))
         warp = np.stack([warp_mm * smooth_field(coarse, length_mm=85.0, rng=rng) for _ in range(3)])

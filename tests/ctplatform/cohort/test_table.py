@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from ctplatform.cohort import search
+from ctplatform.cohort import tree_search
 from ctplatform.cohort.discovery import discover
 from ctplatform.cohort.table import COLUMNS, names_label_maps, read_cohort, write_cohort
 from ctplatform.config.cluster import RayConfig
@@ -345,9 +345,9 @@ def test_ray_tasks_find_the_same_as_one_process(tmp_path: Path, ray_local, monke
     sitk.WriteImage(chest(seed=77), str(flat / "b.nii.gz"))
     (tmp_path / "nested" / "1" / "x" / "0007.dcm").unlink()
     key = b"k" * 32
-    monkeypatch.setattr(search, "CHUNK", 30)
-    alone = search.search(tmp_path, key=key, every_series=False)
-    tasks = search.search(tmp_path, key=key, every_series=False, ray_config=RayConfig(), small=10)
+    monkeypatch.setattr(tree_search, "CHUNK", 30)
+    alone = tree_search.search_tree(tmp_path, key=key, every_series=False)
+    tasks = tree_search.search_tree(tmp_path, key=key, every_series=False, ray_config=RayConfig(), small=10)
     assert len(alone[0]) == 6, (
         "two of three nested ones, three studies in the flat folder, the file beside them"
     )
@@ -357,7 +357,7 @@ def test_ray_tasks_find_the_same_as_one_process(tmp_path: Path, ray_local, monke
 
 
 def test_a_small_tree_needs_no_ray(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(search, "_side_by_side", lambda *_: pytest.fail("Ray for 20 files"))
+    monkeypatch.setattr(tree_search, "_search_with_ray", lambda *_: pytest.fail("Ray for 20 files"))
     write_dicom_series(chest(), tmp_path / "x")
     assert len(discover(tmp_path, ray_config=RayConfig()).table) == 1
 

@@ -27,7 +27,7 @@ from ctplatform.phantom.drawing import splat, stamp_ellipsoids
 from ctplatform.phantom.files import LABEL_MAPS
 from ctplatform.phantom.grid import Box, resample
 from ctplatform.phantom.labels import Truth, clinical, hazard_per_year
-from ctplatform.phantom.person import GOLDEN, draw
+from ctplatform.phantom.parameters import GOLDEN_RATIO_CONJUGATE, draw
 from ctplatform.phantom.texture import correlated
 from ctplatform.phantom.trees import grow
 
@@ -172,7 +172,7 @@ def test_a_region_has_the_subtype_that_is_commonest_around() -> None:
 
 def test_extent_follows_the_drawn_severity(subjects: list[PhantomSubject]) -> None:
     for subject in subjects:
-        d = subject.draw.disease
+        d = subject.parameters.disease
         target = d.centrilobular + d.panlobular + d.paraseptal
         assert subject.labels["emphysema_extent"] == pytest.approx(target, rel=0.5, abs=0.004)
 
@@ -211,7 +211,7 @@ def test_severity_is_spread_evenly_over_any_cohort() -> None:
             totals.append(d.centrilobular + d.panlobular + d.paraseptal)
         assert 0.3 < np.mean(np.array(totals) < 0.01) < 0.5
         assert max(totals) > 0.3
-    assert pytest.approx((5**0.5 - 1) / 2) == GOLDEN
+    assert pytest.approx((5**0.5 - 1) / 2) == GOLDEN_RATIO_CONJUGATE
 
 
 def test_cohort_varies_in_geometry_and_padding() -> None:

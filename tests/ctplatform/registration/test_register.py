@@ -8,15 +8,11 @@ import SimpleITK as sitk
 
 from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import ScanError, StageError
+from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.registration.affine import to_transform, transform_points
+from ctplatform.registration.affine_registration import register
 from ctplatform.registration.distance_maps import interpolate
-from ctplatform.registration.mean_template import mean_template
-from ctplatform.registration.register import (
-    LEFT,
-    RIGHT,
-    register,
-    to_transform,
-    transform_points,
-)
+from ctplatform.registration.mean_template import make_mean_template
 from ctplatform.registration.template import Template
 from tests.ctplatform.chest import lung_image, random_affine, rotation
 
@@ -134,7 +130,7 @@ def masks() -> list[sitk.Image]:
 
 @pytest.fixture(scope="module")
 def mean(masks) -> sitk.Image:
-    return mean_template(masks, spacing_mm=2.0)
+    return make_mean_template(masks, spacing_mm=2.0)
 
 
 def test_mean_template_is_unbiased(masks, mean):
@@ -151,18 +147,18 @@ def test_mean_template_keeps_the_shape(masks, mean):
 
 
 def test_mean_template_order_hardly_matters(masks, mean):
-    other = mean_template(masks[::-1], spacing_mm=2.0)
+    other = make_mean_template(masks[::-1], spacing_mm=2.0)
     moved = sitk.Resample(other, mean, sitk.Transform(), sitk.sitkNearestNeighbor)
     a, b = sitk.GetArrayViewFromImage(mean), sitk.GetArrayViewFromImage(moved)
     assert 2 * ((a == b) & (a > 0)).sum() / ((a > 0).sum() + (b > 0).sum()) > 0.98
 
 
 def test_mean_template_is_deterministic_from_two_masks_up(masks):
-    first, second = (mean_template(masks[:2], iterations=1, spacing_mm=3.0) for _ in range(2))
+    first, second = (make_mean_template(masks[:2], iterations=1, spacing_mm=3.0) for _ in range(2))
     assert first.GetOrigin() == second.GetOrigin()
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second))
 
 
 def test_one_mask_is_too_few(masks):
     with pytest.raises(StageError, match="at least 2"):
-        mean_template(masks[:1])
+        make_mean_template(masks[:1])
