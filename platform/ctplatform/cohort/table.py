@@ -102,7 +102,7 @@ def _read_text(path: str) -> str:
 
             remote, inner = pafs.FileSystem.from_uri(path)
             with remote.open_input_file(inner) as stream:
-                data = stream.read()
+                data: bytes = stream.read()
         else:
             data = Path(path).expanduser().read_bytes()
     except FileNotFoundError:

@@ -82,7 +82,8 @@ def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     """
     factors = [max(1, round(spacing_mm / s)) for s in image.GetSpacing()]
     clamped = sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, MAX_HU)
-    return sitk.BinShrink(clamped, factors) if max(factors) > 1 else clamped
+    coarse: sitk.Image = sitk.BinShrink(clamped, factors) if max(factors) > 1 else clamped
+    return coarse
 
 
 def bounding_box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:

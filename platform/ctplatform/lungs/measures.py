@@ -104,4 +104,5 @@ def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
     )
     low_3 = np.clip(np.floor(index_83.min(axis=0)).astype(int), 0, np.array(image.GetSize()) - 1)
     high_3 = np.clip(np.ceil(index_83.max(axis=0)).astype(int) + 1, low_3 + 1, image.GetSize())
-    return sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())
+    part: sitk.Image = sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())
+    return part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -247,11 +246,15 @@ def _dome(p: Person, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray
     spread = ((x - middle) / (0.60 * p.half_width)) ** 2 + (
         (y + 0.08 * p.half_depth) / (0.93 * p.half_depth)
     ) ** 2
-    return 14 + 0.30 * rise + rise * (1 - np.minimum(spread, 1.45)) - 12 * np.asarray(y) / p.half_depth
+    height: np.ndarray = (
+        14 + 0.30 * rise + rise * (1 - np.minimum(spread, 1.45)) - 12 * np.asarray(y) / p.half_depth
+    )
+    return height
 
 
 def _diaphragm(p: Person, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    return (z - _dome(p, x, y)) * 0.75
+    above: np.ndarray = (z - _dome(p, x, y)) * 0.75
+    return above
 
 
 def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, axes: tuple[float, float, float]) -> np.ndarray:
@@ -262,16 +265,20 @@ def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, axes: tuple[float, f
 def _distance(field: np.ndarray) -> np.ndarray:
     """Scale an implicit function so that it grows by 1 a mm near its surface."""
     slope = np.sqrt(sum(g * g for g in np.gradient(field, COARSE_MM)))
-    return (field / np.clip(slope, 0.4, 1.6)).astype(np.float32)
+    distance: np.ndarray = (field / np.clip(slope, 0.4, 1.6)).astype(np.float32)
+    return distance
 
 
 def _soft_minimum(*fields: np.ndarray) -> np.ndarray:
     total = np.zeros_like(fields[0])
     for field in fields:
         total += np.exp(np.clip(field, -200, 200) * np.float32(-1 / SOFTNESS_MM))
-    return (np.float32(-SOFTNESS_MM) * np.log(total)).astype(np.float32)
+    minimum: np.ndarray = (np.float32(-SOFTNESS_MM) * np.log(total)).astype(np.float32)
+    return minimum
 
 
-def _chain(frame: Frame, points_N3: Iterable, *, radius: float, hu: float) -> list[Tube]:
+def _chain(
+    frame: Frame, points_N3: np.ndarray, *, radius: float, hu: float
+) -> list[Tube]:
     path = frame.to_scan(np.asarray(points_N3, float))
     return [Tube(a, b, radius, hu) for a, b in pairwise(path)]

@@ -138,7 +138,8 @@ def _panlobular(
     field += 0.5 * smooth_field(frame.coarse, length_mm=14.0, rng=rng)
     threshold = np.quantile(field[inside], 1 - min(disease.panlobular, 0.9))
     score = resample((field - threshold).astype(np.float32), frame.coarse, box)
-    return np.clip(np.float32(0.5) + score * np.float32(1 / 0.35), 0, 1)
+    alpha: np.ndarray = np.clip(np.float32(0.5) + score * np.float32(1 / 0.35), 0, 1)
+    return alpha
 
 
 def _paraseptal(

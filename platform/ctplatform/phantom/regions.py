@@ -48,4 +48,5 @@ def lobes(
     upper = np.where(horizontal_mm > 0, LOBES["right upper"], LOBES["right middle"])
     of_right = np.where(above, upper, LOBES["right lower"])
     of_left = np.where(above, LOBES["left upper"], LOBES["left lower"])
-    return (np.where(right, of_right, of_left) * lungs_ZYX).astype(np.uint8)
+    lobes_ZYX: np.ndarray = (np.where(right, of_right, of_left) * lungs_ZYX).astype(np.uint8)
+    return lobes_ZYX

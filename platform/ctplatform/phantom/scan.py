@@ -20,7 +20,7 @@ def acquire(hu: np.ndarray, box: Box, parameters: SubjectParameters) -> np.ndarr
     hu += texture.noise(box, scanner=scanner, sigma_mm=KERNEL_SIGMA_MM[scanner.kernel], rng=rng)
     hu += np.float32(scanner.offset_hu)
     np.clip(hu, PADDING_HU, 3071, out=hu)
-    volume = np.rint(hu, out=hu).astype(np.int16)
+    volume: np.ndarray = np.rint(hu, out=hu).astype(np.int16)
     x, y = box.axis(0), box.axis(1)
     radius = max(np.ptp(x), np.ptp(y)) / 2 + 1
     outside = np.hypot(x[None] - x.mean(), y[:, None] - y.mean()) > radius

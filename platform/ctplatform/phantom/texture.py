@@ -82,4 +82,5 @@ def _blur(field: np.ndarray, *, axis: int, sigma: float) -> np.ndarray:
     radius = max(1, int(np.ceil(2.5 * sigma)))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= np.sqrt((taps**2).sum())
-    return ndimage.convolve1d(field, taps.astype(np.float32), axis=axis, mode="wrap")
+    blurred: np.ndarray = ndimage.convolve1d(field, taps.astype(np.float32), axis=axis, mode="wrap")
+    return blurred

@@ -42,7 +42,8 @@ def rotation_about(axis_3: Array, angle: float) -> Array:
     """Rotation about an axis by an angle in radians: Rodrigues' formula."""
     x, y, z = axis_3 / np.linalg.norm(axis_3)
     cross_33 = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + math.sin(angle) * cross_33 + (1 - math.cos(angle)) * cross_33 @ cross_33
+    rotation_33: Array = np.eye(3) + math.sin(angle) * cross_33 + (1 - math.cos(angle)) * cross_33 @ cross_33
+    return rotation_33
 
 
 def rotation_between(from_3: Array, to_3: Array) -> Array:

@@ -36,7 +36,10 @@ class DistanceMaps:
 
     def inside_scan(self, index_N3: Array) -> NDArray[np.bool_]:
         """Which indices lie in the scan that the mask was made from [N]."""
-        return np.all((index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3), axis=1)
+        inside_N: NDArray[np.bool_] = np.all(
+            (index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3), axis=1
+        )
+        return inside_N
 
     def points(self, label: int) -> Array:
         """Voxel centres of one lung inside the scan, LPS mm [N,3]."""

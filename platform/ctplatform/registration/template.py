@@ -126,7 +126,8 @@ def _inner(maps: DistanceMaps, channel: int) -> Array:
 def _volumes(labels: sitk.Image) -> Array:
     """Volumes of the right and the left lung, mm3."""
     counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel(), minlength=LEFT + 1)
-    return counts[[RIGHT, LEFT]] * math.prod(labels.GetSpacing())
+    volumes_2: Array = counts[[RIGHT, LEFT]] * math.prod(labels.GetSpacing())
+    return volumes_2
 
 
 def _grid_labels(labels: sitk.Image, *, spacing: float) -> sitk.Image:
