@@ -30,6 +30,9 @@ def read_or_make_key(path: Path) -> bytes:
     path = path.expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         try:
@@ -44,9 +47,7 @@ def read_or_make_key(path: Path) -> bytes:
             ) from None
         return key
     except OSError as error:
-        raise CohortError(
-            f"the pseudonym key {path} cannot be written: {error}", "Choose another place", code="key"
-        ) from None
+        raise _not_writable(path, error) from None
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         key = temporary_key()
         stream.write(key.hex() + "\n")
@@ -57,3 +58,9 @@ def pseudonym(patient_id: str, *, key: bytes) -> str:
     """`sub-` and 12 hex digits; case and repeated or outer blanks of the PatientID make no difference."""
     normal = " ".join(patient_id.upper().split())
     return "sub-" + hmac.new(key, normal.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def _not_writable(path: Path, error: OSError) -> CohortError:
+    return CohortError(
+        f"the pseudonym key {path} cannot be written: {error}", "Choose another place", code="key"
+    )

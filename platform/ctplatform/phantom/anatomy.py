@@ -277,8 +277,6 @@ def _soft_minimum(*fields: np.ndarray) -> np.ndarray:
     return minimum
 
 
-def _chain(
-    frame: Frame, points_N3: np.ndarray, *, radius: float, hu: float
-) -> list[Tube]:
+def _chain(frame: Frame, points_N3: np.ndarray, *, radius: float, hu: float) -> list[Tube]:
     path = frame.to_scan(np.asarray(points_N3, float))
     return [Tube(a, b, radius, hu) for a, b in pairwise(path)]

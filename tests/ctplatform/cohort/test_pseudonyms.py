@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import stat
 from pathlib import Path
 
 import pytest
 
 from ctplatform.cohort.discovery import discover
+from ctplatform.cohort.pseudonyms import pseudonym, read_or_make_key, temporary_key
 from ctplatform.errors import CohortError
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from tests.ctplatform.scans import chest
@@ -36,3 +38,20 @@ class TestSubjects:
         with pytest.raises(CohortError, match="no pseudonym key"):
             discover(tmp_path / "in", csv_path=tmp_path / "cohort.csv")
         assert (tmp_path / "cohort.key").read_text() == "my house key"
+
+
+def test_pseudonyms_are_those_of_rfc_2104() -> None:
+    key = bytes(range(32))
+    digest = hmac.new(key, b"P 1", "sha256").hexdigest()
+    for patient in ("P 1", " p  1 ", "p 1\n"):
+        assert pseudonym(patient, key=key) == f"sub-{digest[:12]}"
+    assert pseudonym("P 1", key=temporary_key()) != pseudonym("P 1", key=temporary_key())
+
+
+def test_a_key_is_made_once(tmp_path: Path) -> None:
+    first = read_or_make_key(tmp_path / "new" / "cohort.key")
+    assert len(first) == 32
+    assert read_or_make_key(tmp_path / "new" / "cohort.key") == first
+    assert read_or_make_key(tmp_path / "other.key") != first
+    with pytest.raises(CohortError, match="cannot be written"):
+        read_or_make_key(tmp_path / "other.key" / "below a file")

@@ -27,11 +27,11 @@ def test_label_maps_fill_the_lungs_and_agree_with_the_lesions(subjects: list[Pha
         assert behind["right lower"] > behind["right middle"]
         assert behind["left lower"] > behind["left upper"]
         normal = subtypes == regions.SUBTYPES["normal"]
-        assert np.mean((bits[normal] & 7) > 0) < regions.LEAST_SHARE
+        assert np.mean((bits[normal] & 7) > 0) < regions.LEAST_FRACTION
         for name, bit in (("centrilobular", CENTRILOBULAR), ("panlobular", PANLOBULAR)):
             inside = subtypes == regions.SUBTYPES[name]
             if inside.mean() > 0.01:
-                assert np.mean((bits[inside] & bit) > 0) > regions.LEAST_SHARE
+                assert np.mean((bits[inside] & bit) > 0) > regions.LEAST_FRACTION
 
 
 def test_a_region_has_the_subtype_that_is_commonest_around() -> None:
