@@ -1,7 +1,7 @@
 """The cohort: scans found in folders, subjects under pseudonyms, and the scan table that lists both.
 
 `discovery` is the entry point of the search, `tree_search` walks the tree, `scan_rules` decides what is a scan,
-`pseudonyms` names the subjects, `table` reads, checks and writes the scan table.
+`repeated_scans` which are the same, `pseudonyms` names the subjects, `table` reads, checks and writes the scan table.
 """
 
 from __future__ import annotations

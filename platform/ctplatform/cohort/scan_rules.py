@@ -1,21 +1,17 @@
-"""Rules by which the files of a folder are CT scans, and by which two scans are the same one.
+"""Rules by which the files of a folder are CT scans.
 
 From headers alone:
 - DICOM: in each folder, of each study, the series that `choose_series` picks.
 - Volume files: 3-D, scalar, enough slices, and not a label map: no 8-bit voxels, no name such as mask, label or
   segmentation, no content that compresses to less than 2%, as labels do and CT noise never does.
-- Duplicates: the same SeriesInstanceUID, or two files of the same size with the same sampled bytes, or (DICOM and
-  file, or files of two formats) the same grid in space and then the same voxels, which are read for these pairs only.
-  The DICOM series is kept, because its header identifies the subject; of two files the first by path.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +27,6 @@ from ctplatform.imaging.dicom_headers import Series, index_files
 from ctplatform.imaging.dicom_series import choose_series
 from ctplatform.imaging.files import NIFTI_SUFFIXES, volume_suffix
 from ctplatform.imaging.nifti import read_header
-from ctplatform.imaging.volume import read_volume
 from ctplatform.imaging.volume_checks import MIN_SLICES, check_shape, not_scalar
 
 _LABEL_WORDS = {
@@ -136,22 +131,6 @@ def scan_id_of(content: str | bytes) -> str:
     return "ct-" + hashlib.sha256(data).hexdigest()[:10]
 
 
-def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and the names of their files, in a fixed order.
-
-    Hidden ones are left out; links are followed, but no folder is visited twice.
-    """
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-        yield Path(folder), [n for n in sorted(names) if not n.startswith(".")]
-
-
 def _choose_of_each_study(
     series_found: Sequence[Series], *, every_series: bool
 ) -> tuple[list[Series], list[tuple[Series, str]]]:
@@ -188,7 +167,7 @@ def _volume_file(file: Path) -> FoundScan:
     suffix = volume_suffix(file)
     words = set(re.split(r"[^a-z]+", file.name.lower().removesuffix(suffix)))
     if words & _LABEL_WORDS:
-        raise _label_map(f"its name says {sorted(words & _LABEL_WORDS)[0]!r}")
+        raise _label_map(f"its name contains {sorted(words & _LABEL_WORDS)[0]!r}")
     if suffix in NIFTI_SUFFIXES:
         header = read_header(file)
         eight_bit = header.dtype.itemsize == 1 and header.slope == 1.0
@@ -201,7 +180,7 @@ def _volume_file(file: Path) -> FoundScan:
             reader.ReadImageInformation()
         except RuntimeError:
             raise ScanError(
-                "damaged, or not what its name says", "Check the file", code="unreadable"
+                "damaged, or not of the format of its suffix", "Check the file", code="unreadable"
             ) from None
         if reader.GetNumberOfComponents() > 1:
             raise not_scalar()
@@ -266,47 +245,3 @@ def _grid(
         "spacing": tuple(float(spacing[i]) for i in order),
         "centre": tuple(middle.tolist()),
     }
-
-
-def without_duplicates(
-    scans: Sequence[FoundScan], root: Path, *, same: Callable[[FoundScan, FoundScan], bool]
-) -> Findings:
-    """Each scan once, sorted by path, and a line for each duplicate.
-
-    Args:
-        same: compares the voxels of two scans that `may_be_same` lets through.
-    """
-    kept: dict[str, FoundScan] = {}
-    by_size: dict[tuple[int, ...], list[FoundScan]] = {}
-    passed_over: list[str] = []
-    for scan in sorted(scans, key=lambda s: (s.form != "DICOM", s.path, s.series_uid)):
-        original = kept.get(scan.scan_id) or next(
-            (other for other in by_size.get(scan.size, ()) if may_be_same(scan, other) and same(scan, other)),
-            None,
-        )
-        if original:
-            place, other_place = (s.path.relative_to(root).as_posix() for s in (scan, original))
-            passed_over.append(f"{place}: the same scan as {other_place}")
-            continue
-        kept[scan.scan_id] = scan
-        by_size.setdefault(scan.size, []).append(scan)
-    return Findings(sorted(kept.values(), key=lambda s: (s.path, s.series_uid)), passed_over)
-
-
-def may_be_same(one: FoundScan, other: FoundScan) -> bool:
-    """Whether two scans are files of two formats with the same grid in space."""
-    return bool(
-        one.form != other.form
-        and np.allclose(one.spacing, other.spacing, atol=0.005)
-        and np.allclose(one.centre, other.centre, atol=0.5)
-    )
-
-
-def same_voxels(one: FoundScan, other: FoundScan) -> bool:
-    """Whether two scans hold the same volume; both are read."""
-    try:
-        images = [read_volume(s.path, series_uid=s.series_uid or None).image for s in (one, other)]
-    except ScanError:
-        return False
-    first, second = (sitk.GetArrayViewFromImage(image) for image in images)
-    return first.shape == second.shape and bool(np.array_equal(first, second))

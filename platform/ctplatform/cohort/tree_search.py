@@ -1,32 +1,31 @@
 """Search of a tree of folders for scans: in this process, or as Ray tasks where the tree is large.
 
-A header takes about a millisecond; three million of them in one process would take most of an hour. `scan_rules`
-has the rules, and the result is the same either way.
+Reading a header lasts about a millisecond; three million of them in one process would take most of an hour. The rules
+are those of `scan_rules`, and the result is the same either way.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctplatform.cohort.repeated_scans import same_voxels, without_repeated
 from ctplatform.cohort.scan_rules import (
     Findings,
     FoundScan,
     SearchOptions,
-    same_voxels,
     scans_of_folder,
     scans_of_headers,
-    walk_folders,
-    without_duplicates,
 )
 from ctplatform.config.cluster import RayConfig
 from ctplatform.imaging.dicom_headers import Series, index_files, merge
 from ctplatform.imaging.files import volume_suffix
 
 SMALL = 5000
-"""Files of a tree up to which starting Ray takes longer than the search."""
+"""Files of a tree up to which a search without Ray is faster."""
 
 CHUNK = 1000
 """Files a task, about a second's work."""
@@ -61,6 +60,22 @@ def search_tree(
     return _collected(options, (scans_of_folder(options, *folder) for folder in first))
 
 
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and the names of their files, in a fixed order.
+
+    Hidden ones are left out; links are followed, but no folder is visited twice.
+    """
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
+        yield Path(folder), [n for n in sorted(names) if not n.startswith(".")]
+
+
 def _search_with_ray(options: SearchOptions, folders: Iterable[Folder]) -> Findings:
     """Tasks of about `CHUNK` files: small folders together, a large one split. The driver holds one row a scan."""
     import ray
@@ -91,13 +106,13 @@ def _collected(
     *,
     same: Callable[[FoundScan, FoundScan], bool] = same_voxels,
 ) -> Findings:
-    """Findings of all folders as one, without duplicates."""
+    """Findings of all folders as one, each scan once."""
     scans: list[FoundScan] = []
     passed_over: list[str] = []
     for part in found:
         scans += part.scans
         passed_over += part.passed_over
-    unique = without_duplicates(scans, options.root, same=same)
+    unique = without_repeated(scans, options.root, same=same)
     return Findings(unique.scans, passed_over + unique.passed_over)
 
 

@@ -34,7 +34,7 @@ class SeriesGeometry:
         slices: from the lowest to the highest position along the normal.
         origin: centre of the first voxel.
         spacing: x, y, z; z is the distance of neighbouring slices.
-        direction: cosines, row by row, as SimpleITK takes them.
+        direction: cosines, row by row, in the order of SimpleITK.
         notes: what was unusual, for the ledger.
     """
 
@@ -188,7 +188,7 @@ def _slice_distance(heights_N: NDArray[np.float64]) -> float:
             missing = int((np.rint(multiple[off]) - 1).sum())
             raise ScanError(
                 f"{missing} slice(s) are missing, the first between {heights_N[at]:.1f} and "
-                f"{heights_N[at + 1]:.1f} mm along the stack, where slices are {typical:.2f} mm apart",
+                f"{heights_N[at + 1]:.1f} mm along the series, where slices are {typical:.2f} mm apart",
                 "Copy or export the complete series again",
                 code="missing-slice",
             )

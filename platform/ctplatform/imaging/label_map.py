@@ -27,7 +27,7 @@ def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
         scope.enter_context(quiet_itk())
         if not local.is_file():
             raise ScanError(
-                "there is no label map at the path that the cohort table gives",
+                "there is no label map at the path in the cohort table",
                 "Correct the column, or make the storage available on every machine",
                 code="missing-label-map",
             )

@@ -57,7 +57,7 @@ def read_header(path: Path) -> NiftiHeader:
     """
     try:
         image = nib.load(path)
-    except Exception:  # nibabel also lets the errors of zlib and struct through
+    except Exception:  # nibabel also passes on errors of zlib and struct
         raise _unreadable() from None
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
         raise _unreadable()
@@ -128,7 +128,7 @@ def _unpack(data: bytes) -> bytes:
 
 def _unreadable() -> ScanError:
     return ScanError(
-        "the content is no NIfTI image, whatever the file's name says",
+        "the content is no NIfTI image, in spite of the file's name",
         "Check what the file is; export the scan again",
         code="unreadable",
     )

@@ -59,7 +59,7 @@ class StoredVolume:
 
 @dataclass(frozen=True)
 class Volume:
-    """A CT as every later step takes it.
+    """A CT that was read and checked: the input of every later step.
 
     Attributes:
         image: 3-D, int16 HU, at least -1024; axes permuted and flipped to the nearest LPS, oblique directions kept.
@@ -89,7 +89,7 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
         scope.enter_context(quiet_itk())
         if not local.exists():
             raise ScanError(
-                "there is nothing at the path that the cohort table gives",
+                "nothing exists at the path in the cohort table",
                 "Correct the path column, or make the storage available on every machine",
                 code="missing-path",
             )
@@ -188,7 +188,7 @@ def _read_itk(path: Path, suffix: str) -> StoredVolume:
             reader.ReadImageInformation()
         except RuntimeError:
             raise ScanError(
-                f"the content is no {form} image, whatever the file's name says",
+                f"the content is no {form} image, in spite of the file's name",
                 "Check what the file is; export the scan again",
                 code="unreadable",
             ) from None

@@ -38,13 +38,12 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Tube:
-    """One capsule in the scan frame, mm; it tapers from `radius` to `end_radius`, where given."""
+    """One capsule in the scan frame, mm."""
 
     start: np.ndarray
     end: np.ndarray
     radius: float
     hu: float
-    end_radius: float | None = None
 
 
 def shapes(person: Person, frame: Frame) -> Shapes:

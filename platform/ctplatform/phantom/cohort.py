@@ -13,7 +13,7 @@ from ctplatform.compute.placement import ray_options
 from ctplatform.config.cluster import PlacementConfig
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import PhantomConfig
-from ctplatform.storage.layout import PHANTOM
+from ctplatform.storage.layout import PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def phantom_cohort(
 
     version = config_hash(config)
     names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
-    existing = set(workspace.files(PHANTOM, "rows", suffix=".json"))
+    existing = set(workspace.files(PHANTOM, PHANTOM_ROWS, suffix=".json"))
     missing = [index for index, name in enumerate(names) if name not in existing]
     make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make_subject)
     waiting = [make.remote(workspace, index, config, names[index]) for index in missing]
@@ -50,12 +50,12 @@ def phantom_cohort(
         done += len(ready)
         if on_progress:
             on_progress(done, len(missing))
-    rows = [workspace.read_json(PHANTOM, "rows", name) for name in names]
+    rows = [workspace.read_json(PHANTOM, PHANTOM_ROWS, name) for name in names]
     for row in rows:
         for column in ("path", *(name for name in LABEL_MAPS if name in row)):
             row[column] = workspace.uri_of(PHANTOM, row[column])
     table = pd.DataFrame(rows)
-    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, "cohort.csv")
+    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, PHANTOM_TABLE)
     return table
 
 
@@ -69,7 +69,7 @@ def _make_subject(workspace: Workspace, index: int, config: PhantomConfig, name:
         pafs.copy_files(
             folder, target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=workspace.fs
         )
-    workspace.write_bytes(json.dumps(row, default=_plain).encode(), PHANTOM, "rows", name)
+    workspace.write_bytes(json.dumps(row, default=_plain).encode(), PHANTOM, PHANTOM_ROWS, name)
 
 
 def _plain(value: Any) -> Any:

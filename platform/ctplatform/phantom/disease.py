@@ -164,7 +164,7 @@ def _paraseptal(
     slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.3)
     depth = coarse.sample(lungs, points)
     points = points + slope * (0.80 * radius - depth)[:, None]
-    # Cysts sit side by side: one to a cell of the size of a typical one.
+    # Cysts do not overlap much: at most one in a cell of about the size of a typical one.
     key = np.floor(points / (1.7 * typical)).astype(np.int64)
     _, first = np.unique(key, axis=0, return_index=True)
     keep = np.sort(first)

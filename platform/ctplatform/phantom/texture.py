@@ -50,7 +50,7 @@ def fine_structure(box: Box, *, sigma_mm: float, rng: np.random.Generator) -> np
 
 
 def correlated(box: Box, *, sigma_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """White noise seen through a Gaussian point spread of `sigma_mm`, with SD 1 at every voxel."""
+    """White noise filtered by a Gaussian point spread of `sigma_mm`, with SD 1 at every voxel."""
     field = rng.standard_normal(box.shape, dtype=np.float32)
     for a in range(3):
         field = _blur(field, axis=2 - a, sigma=sigma_mm / float(box.spacing[a]))

@@ -75,7 +75,7 @@ def _halve(groups_GN3: np.ndarray, node_G3: np.ndarray) -> np.ndarray:
 def points_along(
     tree: Tree, keep_N: np.ndarray, *, spacing: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points along the kept segments, `spacing` apart, and the vessel volume (mm^3) that each stands for."""
+    """Points along the kept segments, `spacing` apart, and the vessel volume (mm^3) of each."""
     start = tree.start_N3[keep_N]
     delta = tree.end_N3[keep_N] - start
     length = np.linalg.norm(delta, axis=1)

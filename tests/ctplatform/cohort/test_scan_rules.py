@@ -1,4 +1,4 @@
-"""Which files are scans, which series is the one of its study, and which scans are the same."""
+"""Which files are scans, and which series is the one of its study."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ import SimpleITK as sitk
 
 from ctplatform.cohort.discovery import discover
 from ctplatform.cohort.scan_rules import (
-    FoundScan,
     SearchOptions,
-    may_be_same,
-    same_voxels,
     scans_of_folder,
     scans_of_headers,
-    walk_folders,
-    without_duplicates,
 )
 from ctplatform.imaging.dicom_headers import index_folder
 from ctplatform.imaging.dicom_writer import write_dicom_series
@@ -136,23 +131,6 @@ class TestDiscover:
         assert len(set(found["scan_id"])) == 3
         assert sorted(found.groupby("subject_id").size()) == [1, 2]
 
-    def test_the_same_scan_twice_counts_once(self, tmp_path: Path) -> None:
-        write_dicom_series(chest(), tmp_path / "b-series")
-        shutil.copytree(tmp_path / "b-series", tmp_path / "copy")
-        sitk.WriteImage(
-            sitk.DICOMOrient(chest(), "RAS"), str(tmp_path / "a.nii.gz")
-        )  # the same scan, converted
-        sitk.WriteImage(chest(seed=2), str(tmp_path / "c.nii.gz"))
-        shutil.copy(tmp_path / "c.nii.gz", tmp_path / "d.nii.gz")
-        sitk.WriteImage(chest(seed=3), str(tmp_path / "e.nrrd"))  # the same grid, another scan
-        rows, passed = self.found(tmp_path)
-        assert set(rows) == {"b-series", "c.nii.gz", "e.nrrd"}
-        assert sorted(passed) == [
-            "a.nii.gz: the same scan as b-series",
-            "copy: the same scan as b-series",
-            "d.nii.gz: the same scan as c.nii.gz",
-        ]
-
     def test_scan_ids_follow_the_scan_not_the_place(self, tmp_path: Path) -> None:
         write_dicom_series(chest(), tmp_path / "one" / "a")
         sitk.WriteImage(chest(seed=2), str(tmp_path / "one" / "a.nii.gz"))
@@ -178,59 +156,3 @@ def test_a_folder_with_known_headers_gives_the_same_scans(tmp_path: Path) -> Non
     assert scans_of_headers(options(tmp_path), tmp_path, names, headers) == found
     assert [scan.form for scan in found.scans] == [".nii.gz", "DICOM"]
     assert found.passed_over == [".: 1 file(s) that are no CT volume (notes.txt)"]
-
-
-def test_series_and_volume_file_of_one_scan_have_one_grid(tmp_path: Path) -> None:
-    write_dicom_series(chest(), tmp_path / "a")
-    for code in ("LPS", "SAR", "PIR"):
-        sitk.WriteImage(sitk.DICOMOrient(chest(), code), str(tmp_path / f"{code}.nii"))
-    names = sorted(p.name for p in tmp_path.iterdir() if p.is_file())
-    files = scans_of_folder(options(tmp_path), tmp_path, names).scans
-    (series,) = scans_of_folder(
-        options(tmp_path), tmp_path / "a", sorted(p.name for p in (tmp_path / "a").iterdir())
-    )[0]
-    assert len(files) == 3
-    for scan in files:
-        assert may_be_same(scan, series)
-        assert same_voxels(scan, series)
-        assert not may_be_same(scan, files[0]), "one format"
-    moved = chest()
-    moved.SetOrigin((0.0, 0.0, 0.0))
-    sitk.WriteImage(moved, str(tmp_path / "moved.nii"))
-    (other,) = scans_of_folder(options(tmp_path), tmp_path, ["moved.nii"]).scans
-    assert not may_be_same(other, series)
-
-
-def test_duplicates_are_compared_only_where_they_may_be_the_same(tmp_path: Path) -> None:
-    write_dicom_series(chest(), tmp_path / "a")
-    sitk.WriteImage(chest(seed=1), str(tmp_path / "same grid.nii"))
-    sitk.WriteImage(chest(size_XYZ=(31, 26, 20)), str(tmp_path / "other grid.nii"))
-    scans = [
-        *scans_of_folder(options(tmp_path), tmp_path, ["same grid.nii", "other grid.nii"]).scans,
-        *scans_of_folder(
-            options(tmp_path), tmp_path / "a", sorted(p.name for p in (tmp_path / "a").iterdir())
-        ).scans,
-    ]
-    compared: list[str] = []
-
-    def same(one: FoundScan, other: FoundScan) -> bool:
-        compared.append(one.path.name)
-        return True
-
-    before = list(scans)
-    unique = without_duplicates(scans, tmp_path, same=same)
-    assert compared == ["same grid.nii"]
-    assert [scan.path.name for scan in unique.scans] == ["a", "other grid.nii"]
-    assert unique.passed_over == ["same grid.nii: the same scan as a"]
-    assert scans == before, "the argument is unchanged"
-
-
-def test_folders_are_walked_once_in_order_without_hidden_ones(tmp_path: Path) -> None:
-    for name in ("b/x", "a", ".hidden", "b/.secret"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "2").touch()
-        (tmp_path / name / "1").touch()
-        (tmp_path / name / ".0").touch()
-    (tmp_path / "a" / "up").symlink_to(tmp_path)
-    walked = [(folder.relative_to(tmp_path).as_posix(), names) for folder, names in walk_folders(tmp_path)]
-    assert walked == [(".", []), ("a", ["1", "2"]), ("b", []), ("b/x", ["1", "2"])]

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from ctplatform.cohort import tree_search
 from ctplatform.cohort.discovery import discover
+from ctplatform.cohort.tree_search import walk_folders
 from ctplatform.config.cluster import RayConfig
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from tests.ctplatform.scans import chest
@@ -65,3 +66,14 @@ def test_a_small_tree_needs_no_ray(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tree_search, "_search_with_ray", lambda *_: pytest.fail("Ray for 20 files"))
     write_dicom_series(chest(), tmp_path / "x")
     assert len(discover(tmp_path, ray_config=RayConfig()).table) == 1
+
+
+def test_folders_are_walked_once_in_order_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b/x", "a", ".hidden", "b/.secret"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "2").touch()
+        (tmp_path / name / "1").touch()
+        (tmp_path / name / ".0").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    walked = [(folder.relative_to(tmp_path).as_posix(), names) for folder, names in walk_folders(tmp_path)]
+    assert walked == [(".", []), ("a", ["1", "2"]), ("b", []), ("b/x", ["1", "2"])]
