@@ -12,7 +12,7 @@ from ctplatform.config.recipe import PhantomConfig
 from ctplatform.inference.embed import MIN_INSIDE
 from ctplatform.metrics.scores import METRICS, Targets
 from ctplatform.phantom.files import is_dicom
-from ctplatform.phantom.person import draw
+from ctplatform.phantom.parameters import draw
 from ctplatform.tasks.heads import Ridge, Standardiser
 
 KERNELS = {"soft": 0.0, "medium": 1.0, "sharp": 2.0}

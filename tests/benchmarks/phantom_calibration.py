@@ -24,7 +24,7 @@ from ctplatform.lungs.segmenter import make_segmenter
 from ctplatform.phantom import make_subject
 from ctplatform.phantom.disease import CENTRILOBULAR, PANLOBULAR, PARASEPTAL
 from ctplatform.phantom.grid import Box
-from ctplatform.phantom.person import KERNEL_SIGMA_MM, draw, stream
+from ctplatform.phantom.parameters import KERNEL_SIGMA_MM, draw, random_stream
 from ctplatform.phantom.scene import Scene
 from ctplatform.phantom.texture import noise
 
@@ -89,7 +89,7 @@ def phantom_patches(indices: Iterable[int], *, seed: int = 0, blocks: int = 5) -
     for index in indices:
         drawn = draw(index, seed=seed, spacing_mm=3.0)
         scene = Scene.build(drawn)
-        rng = stream(seed, index, "blocks")
+        rng = random_stream(seed, index, "blocks")
         whole = scene.field_of_view()
         overview = scene.render(whole)
         places = [np.argwhere(overview.lungs > 0)]

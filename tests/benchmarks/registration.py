@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from ctplatform.config.preparation import LungsConfig
 from ctplatform.imaging.volume import read_volume
+from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.lungs.segmenter import make_segmenter
 from ctplatform.registration.affine import rotation_about, to_transform, transform_points
-from ctplatform.registration.register import LEFT, RIGHT, register
+from ctplatform.registration.affine_registration import register
 from ctplatform.registration.template import DEFAULTS, Template
 from tests.benchmarks.document import replace, table
 

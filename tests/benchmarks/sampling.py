@@ -17,10 +17,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.config.preparation import LungsConfig
+from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.volume import read_volume
 from ctplatform.lungs.segmenter import make_segmenter
-from ctplatform.preparation.sampling import PADDING_HU, sample_patches
-from ctplatform.registration.register import register
+from ctplatform.preparation.sampling import sample_patches
+from ctplatform.registration.affine_registration import register
 from ctplatform.registration.template import DEFAULTS, Template
 from drasclr.atlas import Atlas
 from tests.benchmarks.document import replace, table

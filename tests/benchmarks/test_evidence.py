@@ -66,8 +66,8 @@ def test_truths_are_those_of_the_generator():
     subject = make_subject(1, config=config)
     row = {"scan_id": subject.scan_id, "subject_id": subject.subject_id, **subject.labels}
     truth = encoded.truths(pd.DataFrame([row]), config).iloc[0]
-    assert truth["density of healthy tissue (breath)"] == subject.draw.person.tissue_hu
-    assert truth["noise, log"] == np.log(subject.draw.scanner.noise_hu)
+    assert truth["density of healthy tissue (breath)"] == subject.parameters.person.tissue_hu
+    assert truth["noise, log"] == np.log(subject.parameters.scanner.noise_hu)
     assert truth["centrilobular extent"] == subject.labels["centrilobular_extent"]
 
 

@@ -1,1 +1,29 @@
-"""TODO."""
+"""The cohort: scans found in folders, subjects under pseudonyms, and the scan table that lists both.
+
+`discovery` is the entry point of the search, `tree_search` walks the tree, `scan_rules` decides what is a scan,
+`repeated_scans` which are the same, `pseudonyms` names the subjects, `table` reads, checks and writes the scan table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctplatform.lazy import attach
+
+if TYPE_CHECKING:
+    from ctplatform.cohort.discovery import Discovery, discover
+    from ctplatform.cohort.table import COLUMNS, names_label_maps, read_cohort, write_cohort
+
+__all__ = ["COLUMNS", "Discovery", "discover", "names_label_maps", "read_cohort", "write_cohort"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "COLUMNS": "table",
+        "Discovery": "discovery",
+        "discover": "discovery",
+        "names_label_maps": "table",
+        "read_cohort": "table",
+        "write_cohort": "table",
+    },
+)

@@ -1,7 +1,8 @@
-"""The scan table: one row a scan, found in a tree of folders or written by the user, checked before anything runs.
+"""The scan table: one row a scan, written by `drasclr cohort` or by the user, checked before anything runs.
 
-Columns: scan_id (names files, logs and pictures, so it must name nobody), subject_id (scans of one person share it;
-splits are by subject), path, series_uid (only where a folder holds several DICOM series). All others are labels.
+Columns: scan_id (part of file names, logs and figures, so it must not identify a person), subject_id (scans of one
+person share it; splits are by subject), path, series_uid (only where a folder holds several DICOM series). All others
+are labels.
 """
 
 from __future__ import annotations
@@ -23,20 +24,21 @@ if TYPE_CHECKING:
 
 COLUMNS = ("scan_id", "subject_id", "path", "series_uid")
 REQUIRED = ("scan_id", "path")
-#: A label column in which every value ends like this names files; they are found as those of `path` are.
 LABEL_MAP_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+"""A label column in which every value ends like this holds paths, resolved as those of `path` are."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
-_MAX_LINES = 20
+MAX_LINES = 20
+"""Problems shown in one error message."""
 
 
 def read_cohort(csv_path: str | Path) -> pd.DataFrame:
     """Read and check a scan table (comma-separated, UTF-8, a header line). Local path or object-store URI.
 
     Relative paths are resolved against the folder of the table. An empty subject_id becomes the scan_id. A path
-    where nothing lies is no error here: that scan alone fails later. Label columns become numbers where all their
+    that does not exist is no error here: that scan alone fails later. Label columns become numbers where all their
     values are, and paths where all are label maps (.nii, .nii.gz, .nrrd, .mha); empty, NA, NaN, none and null are
     missing values.
 
@@ -100,7 +102,7 @@ def _read_text(path: str) -> str:
 
             remote, inner = pafs.FileSystem.from_uri(path)
             with remote.open_input_file(inner) as stream:
-                data = stream.read()
+                data: bytes = stream.read()
         else:
             data = Path(path).expanduser().read_bytes()
     except FileNotFoundError:
@@ -193,9 +195,9 @@ def _check_paths(numbers: Sequence[int], paths: Sequence[str], series_uids: Sequ
 
 
 def _problems(csv_path: str | Path, problems: Sequence[str]) -> CohortError:
-    shown = list(problems[:_MAX_LINES])
-    if len(problems) > _MAX_LINES:
-        shown.append(f"... and {len(problems) - _MAX_LINES} more")
+    shown = list(problems[:MAX_LINES])
+    if len(problems) > MAX_LINES:
+        shown.append(f"... and {len(problems) - MAX_LINES} more")
     return CohortError(
         f"the cohort table {csv_path} has {len(problems)} problem(s):\n  " + "\n  ".join(shown),
         "Correct the table",
@@ -204,10 +206,10 @@ def _problems(csv_path: str | Path, problems: Sequence[str]) -> CohortError:
 
 
 def _resolve(path: str, csv_path: str) -> str:
-    """A path of the table as seen from anywhere."""
+    """A path of the table as an absolute path or URI."""
     if _URI.match(path) or os.path.isabs(path) or path.startswith("~"):
         return os.path.expanduser(path)
-    if _URI.match(csv_path):  # options of the store, such as its endpoint, hold for the scans too
+    if _URI.match(csv_path):  # the store's options, such as its endpoint, apply to the scans too
         table, mark, options = csv_path.partition("?")
         return f"{table.rsplit('/', 1)[0]}/{path}{mark}{options}"
     return os.path.normpath(
@@ -216,14 +218,14 @@ def _resolve(path: str, csv_path: str) -> str:
 
 
 def names_label_maps(values: Iterable[Any]) -> bool:
-    """Whether the values of a column name label maps, all that are not missing."""
+    """Whether every value of a column that is not missing is the path of a label map."""
     given = [v for v in values if isinstance(v, str) and v.strip()]
     others = [v for v in values if not isinstance(v, str) and v is not None and v == v]
     return bool(given) and not others and all(v.lower().endswith(LABEL_MAP_SUFFIXES) for v in given)
 
 
 def _labels(values: Sequence[str], csv_path: str) -> Sequence[Any]:
-    """Numbers where every value is one or missing, paths where every one is a label map; else text; missing: None."""
+    """Numbers if every value is a number or missing, paths if every one is a label map; else text, None if missing."""
     present = [None if v.lower() in _MISSING else v for v in values]
     try:
         return [float("nan") if v is None else float(v) for v in present]

@@ -1,6 +1,10 @@
-"""DICOM series found in a folder: what their headers say, read with pydicom.
+"""Headers of DICOM files, read with pydicom and grouped into series.
 
-Free texts of a header may name a patient. Only words of fixed lists and numbers get into `Series.source`.
+First of three steps: this module turns files into series, `dicom_geometry` orders and checks the slices of one,
+`dicom_series` chooses among several and reads the pixels.
+
+Free text of a header may name a patient: `Series.source` holds only numbers and words of fixed lists. The exception
+is `Series.patient_id`, from which `cohort` makes a keyed pseudonym.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ _KERNEL_PATTERN = re.compile(r"(?:FC\d{2}|[BHDTUIQ][a-z]?\d{2}[a-z]?)", re.IGNOR
 
 @dataclass(frozen=True)
 class Slice:
-    """Header of one image of a series; positions in mm, LPS."""
+    """Header of one image of a series; positions in mm, LPS; empty tuples where an element is missing or invalid."""
 
     file: Path
     sop_uid: str
@@ -67,7 +71,16 @@ class Slice:
 
 @dataclass(frozen=True)
 class Series:
-    """One series of a folder. `patient_id` names a person: for pseudonyms only."""
+    """One series of a folder.
+
+    Attributes:
+        patient_id: PatientID, after IssuerOfPatientID and a line break where there is one. It identifies a person:
+            input of pseudonyms only, never written.
+        sop_class: SOPClassUID of the first image.
+        thickness: SliceThickness in mm.
+        kernel, manufacturer: known words, else empty.
+        tilt: GantryDetectorTilt in degrees.
+    """
 
     uid: str
     study_uid: str
@@ -82,7 +95,7 @@ class Series:
 
     @property
     def source(self) -> dict[str, Any]:
-        """What the headers say about the acquisition, in known words only."""
+        """Format and acquisition as the headers give them, in known words and numbers only."""
         return {
             "format": "DICOM",
             "kernel": self.kernel,
@@ -92,7 +105,7 @@ class Series:
 
 
 def index_files(files: Iterable[Path]) -> list[Series]:
-    """Group DICOM files by SeriesInstanceUID; files that are no DICOM image are left out. Sorted by UID."""
+    """Group DICOM files by SeriesInstanceUID; other files are left out. Sorted by UID."""
     headers: dict[str, list[tuple[Path, pydicom.Dataset]]] = {}
     with quiet_pydicom():
         for file in files:
@@ -103,12 +116,12 @@ def index_files(files: Iterable[Path]) -> list[Series]:
 
 
 def index_folder(folder: Path) -> list[Series]:
-    """The series of the files directly in a folder."""
+    """The series of the files directly in a folder, hidden ones left out."""
     return index_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
 
 
-def join(parts: Iterable[Sequence[Series]]) -> list[Series]:
-    """What `index_files` says of all files together, from what it says of consecutive parts of them."""
+def merge(parts: Iterable[Sequence[Series]]) -> list[Series]:
+    """The result of `index_files` for all files, from its results for consecutive parts of them."""
     found: dict[str, list[Series]] = {}
     for part in parts:
         for series in part:
@@ -121,7 +134,7 @@ def join(parts: Iterable[Sequence[Series]]) -> list[Series]:
 
 @contextlib.contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Neither warnings nor log lines of pydicom, for they quote header values."""
+    """Without warnings and log lines of pydicom, which quote header values."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -141,7 +154,7 @@ def _header(file: Path) -> pydicom.Dataset | None:
             return None
         data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         return data if "SeriesInstanceUID" in data and "Rows" in data else None
-    except Exception:  # whatever a broken file does to the parser, it is no DICOM image
+    except Exception:  # a broken file can raise anything in the parser
         return None
 
 
@@ -155,7 +168,7 @@ def _series(uid: str, found: list[tuple[Path, pydicom.Dataset]]) -> Series:
     kernel = str(kernel if isinstance(kernel, str) else kernel[0]).strip()
     known_kernel = kernel.upper() in _KERNEL_NAMES or _KERNEL_PATTERN.fullmatch(kernel)
     modality = str(first.get("Modality") or "").strip().upper()
-    maker = str(first.get("Manufacturer") or "").upper()
+    manufacturer = str(first.get("Manufacturer") or "").upper()
     return Series(
         uid=uid,
         study_uid=str(first.get("StudyInstanceUID") or ""),
@@ -165,7 +178,7 @@ def _series(uid: str, found: list[tuple[Path, pydicom.Dataset]]) -> Series:
         slices=tuple(_slice(file, data) for file, data in found),
         thickness=thickness[0] if thickness else None,
         kernel=kernel if known_kernel else "",
-        manufacturer=next((v for v in _VENDORS if re.match(rf"{v.upper()}\b", maker)), ""),
+        manufacturer=next((v for v in _VENDORS if re.match(rf"{v.upper()}\b", manufacturer)), ""),
         tilt=tilt[0] if tilt else 0.0,
     )
 
@@ -193,7 +206,7 @@ def _slice(file: Path, data: pydicom.Dataset) -> Slice:
 
 
 def _numbers(data: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...]:
-    """The numbers of an element, or none if they are missing or wrong."""
+    """The numbers of an element; empty if they are missing, of another count, or not finite."""
     try:
         value = data.get(keyword)
         values = tuple(float(v) for v in ([value] if count == 1 else value))

@@ -1,8 +1,4 @@
-"""DICOM CT series: index of the headers, choice of the series to use, pixels in HU, and a writer.
-
-Headers are read with pydicom, pixels with SimpleITK (GDCM). Nothing that may name a patient leaves this module
-except `Series.patient_id`, which only `cohort.discover` reads, to turn it into a pseudonym.
-"""
+"""Writer of DICOM CT series, for synthetic cohorts and tests."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from numpy.typing import NDArray
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -30,16 +27,15 @@ def write_dicom_series(
 ) -> str:
     """Write a volume as one CT series, a file a slice (Explicit VR Little Endian, slope 1, intercept -1024).
 
-    The UIDs follow from the pixels, the geometry and the other arguments: the same call writes the same files.
+    The UIDs are hashes of the pixels, the geometry and the other arguments: the same call writes the same files.
 
     Args:
         image: 3-D, HU, mm, LPS; any orthonormal direction. Slices run along its third axis.
         folder: created if missing.
         patient: DICOM keywords of the patient and study, e.g. {"PatientID": "p1", "StudyDate": "20200101"}. Equal
             `patient` mappings are one study of one person; without one, each series is a study of its own.
-        header: further DICOM keywords, set last, so that any of the above can be replaced; a value of None
-            removes the element.
-        series: tells apart series of the same pixels.
+        header: further DICOM keywords, which replace those above; a value of None removes the element.
+        series: any text; another one gives other UIDs to the same pixels.
 
     Returns:
         The SeriesInstanceUID.
@@ -50,10 +46,10 @@ def write_dicom_series(
     stored_ZYX = (hu_ZYX.astype(np.int32) - STORED_INTERCEPT).astype("<i2")
     direction = np.array(image.GetDirection()).reshape(3, 3)
     spacing = image.GetSpacing()
-    person = [f"{key}={value}" for key, value in sorted((patient or {}).items())]
+    patient_texts = [f"{key}={value}" for key, value in sorted((patient or {}).items())]
     geometry = [str(np.round([*image.GetOrigin(), *spacing, *image.GetDirection()], 4).tolist())]
-    content = [str(hash_of(stored_ZYX)), *geometry, *person, series]
-    study_uid = generate_uid(entropy_srcs=["study", *(person or content)])
+    content = [_hash(stored_ZYX), *geometry, *patient_texts, series]
+    study_uid = generate_uid(entropy_srcs=["study", *(patient_texts or content)])
     series_uid = generate_uid(entropy_srcs=["series", *content])
     common: dict[str, Any] = {
         "SOPClassUID": CTImageStorage,
@@ -108,12 +104,12 @@ def write_dicom_series(
     return str(values["SeriesInstanceUID"])
 
 
-def hash_of(array: np.ndarray) -> str:
+def _hash(array: NDArray[Any]) -> str:
     """SHA-256 over the values of an array in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _decimal(value: float) -> str:
-    """A DICOM decimal string: at most 16 characters."""
+    """A DICOM decimal string (VR DS): at most 16 characters."""
     text = f"{value:.10g}"
     return text if len(text) <= 16 else f"{value:.8g}"

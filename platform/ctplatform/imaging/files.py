@@ -1,4 +1,4 @@
-"""TODO."""
+"""Files of scans: the formats by suffix, a local copy of what a URI names, and ITK kept from naming files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from ctplatform.errors import ScanError
 from ctplatform.storage import retry
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-OTHER_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-VOLUME_SUFFIXES = NIFTI_SUFFIXES + OTHER_SUFFIXES
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+DETACHED_SUFFIXES = (".nhdr", ".mhd")
+"""Headers that name a separate data file."""
+
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
 
 def volume_suffix(path: Path) -> str:
@@ -26,9 +29,11 @@ def volume_suffix(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def contained_itk() -> Iterator[None]:
-    """No warnings of ITK, which quote file names; and the locale as it was, which ITK's readers switch to C and
-    now and then leave there: Python would write text files as ASCII from then on."""
+def quiet_itk() -> Iterator[None]:
+    """No warnings of ITK, which quote file names, and the process's locale unchanged.
+
+    ITK's readers switch the locale to C and sometimes leave it there; Python would then write text files as ASCII.
+    """
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     before = locale.setlocale(locale.LC_ALL)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -42,17 +47,17 @@ def contained_itk() -> Iterator[None]:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[Path]:
-    """The path itself, or a temporary copy of what an URI leads to; it may not exist.
+    """The path itself, or a temporary copy of the file or folder that a URI names; it may not exist.
 
     Raises:
-        ScanError: the object store does not hand it out.
+        ScanError: the object store does not deliver it.
     """
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         yield Path(path).expanduser()
         return
     import pyarrow.fs as pafs
 
-    if volume_suffix(Path(path.partition("?")[0])) in (".nhdr", ".mhd"):
+    if volume_suffix(Path(path.partition("?")[0])) in DETACHED_SUFFIXES:
         raise ScanError(
             "a header with a separate data file cannot be read from an object store",
             "Store the scan as one file: .nii.gz, .nrrd or .mha",

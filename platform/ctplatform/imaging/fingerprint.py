@@ -1,4 +1,4 @@
-"""TODO."""
+"""Fingerprints of scan files from their sizes and times, by which a changed source is noticed without reading it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 
 import pyarrow.fs as pafs
 
+from ctplatform.imaging.files import DETACHED_SUFFIXES, VOLUME_SUFFIXES
 from ctplatform.storage import retry
 
 
 def fingerprint(path: str, series_uid: str = "") -> str:
-    """Twelve hex digits that change with the sizes and times of a scan's files; empty if they cannot be seen.
+    """Twelve hex digits that change with the sizes and modification times of a scan's files; empty if unreadable.
 
-    A DICOM file stands for its folder, as it does for the reader; a header with a separate data file for both.
+    For a single DICOM file all files of its folder are taken, as `read_volume` reads them; for a header with a
+    separate data file, both.
     """
-    from ctplatform.imaging.files import OTHER_SUFFIXES, VOLUME_SUFFIXES
 
-    def look() -> list[tuple[int, int]]:
+    def stamps_of_files() -> list[tuple[int, int]]:
         fs, inner = pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), path)
         info = fs.get_file_info(inner)
         files = [info]
@@ -25,14 +26,16 @@ def fingerprint(path: str, series_uid: str = "") -> str:
             files = fs.get_file_info(pafs.FileSelector(inner))
         elif info.is_file and not inner.lower().endswith(VOLUME_SUFFIXES):
             files = fs.get_file_info(pafs.FileSelector(inner.rpartition("/")[0] or "."))
-        elif info.is_file and inner.lower().endswith((OTHER_SUFFIXES[1], OTHER_SUFFIXES[3])):
+        elif info.is_file and inner.lower().endswith(DETACHED_SUFFIXES):
             stem = info.base_name.rpartition(".")[0] + "."
             beside = fs.get_file_info(pafs.FileSelector(inner.rpartition("/")[0] or "."))
             files = [file for file in beside if file.base_name.startswith(stem)]
         return sorted((file.size, file.mtime_ns) for file in files if file.is_file)
 
     try:
-        stamps = retry.patiently(look, what="the source of a scan", attempts=None if "://" in path else 1)
+        stamps = retry.patiently(
+            stamps_of_files, what="the source of a scan", attempts=None if "://" in path else 1
+        )
     except (OSError, ValueError):
         return ""
     if not stamps:

@@ -1,13 +1,20 @@
-"""Stored values -> int16 HU, checked: air near -1000, tissue near 0, padding and non-finite voxels at -1024."""
+"""Hounsfield units: a check that values are HU, and their conversion to int16 of at least -1024."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 
 AIR_HU = -1000
+"""Air, by the definition of the scale."""
+
 PADDING_HU = -1024
+"""The lowest value of a volume, and the value of everything outside a scan's field of view."""
+
 MAX_NON_FINITE = 0.05
 
 _BELOW_AIR = -1100  # noise in air reaches about here
@@ -16,8 +23,8 @@ _TISSUE_RANGE = (-200, 300)
 _REMEDY = "Export it in HU (stored value x rescale slope + intercept, once); masks and labels are no scans"
 
 
-def to_hu(values_ZYX: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Round, clamp to at least -1024 and convert to int16, slice by slice.
+def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
+    """Round, clamp to at least `PADDING_HU` and convert to int16, slice by slice.
 
     Args:
         values_ZYX: overwritten where it is int16 and writeable.
@@ -61,8 +68,10 @@ def to_hu(values_ZYX: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return hu_ZYX, notes
 
 
-def check_hu(values_ZYX: np.ndarray) -> None:
-    """Check on a sample of voxels that values are HU; constant padding below -1100 does not count.
+def check_hu(values_ZYX: NDArray[Any]) -> None:
+    """Check on a sample of voxels that values are HU; constant padding below -1100 is left out of the sample.
+
+    The darkest percent must lie near -1000 (air) and the median above -500 near 0 (tissue).
 
     Raises:
         ScanError: not-hu, with the measured values.

@@ -1,4 +1,4 @@
-"""A label map: a volume that holds the class of each voxel, beside a scan, on any grid of the same physical space."""
+"""Label maps: volumes that hold a class for each voxel of a scan, on any grid in the same physical space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
-from ctplatform.imaging.files import contained_itk, local_copy, volume_suffix
+from ctplatform.imaging.files import local_copy, quiet_itk, volume_suffix
 
 
 def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
@@ -17,17 +17,17 @@ def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
 
     Args:
         path: NIfTI, NRRD or MetaImage; local, or an s3:// or gs:// URI.
-        values: class -> its value in the file.
+        values: the value in the file of each class.
 
     Raises:
-        ScanError: it cannot be read, or holds a value that is no class's. Its text names neither path nor patient.
+        ScanError: it cannot be read, or holds a value of no class. Its text names neither path nor patient.
     """
     with contextlib.ExitStack() as scope:
         local = scope.enter_context(local_copy(path))
-        scope.enter_context(contained_itk())
+        scope.enter_context(quiet_itk())
         if not local.is_file():
             raise ScanError(
-                "there is no label map at the path that the cohort table gives",
+                "there is no label map at the path in the cohort table",
                 "Correct the column, or make the storage available on every machine",
                 code="missing-label-map",
             )

@@ -1,4 +1,4 @@
-"""NIfTI headers: which affine counts, units, and whether the file is complete.
+"""NIfTI files: the affine of a header (sform or qform), its units, and the voxels, complete or refused.
 
 Source: NIfTI-1 and NIfTI-2 standards (nifti.nimh.nih.gov), nibabel's reading of them.
 """
@@ -12,8 +12,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.volume_checks import check_shape, not_scalar, truncated
 
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -21,13 +23,19 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """Grid of a NIfTI file: size in voxels, geometry in mm and LPS."""
+    """Grid and encoding of a NIfTI file: size in voxels x, y, z; geometry in mm, LPS.
+
+    Attributes:
+        offset: of the first voxel, bytes of the unpacked file.
+        slope, intercept: value = stored x slope + intercept.
+        notes: what was unusual, for the ledger.
+    """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     offset: int
     slope: float
     intercept: float
@@ -35,26 +43,26 @@ class NiftiHeader:
 
     @property
     def end(self) -> int:
-        """Bytes up to the end of the voxels, unpacked."""
+        """Offset of the end of the voxels, bytes of the unpacked file."""
         return self.offset + int(np.prod(self.size)) * self.dtype.itemsize
 
 
 def read_header(path: Path) -> NiftiHeader:
     """Check the header of a .nii or .nii.gz file.
 
-    The sform counts where its code is above 0, else the qform, else the voxel sizes alone.
+    The sform is used where its code is above 0, else the qform, else the voxel sizes alone.
 
     Raises:
         ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, orientation-conflict.
     """
     try:
         image = nib.load(path)
-    except Exception:  # nibabel raises what zlib, struct and itself raise
+    except Exception:  # nibabel also passes on errors of zlib and struct
         raise _unreadable() from None
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
         raise _unreadable()
     header = image.header
-    proxy: Any = image.dataobj  # knows what nibabel wipes from the header: offset and scaling
+    proxy: Any = image.dataobj  # holds offset and scaling, which nibabel clears in the header
     shape = check_shape(tuple(int(n) for n in image.shape))
     dtype = header.get_data_dtype()
     if dtype.fields is not None or dtype.kind == "c":
@@ -76,11 +84,11 @@ def read_header(path: Path) -> NiftiHeader:
     )
 
 
-def read_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
-    """Scaled voxel values, [z, y, x] of the file's own axes; read-only where the file holds them as they are.
+def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
+    """Scaled voxel values, [z, y, x] of the file's own axes; read-only where slope and intercept change nothing.
 
-    Not ITK: its NIfTI reader turns NaN into 0, which is blood in HU, fills what a truncated file lacks, takes `a.nii`
-    for `a.nii.gz` where both exist, and writes file names into the log.
+    Without ITK: its NIfTI reader turns NaN into 0 (blood, in HU), fills up a truncated file, reads `a.nii` instead of
+    `a.nii.gz` where both exist, and writes file names into the log.
 
     Raises:
         ScanError: truncated.
@@ -98,7 +106,11 @@ def read_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
 
 
 def _unpack(data: bytes) -> bytes:
-    """Content of a gzip file of one or more members; checks every check sum on the way."""
+    """Content of a gzip file of one or more members.
+
+    Raises:
+        ScanError: truncated, or a check sum does not match.
+    """
     parts = []
     while data[:2] == b"\x1f\x8b":
         member = zlib.decompressobj(wbits=31)
@@ -114,48 +126,15 @@ def _unpack(data: bytes) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Three sizes, where further ones are 1.
-
-    Raises:
-        ScanError: not-3d, four-d.
-    """
-    if any(n > 1 for n in shape[3:]):
-        raise ScanError(
-            f"the image has {len(shape)} dimensions ({' x '.join(map(str, shape))})",
-            "Give one 3-D volume; split a time series or a multi-channel image first",
-            code="four-d",
-        )
-    if len(shape) < 3 or min(shape[:3]) < 2:
-        raise ScanError(
-            f"the image is not a volume ({' x '.join(map(str, shape))} voxels)",
-            "Give a 3-D chest CT",
-            code="not-3d",
-        )
-    return shape[0], shape[1], shape[2]
-
-
-def truncated() -> ScanError:
-    """The error of a file that ends too early."""
-    return ScanError("the file ends before its voxel data does", "Copy or export it again", code="truncated")
-
-
-def not_scalar() -> ScanError:
-    """The error of colour, complex and vector images."""
-    return ScanError(
-        "the voxels hold several values each (colour, complex or vector)", "Give a CT", code="not-scalar"
-    )
-
-
 def _unreadable() -> ScanError:
     return ScanError(
-        "the content is no NIfTI image, whatever the file's name says",
+        "the content is no NIfTI image, in spite of the file's name",
         "Check what the file is; export the scan again",
         code="unreadable",
     )
 
 
-def decompose(affine_44: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+def decompose(affine_44: NDArray[np.float64]) -> tuple[tuple[float, float, float], tuple[float, ...]]:
     """Spacing in mm and direction cosines (row by row) of a voxel-to-mm matrix; small shear is rounded away.
 
     Raises:
@@ -176,13 +155,13 @@ def decompose(affine_44: np.ndarray) -> tuple[tuple[float, float, float], tuple[
     return (float(spacing[0]), float(spacing[1]), float(spacing[2])), tuple(direction.ravel().tolist())
 
 
-def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
-    """Voxel-to-mm matrix in LPS that counts, and notes."""
+def _affine(header: nib.Nifti1Header) -> tuple[NDArray[np.float64], list[str]]:
+    """The voxel-to-mm matrix to use, in LPS, and notes."""
     sform, s_code = header.get_sform(coded=True)
     qform, q_code = None, 0
     try:
         qform, q_code = header.get_qform(coded=True)
-    except (ValueError, nib.spatialimages.HeaderDataError):  # a quaternion that is none
+    except (ValueError, nib.spatialimages.HeaderDataError):  # the quaternion has no unit length
         if s_code <= 0:
             raise ScanError(
                 "the qform of the header is invalid", "Export the scan again", code="bad-affine"
@@ -212,8 +191,8 @@ def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
     return _RAS_TO_LPS @ affine, notes
 
 
-def _units(header: nib.Nifti1Header, affine: np.ndarray) -> list[str]:
-    """Bring the matrix to mm, in place."""
+def _units(header: nib.Nifti1Header, affine: NDArray[np.float64]) -> list[str]:
+    """Convert the matrix to mm, in place; returns notes."""
     try:
         unit = header.get_xyzt_units()[0]
     except KeyError:

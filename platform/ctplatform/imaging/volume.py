@@ -1,6 +1,9 @@
-"""Any CT file or DICOM series -> one volume in HU, mm and LPS; or a ScanError that says why not.
+"""Reader of scans: any CT file or DICOM series as one volume in HU, mm and LPS, or a ScanError with the reason.
 
-docs/reference/inputs.md lists what is accepted and every error code.
+In the order of reading: `files` (format by suffix, a local copy), then by format `nifti`, SimpleITK (NRRD,
+MetaImage), or `dicom_headers`, `dicom_geometry` and `dicom_series`; last, for every format, `hounsfield` (check and
+conversion to int16 HU) and the axes turned to LPS. docs/reference/inputs.md lists the accepted input and every error
+code.
 """
 
 from __future__ import annotations
@@ -16,22 +19,36 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import index_folder
-from ctplatform.imaging.dicom_series import MIN_SLICES, choose, read_pixels, stack
-from ctplatform.imaging.files import NIFTI_SUFFIXES, VOLUME_SUFFIXES, contained_itk, local_copy, volume_suffix
+from ctplatform.imaging.dicom_series import choose_series, read_pixels
+from ctplatform.imaging.files import (
+    DETACHED_SUFFIXES,
+    NIFTI_SUFFIXES,
+    VOLUME_SUFFIXES,
+    local_copy,
+    quiet_itk,
+    volume_suffix,
+)
 from ctplatform.imaging.hounsfield import to_hu
-from ctplatform.imaging.nifti import check_shape, not_scalar, read_header, read_voxels, truncated
+from ctplatform.imaging.nifti import read_header, read_voxels
+from ctplatform.imaging.volume_checks import MIN_SLICES, check_shape, not_scalar, truncated
 
 _SPACING_MM = (0.1, 20.0)
 
 
 @dataclass(frozen=True)
-class Raw:
-    """What a file holds: values as stored and scaled, geometry in mm and LPS. `owner` keeps a view's memory alive."""
+class StoredVolume:
+    """Content of a file before its check: scaled values, geometry in mm and LPS.
 
-    values_ZYX: np.ndarray
+    Attributes:
+        owner: the image whose memory `values_ZYX` is a view of, kept alive with it.
+    """
+
+    values_ZYX: NDArray[Any]
     spacing: Sequence[float]
     origin: Sequence[float]
     direction: Sequence[float]
@@ -42,11 +59,11 @@ class Raw:
 
 @dataclass(frozen=True)
 class Volume:
-    """A CT that the rest of the platform can rely on.
+    """A CT that was read and checked: the input of every later step.
 
     Attributes:
         image: 3-D, int16 HU, at least -1024; axes permuted and flipped to the nearest LPS, oblique directions kept.
-        notes: what was unusual and what was done about it; sentences that name nobody.
+        notes: what was unusual and what was done about it; they name neither path nor patient.
         source: format, kernel, slice_thickness_mm, manufacturer; values from fixed lists or numbers.
     """
 
@@ -60,34 +77,34 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
 
     Args:
         path: NIfTI, NRRD or MetaImage file, a folder with DICOM files, or one DICOM file of the series; local, or
-            an s3:// or gs:// URI, which is copied to a temporary folder.
-        series_uid: SeriesInstanceUID, where a folder holds several series; without it the choice is that of
-            `stack.choose`, and a note says so.
+            an s3:// or gs:// URI, whose content is copied to a temporary folder.
+        series_uid: SeriesInstanceUID, where a folder holds several series; without it `choose_series` picks one, and
+            a note names the reasons against the others.
 
     Raises:
         ScanError: the scan cannot be used. Its text names neither path nor patient.
     """
     with contextlib.ExitStack() as scope:
         local = scope.enter_context(local_copy(str(path)))
-        scope.enter_context(contained_itk())
+        scope.enter_context(quiet_itk())
         if not local.exists():
             raise ScanError(
-                "there is nothing at the path that the cohort table gives",
+                "nothing exists at the path in the cohort table",
                 "Correct the path column, or make the storage available on every machine",
                 code="missing-path",
             )
         suffix = volume_suffix(local)
         if local.is_dir() or not suffix:
-            raw = _read_dicom(local, series_uid)
+            stored = _read_dicom(local, series_uid)
         elif suffix in NIFTI_SUFFIXES:
-            raw = _read_nifti(local)
+            stored = _read_nifti(local)
         else:
-            raw = _read_itk(local, suffix)
-    return _finish(raw)
+            stored = _read_itk(local, suffix)
+    return _checked(stored)
 
 
 def content_hash(volume: Volume) -> str:
-    """SHA-256 over HU and geometry (to 1e-3 mm): equal for the same scan, whatever file it came from."""
+    """SHA-256 over HU and geometry (to 1e-3 mm): equal for the same scan in any file format."""
     image = volume.image
     digest = hashlib.sha256()
     geometry = np.round([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()], 3) + 0.0
@@ -97,7 +114,7 @@ def content_hash(volume: Volume) -> str:
     return digest.hexdigest()
 
 
-def _read_dicom(path: Path, series_uid: str | None) -> Raw:
+def _read_dicom(path: Path, series_uid: str | None) -> StoredVolume:
     found = index_folder(path if path.is_dir() else path.parent)
     if not path.is_dir():
         series_uid = series_uid or next((s.uid for s in found for i in s.slices if i.file == path), "")
@@ -125,44 +142,44 @@ def _read_dicom(path: Path, series_uid: str | None) -> Raw:
     elif len(found) == 1:
         series = found[0]
     else:
-        series, passed = choose(found)
+        series, rejected = choose_series(found)
         if series is None:
-            reasons = "; ".join(sorted({reason for _, reason in passed}))
+            reasons = "; ".join(sorted({reason for _, reason in rejected}))
             raise ScanError(
                 f"none of the {len(found)} series in the folder can be used: {reasons}",
                 "Give the folder of an axial CT series",
                 code="no-usable-series",
             )
-        reasons = "; ".join(sorted({reason for _, reason in passed}))
-        notes.append(f"{len(passed)} other series in the folder passed over: {reasons}")
-    grid = stack(series)
-    return Raw(
-        values_ZYX=read_pixels(grid),
-        spacing=grid.spacing,
-        origin=grid.origin,
-        direction=grid.direction,
-        notes=(*notes, *grid.notes),
+        reasons = "; ".join(sorted({reason for _, reason in rejected}))
+        notes.append(f"{len(rejected)} other series in the folder passed over: {reasons}")
+    geometry = series_geometry(series)
+    return StoredVolume(
+        values_ZYX=read_pixels(geometry),
+        spacing=geometry.spacing,
+        origin=geometry.origin,
+        direction=geometry.direction,
+        notes=(*notes, *geometry.notes),
         source=series.source,
     )
 
 
-def _read_nifti(path: Path) -> Raw:
+def _read_nifti(path: Path) -> StoredVolume:
     header = read_header(path)
-    return Raw(
+    return StoredVolume(
         values_ZYX=read_voxels(path, header),
         spacing=header.spacing,
         origin=header.origin,
         direction=header.direction,
         notes=header.notes,
-        source=_source("NIfTI"),
+        source=_unknown_source("NIfTI"),
     )
 
 
-def _read_itk(path: Path, suffix: str) -> Raw:
+def _read_itk(path: Path, suffix: str) -> StoredVolume:
     form = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
         link = path
-        if suffix in (".nrrd", ".mha"):  # the others name a data file beside them
+        if suffix not in DETACHED_SUFFIXES:  # a detached header finds its data file beside itself
             link = Path(folder) / f"scan{suffix}"
             link.symlink_to(path.absolute())
         reader = sitk.ImageFileReader()
@@ -171,7 +188,7 @@ def _read_itk(path: Path, suffix: str) -> Raw:
             reader.ReadImageInformation()
         except RuntimeError:
             raise ScanError(
-                f"the content is no {form} image, whatever the file's name says",
+                f"the content is no {form} image, in spite of the file's name",
                 "Check what the file is; export the scan again",
                 code="unreadable",
             ) from None
@@ -187,7 +204,7 @@ def _read_itk(path: Path, suffix: str) -> Raw:
     notes = []
     if form == "NRRD" and not _names_space(path):
         notes.append("the header names no anatomical space; LPS was assumed")
-    return _raw(image, notes=notes, source=_source(form))
+    return _from_itk(image, notes=notes, source=_unknown_source(form))
 
 
 def _names_space(path: Path) -> bool:
@@ -196,14 +213,14 @@ def _names_space(path: Path) -> bool:
     return re.search(rb"^space:\s*\S", head, re.MULTILINE) is not None
 
 
-def _source(form: str) -> dict[str, Any]:
+def _unknown_source(form: str) -> dict[str, Any]:
     return {"format": form, "kernel": "", "slice_thickness_mm": None, "manufacturer": ""}
 
 
-def _raw(image: sitk.Image, *, notes: Sequence[str], source: dict[str, Any]) -> Raw:
+def _from_itk(image: sitk.Image, *, notes: Sequence[str], source: dict[str, Any]) -> StoredVolume:
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise not_scalar()
-    return Raw(
+    return StoredVolume(
         values_ZYX=sitk.GetArrayViewFromImage(image),
         spacing=image.GetSpacing(),
         origin=image.GetOrigin(),
@@ -214,25 +231,25 @@ def _raw(image: sitk.Image, *, notes: Sequence[str], source: dict[str, Any]) -> 
     )
 
 
-def _finish(raw: Raw) -> Volume:
-    """Everything that must hold whatever the format: spacing, number of slices, HU, axes."""
-    if not all(_SPACING_MM[0] <= s <= _SPACING_MM[1] for s in raw.spacing):
+def _checked(stored: StoredVolume) -> Volume:
+    """What holds for every format: spacing and number of slices checked, values in HU, axes in LPS order."""
+    if not all(_SPACING_MM[0] <= s <= _SPACING_MM[1] for s in stored.spacing):
         raise ScanError(
-            f"the voxel spacing is {' x '.join(f'{s:.4g}' for s in raw.spacing)} mm",
+            f"the voxel spacing is {' x '.join(f'{s:.4g}' for s in stored.spacing)} mm",
             f"Give a scan with {_SPACING_MM[0]:g} to {_SPACING_MM[1]:g} mm; check the units of the header",
             code="bad-spacing",
         )
-    if min(raw.values_ZYX.shape) < MIN_SLICES:
+    if min(stored.values_ZYX.shape) < MIN_SLICES:
         raise ScanError(
-            f"the volume has {min(raw.values_ZYX.shape)} slices along one axis; at least {MIN_SLICES} are needed",
+            f"the volume has {min(stored.values_ZYX.shape)} slices along one axis; at least {MIN_SLICES} are needed",
             "Give the complete scan",
             code="too-few-slices",
         )
-    hu_ZYX, notes = to_hu(raw.values_ZYX)
+    hu_ZYX, notes = to_hu(stored.values_ZYX)
     image = sitk.GetImageFromArray(hu_ZYX)
-    image.SetSpacing(raw.spacing)
-    image.SetOrigin(raw.origin)
-    image.SetDirection(raw.direction)
+    image.SetSpacing(stored.spacing)
+    image.SetOrigin(stored.origin)
+    image.SetDirection(stored.direction)
     if sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()) != "LPS":
         image = sitk.DICOMOrient(image, "LPS")
-    return Volume(image=image, notes=(*raw.notes, *notes), source=raw.source)
+    return Volume(image=image, notes=(*stored.notes, *notes), source=stored.source)

@@ -8,37 +8,41 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ctplatform.lungs.coarse_grid import Grid, Mask
+from ctplatform.lungs.coarse_grid import CoarseGrid, Mask
 
 SMALLEST_MM2, LARGEST_MM2 = 60.0, 900.0
+"""Cross-section of a trachea."""
+
 SHORTEST_MM = 12.0
 LEVELS_HU = (0, -700, -850, -920)
+"""Thresholds of the lumen, from the brightest; a darker one where a thin wall opens the lumen to the lung."""
+
 BRONCHI_MM = 55.0
-"""How far the tube is followed at the darker levels; in emphysema it would not end at the main bronchi."""
+"""Length to which the tube is followed at the darker levels; in emphysema it would not end at the main bronchi."""
 
 WALL_MM = 2.0
 
 
 @dataclass(frozen=True)
 class Airway:
-    """What was found: a mask of lumen and wall, and the length of the trachea in mm (0: not found)."""
+    """Trachea and main bronchi: a mask of lumen and wall, and their length along z in mm (0: not found)."""
 
     mask_ZYX: Mask
     length_mm: float
 
 
-def find(scan: Grid, dark: Mask) -> Airway:
+def find_airway(scan: CoarseGrid, dark: Mask) -> Airway:
     """Follow the trachea down, past its end, into the main bronchi.
 
     Args:
-        dark: everything darker than tissue inside the body.
+        dark: voxels inside the body that are darker than tissue.
     """
     tube, length_mm = _tube(scan, dark)
     return Airway(scan.dilate(tube, WALL_MM, least=0), length_mm)
 
 
-def _tube(scan: Grid, dark: Mask) -> tuple[Mask, float]:
-    """The longest tube of a steady, small cross-section; the apex of a lung widens too soon."""
+def _tube(scan: CoarseGrid, dark: Mask) -> tuple[Mask, float]:
+    """The longest tube of a steady, small cross-section, and its length; the apex of a lung widens too soon."""
     pixel_mm2 = scan.spacing[0] * scan.spacing[1]
     best, best_mm = np.zeros_like(dark), 0.0
     tube = np.zeros_like(dark)
@@ -71,9 +75,9 @@ def _tube(scan: Grid, dark: Mask) -> tuple[Mask, float]:
 
 
 def _follow(
-    scan: Grid, dark_YX: Mask, z: int, above: Mask, *, limit: float, levels: tuple[int, ...]
+    scan: CoarseGrid, dark_YX: Mask, z: int, above: Mask, *, limit: float, levels: tuple[int, ...]
 ) -> tuple[Mask | None, int]:
-    """The tube in the next slice: at the brightest level at which no thin wall lets it into the lung."""
+    """The tube in the next slice, at the brightest level at which it does not leak into the lung, and that level."""
     for level in levels:
         labels_YX = _components(dark_YX & (scan.hu_ZYX[z] < level))
         touched = np.unique(labels_YX[above])
@@ -85,12 +89,12 @@ def _follow(
     return None, levels[-1]
 
 
-def _components(mask_YX: Mask) -> NDArray:
+def _components(mask_YX: Mask) -> NDArray[np.uint32]:
     image = sitk.GetImageFromArray(mask_YX.astype(np.uint8))
     return sitk.GetArrayFromImage(sitk.ConnectedComponent(image))
 
 
-def _start(scan: Grid, z: int, labels_YX: NDArray) -> Mask | None:
+def _start(scan: CoarseGrid, z: int, labels_YX: NDArray[np.uint32]) -> Mask | None:
     """The round, central, dark spot of a slice that can be the trachea."""
     x_mm, y_mm, _ = scan.spacing
     tissue_YX = scan.hu_ZYX[z] > -300
@@ -111,9 +115,8 @@ def _start(scan: Grid, z: int, labels_YX: NDArray) -> Mask | None:
             continue
         row, column = tissue_YX[round(y.mean())], tissue_YX[:, round(x.mean())]
         around = (row[: x.min()], row[x.max() + 1 :], column[: y.min()], column[y.max() + 1 :])
-        if (
-            min(int(side.sum()) for side in around) * max(x_mm, y_mm) < 10
-        ):  # air under a blanket is open to one side
+        # Air under a blanket has no tissue on one side.
+        if min(int(part.sum()) for part in around) * max(x_mm, y_mm) < 10:
             continue
         off = abs(x.mean() - middle_x) * x_mm + 0.5 * abs(y.mean() - middle_y) * y_mm
         if off < best:

@@ -1,4 +1,9 @@
-"""TODO."""
+"""The classical lung segmenter: thresholds, connected components and morphology on a grid of a few millimetres.
+
+Lung is what is dark, lies in the body, and is neither outside air nor airway nor gas of stomach and bowel. The
+thresholds hold for means over a coarse voxel; the criterion that separates each of these on real scans is described
+at its function.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +14,27 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
-from ctplatform.lungs import airway
-from ctplatform.lungs.coarse_grid import Grid, Mask, bounding_box, shrink
-from ctplatform.lungs.left_right import split_sides
+from ctplatform.lungs.airway import find_airway
+from ctplatform.lungs.coarse_grid import TISSUE_HU, CoarseGrid, Mask, bounding_box, shrink
+from ctplatform.lungs.left_right import split_left_right
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.measures import mask_measures
 
 LUNG_HU = -450
 """About half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
-AIR_HU = -950
-GAS_HU = -970
-LOWER_GAS_HU = -955
+
+OUTSIDE_AIR_HU = -950
+"""Room air is darker; lung that the field of view cuts is brighter."""
+
+UPPER_GAS_HU, LOWER_GAS_HU = -970, -955
+"""In the upper and the lower half of the lungs: gas in airways and bowel is darker, even emphysema mostly brighter."""
+
 EVEN_HU = -930
+"""Median below which a component of little spread is gas or foam."""
+
 BIG_POCKET_ML = 25.0
-"""Paraseptal emphysema, which borders on tissue like a stomach does, comes in smaller pockets."""
-TISSUE_HU = -200
+"""Paraseptal emphysema, which borders on tissue as a stomach does, has smaller pockets."""
+
 MIN_COMPONENT_ML = 25.0
 CLOSING_MM = 7.0
 
@@ -35,14 +46,18 @@ class ClassicalSegmenter:
     spacing_mm: float = 3.0
 
     def __call__(self, image: sitk.Image) -> LungMask:
-        """Segment one scan."""
+        """Segment one scan: int16 HU, axes in LPS order.
+
+        Raises:
+            ScanError: no-lung.
+        """
         coarse = shrink(image, self.spacing_mm)
-        scan = Grid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
+        scan = CoarseGrid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
         notes: list[str] = []
         outside = outside_air(scan)
         dark = (scan.hu_ZYX < LUNG_HU) & ~outside
-        tree = airway.find(scan, dark)
-        dark &= ~tree.mask_ZYX
+        airway = find_airway(scan, dark)
+        dark &= ~airway.mask_ZYX
         parts = lung_parts(scan, dark)
         parts = lung_parts(scan, parts & ~foreign_gas(scan, parts))
         if not parts.any():
@@ -51,30 +66,28 @@ class ClassicalSegmenter:
                 "Check that it is a CT of the chest in Hounsfield units; else exclude it",
                 code="no-lung",
             )
-        labels_ZYX, how = split_sides(scan, parts)
-        if how != "apart":
+        labels_ZYX, separation = split_left_right(scan, parts)
+        if separation != "apart":
             notes.append(
                 "only one lung was found"
-                if how == "one"
+                if separation == "one"
                 else "the lungs touch each other and were separated by shape"
             )
-        labels_ZYX = close(scan, labels_ZYX, outside | tree.mask_ZYX)
+        labels_ZYX = close_surfaces(scan, labels_ZYX, outside | airway.mask_ZYX)
         labels = sitk.GetImageFromArray(labels_ZYX)
         labels.CopyInformation(coarse)
         measures = mask_measures(scan, labels_ZYX)
-        measures["airway_ml"] = float(tree.mask_ZYX.sum() * scan.voxel_ml)
+        measures["airway_ml"] = float(airway.mask_ZYX.sum() * scan.voxel_ml)
         return LungMask(labels, measures, tuple(notes))
 
 
-def outside_air(scan: Grid) -> Mask:
+def outside_air(scan: CoarseGrid) -> Mask:
     """Air around the patient, with the blurred rim of the skin.
 
-    Flooded from the sides of the image through voxels that are as dark as room air: where the field of view
-        cuts the body,
-    lung that touches the rim is brighter and stays. Eroding first keeps the flood from passing thin chest
-    walls.
+    Flooded from the sides of the image through voxels as dark as room air: where the field of view cuts the body,
+    lung at the border is brighter and is kept. The erosion before keeps the flood from passing thin chest walls.
     """
-    air = scan.hu_ZYX < AIR_HU
+    air = scan.hu_ZYX < OUTSIDE_AIR_HU
     seed = scan.erode(air, 1.0)
     labels_ZYX, sizes = scan.components(seed)
     rim = [labels_ZYX[:, :, 0], labels_ZYX[:, :, -1], labels_ZYX[:, 0], labels_ZYX[:, -1]]
@@ -86,38 +99,38 @@ def outside_air(scan: Grid) -> Mask:
     return scan.dilate(reached, 1.0) & (scan.hu_ZYX < TISSUE_HU)
 
 
-def foreign_gas(scan: Grid, lung: Mask) -> Mask:
+def foreign_gas(scan: CoarseGrid, lung: Mask) -> Mask:
     """Gas that blurring has fused to the lungs: stomach, bowel, leftover main airways.
 
-    Gas is darker than lung. A bulla has lung around it; stomach and bowel gas have a wall. So what counts is
-    how much of the gas' surroundings is lung. Emphysema on real and synthetic scans has 0.25 or more, gas of
-    the bowel 0.04 or less; where gas is fused to a lung that lies over it the share grows, so the bound is
-    higher below than above, where only airways are gas but not lung.
+    Gas is darker than lung. A bulla is surrounded by lung, gas of stomach and bowel by a wall. The criterion is
+    therefore the fraction of lung in a shell around the gas. Emphysema on real and synthetic scans has 0.25 or more,
+    gas of the bowel 0.04 or less. Gas that is fused to a lung above it has more, so the bound is higher in the lower
+    half than in the upper half, where only airways are gas outside of the lung.
     """
     result = np.zeros_like(lung)
     slices = np.flatnonzero(lung.any(axis=(1, 2)))
     if not len(slices):
         return result
     half = (slices[0] + slices[-1]) / 2
-    for level, (darkest, share) in enumerate(((LOWER_GAS_HU, 0.22), (GAS_HU, 0.12))):
-        labels_ZYX, sizes = scan.components(lung & (scan.hu_ZYX < darkest))
+    for in_upper_half, threshold, least_fraction in ((False, LOWER_GAS_HU, 0.22), (True, UPPER_GAS_HU, 0.12)):
+        labels_ZYX, sizes = scan.components(lung & (scan.hu_ZYX < threshold))
         for label in np.flatnonzero((sizes * scan.voxel_ml > 2.0) & (sizes < 0.2 * lung.sum())):
             box = bounding_box(labels_ZYX == label, [4, 4, 4])
-            body = labels_ZYX[box] == label
-            upper = np.nonzero(body)[0].mean() + box[0].start > half
-            if upper != bool(level):
+            gas = labels_ZYX[box] == label
+            upper = np.nonzero(gas)[0].mean() + box[0].start > half
+            if upper != in_upper_half:
                 continue
-            rim = scan.dilate(body, 1.0)
+            rim = scan.dilate(gas, 1.0)
             shell = scan.dilate(rim, 1.0)
             beyond = scan.hu_ZYX[box][scan.dilate(shell, 1.0) & ~shell]
-            bound = share + 0.1 * (not upper and sizes[label] * scan.voxel_ml > BIG_POCKET_ML)
+            bound = least_fraction + 0.1 * (not upper and sizes[label] * scan.voxel_ml > BIG_POCKET_ML)
             if np.mean((beyond > -960) & (beyond < -600)) < bound:
                 result[box] |= shell & lung[box]
     return result
 
 
-def lung_parts(scan: Grid, dark: Mask) -> Mask:
-    """The components of dark tissue that are lung: big enough, textured, and in the body."""
+def lung_parts(scan: CoarseGrid, dark: Mask) -> Mask:
+    """The components of dark tissue that are lung: large enough, textured, and inside the body."""
     labels_ZYX, sizes = scan.components(dark)
     kept: list[int] = []
     for label in np.argsort(-sizes, kind="stable")[:12]:
@@ -127,24 +140,28 @@ def lung_parts(scan: Grid, dark: Mask) -> Mask:
         part = labels_ZYX[box] == label
         core = scan.erode(part, scan.spacing[0])
         low, middle, high = np.percentile(scan.hu_ZYX[box][core if core.any() else part], (25, 50, 75))
-        # Gas is dark and even, foam of the table too; lung varies, and fat and artefacts are bright.
+        # Gas and foam of the table are dark and even, fat and artefacts bright; lung varies.
         if (middle < EVEN_HU and high - low < 30) or middle > -500:
             continue
-        if enclosed(scan, labels_ZYX == label):
+        if is_enclosed(scan, labels_ZYX == label):
             kept.append(int(label))
     return np.isin(labels_ZYX, kept) if kept else np.zeros_like(dark)
 
 
-def enclosed(scan: Grid, part: Mask) -> bool:
-    """Whether most of a component has tissue in front and behind; foam of a table has it on one side."""
+def is_enclosed(scan: CoarseGrid, part: Mask) -> bool:
+    """Whether most of a component has tissue in front of it and behind; foam of a table has it on one side."""
     tissue = (scan.hu_ZYX > TISSUE_HU).astype(np.int32)
     front = np.cumsum(tissue, axis=1) * scan.spacing[1]
     behind = front[:, -1:, :] - front
     return bool(((front >= 6) & (behind >= 6))[part].mean() > 0.5)
 
 
-def close(scan: Grid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray[np.uint8]:
-    """Close each lung over vessels and nodules at its surface; the grid's ends count as lung."""
+def close_surfaces(scan: CoarseGrid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray[np.uint8]:
+    """Close each lung over vessels and nodules at its surface, as if it went on beyond the ends of the grid.
+
+    Args:
+        forbidden: voxels that are never added.
+    """
     radius = scan.radius(CLOSING_MM)
     out = np.zeros_like(labels_ZYX)
     for label in (RIGHT, LEFT):
@@ -152,12 +169,11 @@ def close(scan: Grid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray
         if not mask.any():
             continue
         box = bounding_box(mask, [r + 1 for r in radius[::-1]])
-        room = [(r + 1, r + 1) for r in radius[::-1]]
-        padded = scan.image(np.pad(mask[box], room, mode="edge"))
+        margins = [(r + 1, r + 1) for r in radius[::-1]]
+        padded = scan.image(np.pad(mask[box], margins, mode="edge"))
         closed = sitk.BinaryMorphologicalClosing(padded, radius, sitk.sitkBall, 1, False)
-        closed = closed[
-            tuple(slice(r[0], -r[0]) for r in room[::-1])
-        ]  # what an end of the scan opens is no hole
+        # Cropped before holes are filled: a cavity that is open to an end of the scan is no hole.
+        closed = closed[tuple(slice(low, -high) for low, high in margins[::-1])]
         closed_ZYX = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed)) > 0
         free = (labels_ZYX[box] == 0) & (out[box] == 0) & ~forbidden[box]
         out[box][mask[box] | (closed_ZYX & free)] = label

@@ -1,38 +1,45 @@
-"""The few-millimetre grid on which lungs are found, with the morphology that works on it."""
+"""The grid of a few millimetres on which lungs are segmented, and the binary morphology on it."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-PADDING_HU = -1024
+from ctplatform.imaging.hounsfield import PADDING_HU
+
+TISSUE_HU = -200
+"""Soft tissue is brighter, in means over a coarse voxel."""
+
+MAX_HU = 3071
+"""Highest value of 12-bit CT; metal above it would brighten the mean of its coarse voxel."""
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The coarse scan: HU, and voxel size in mm along x, y, z."""
+class CoarseGrid:
+    """A scan in coarse voxels: HU [z, y, x], and voxel size in mm along x, y, z."""
 
     hu_ZYX: NDArray[np.int16]
     spacing: tuple[float, float, float]
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel."""
+        """Volume of one voxel in ml."""
         return math.prod(self.spacing) / 1000
 
     def radius(self, mm: float, *, least: int = 1) -> list[int]:
-        """A length as voxels along x, y, z."""
+        """A length in mm as voxels along x, y, z, at least `least`."""
         return [max(least, round(mm / s)) for s in self.spacing]
 
-    def image(self, mask: NDArray) -> sitk.Image:
-        """A mask as an image with this grid's spacing."""
+    def image(self, mask: NDArray[Any]) -> sitk.Image:
+        """A mask as an image with this grid's spacing, origin 0."""
         image = sitk.GetImageFromArray(mask.astype(np.uint8))
         image.SetSpacing(self.spacing)
         return image
@@ -47,11 +54,11 @@ class Grid:
         return out
 
     def erode(self, mask: Mask, mm: float) -> Mask:
-        """Erosion by a ball; the border of the grid does not erode."""
+        """Erosion by a ball of `mm`; the border of the grid does not erode."""
         return ~self.dilate(~mask, mm)
 
-    def components(self, mask: Mask) -> tuple[NDArray, NDArray]:
-        """Face-connected components [z,y,x] from 1, and their sizes in voxels (entry 0 is set to 0)."""
+    def components(self, mask: Mask) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+        """Face-connected components [z, y, x], numbered from 1, and their sizes in voxels (entry 0 is 0)."""
         labels_ZYX = sitk.GetArrayFromImage(sitk.ConnectedComponent(self.image(mask), False))
         sizes = np.bincount(labels_ZYX.ravel())
         sizes[0] = 0
@@ -59,7 +66,7 @@ class Grid:
 
 
 def _ball(radii: list[int]) -> list[tuple[int, ...]]:
-    """Offsets of an ellipsoid's voxels without the centre."""
+    """Offsets of an ellipsoid's voxels, without the centre."""
     ranges = [range(-r, r + 1) for r in radii]
     return [
         offset
@@ -69,13 +76,17 @@ def _ball(radii: list[int]) -> list[tuple[int, ...]]:
 
 
 def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """Mean over whole blocks of voxels, as near to `spacing_mm` as that allows; padding counts as air."""
+    """Mean over whole blocks of voxels, with a spacing as near to `spacing_mm` as that allows.
+
+    Values are limited to `PADDING_HU` to `MAX_HU` first, so that low padding does not darken its neighbours.
+    """
     factors = [max(1, round(spacing_mm / s)) for s in image.GetSpacing()]
-    clamped = sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, 3071)
-    return sitk.BinShrink(clamped, factors) if max(factors) > 1 else clamped
+    clamped = sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, MAX_HU)
+    coarse: sitk.Image = sitk.BinShrink(clamped, factors) if max(factors) > 1 else clamped
+    return coarse
 
 
 def bounding_box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:
-    """Bounding box of a mask with a margin in voxels, z, y, x."""
+    """Bounding box of a mask as slices z, y, x, with a margin in voxels along z, y, x."""
     ends = (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
     return tuple(slice(max(0, end[0] - m), end[-1] + m + 1) for end, m in zip(ends, margin))

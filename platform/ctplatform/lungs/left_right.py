@@ -1,28 +1,35 @@
-"""Which lung is the right one: by components, or by shape where the lungs touch."""
+"""Separation of right and left lung: by connected components, or by a watershed where the lungs touch."""
 
 from __future__ import annotations
+
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ctplatform.lungs.coarse_grid import Grid, Mask, bounding_box
+from ctplatform.lungs.coarse_grid import TISSUE_HU, CoarseGrid, Mask, bounding_box
 from ctplatform.lungs.mask import LEFT, RIGHT
 
-TISSUE_HU = -200
+Separation = Literal["apart", "joined", "one"]
+"""Lungs as separate components, lungs that touch each other, or one lung only."""
 
 
-def split_sides(scan: Grid, lung: Mask) -> tuple[NDArray[np.uint8], str]:
-    """Tell right from left: lungs "apart" by components, "joined" by a watershed, or only "one"."""
+def split_left_right(scan: CoarseGrid, lung: Mask) -> tuple[NDArray[np.uint8], Separation]:
+    """Label the patient's right (50) and left (100) lung, and say how they were separated.
+
+    Args:
+        lung: axes in LPS order, so that x grows to the patient's left.
+    """
     labels_ZYX, sizes = scan.components(lung)
     order = np.argsort(-sizes, kind="stable")
     out = np.zeros(lung.shape, np.uint8)
     if len(order) > 1 and sizes[order[1]] > 0.12 * sizes[order[0]]:
         x_mm = [_mean_x(labels_ZYX == label) * scan.spacing[0] for label in order[:2]]
         if abs(x_mm[0] - x_mm[1]) > 60:
-            return _by_nearest(scan, labels_ZYX, sizes, order[:2], x_mm), "apart"
-    box = bounding_box(lung, [1, 1, 1])  # distances of what is not lung play no part
-    joined = _by_watershed(Grid(scan.hu_ZYX[box], scan.spacing), lung[box])
+            return _by_position(scan, labels_ZYX, sizes, x_mm), "apart"
+    box = bounding_box(lung, [1, 1, 1])  # the distance map is needed in the lungs only
+    joined = _by_watershed(CoarseGrid(scan.hu_ZYX[box], scan.spacing), lung[box])
     if joined is not None:
         out[box] = joined
         return out, "joined"
@@ -31,8 +38,8 @@ def split_sides(scan: Grid, lung: Mask) -> tuple[NDArray[np.uint8], str]:
     return out, "one"
 
 
-def _by_watershed(scan: Grid, lung: Mask) -> NDArray[np.uint8] | None:
-    """Both sides of lungs that touch, from their cores outwards; None if there are no two cores."""
+def _by_watershed(scan: CoarseGrid, lung: Mask) -> NDArray[np.uint8] | None:
+    """Both lungs, grown from their cores; None if there are no two cores of similar size."""
     out = np.zeros(lung.shape, np.uint8)
     distance = sitk.SignedMaurerDistanceMap(scan.image(lung), True, False, True)
     for threshold in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22):
@@ -56,14 +63,15 @@ def _by_watershed(scan: Grid, lung: Mask) -> NDArray[np.uint8] | None:
 
 
 def _mean_x(mask: Mask) -> float:
+    """Mean voxel index along x."""
     columns = mask.sum(axis=(0, 1))
     return float((columns * np.arange(len(columns))).sum() / max(1, columns.sum()))
 
 
-def _by_nearest(
-    scan: Grid, labels_ZYX: NDArray, sizes: NDArray, pair: NDArray, x_mm: list[float]
+def _by_position(
+    scan: CoarseGrid, labels_ZYX: NDArray[Any], sizes: NDArray[Any], x_mm: list[float]
 ) -> NDArray[np.uint8]:
-    """Sides of all components: the two big ones by their position, the others by the nearer of the two."""
+    """Label of every component: right or left of the middle between the two largest."""
     middle = sum(x_mm) / 2
     out = np.zeros(labels_ZYX.shape, np.uint8)
     for label in np.flatnonzero(sizes):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The lung segmenter of the package `lungmask`: a U-Net on the scan's own slices."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError, StageError
-from ctplatform.lungs.coarse_grid import Grid, shrink
+from ctplatform.lungs.coarse_grid import CoarseGrid, shrink
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.measures import mask_measures
 
 
 @dataclass(frozen=True)
 class LungmaskSegmenter:
-    """The U-Net R231 of the package `lungmask`, which includes consolidation and effusion; on a CPU it takes minutes.
+    """The U-Net R231, which counts consolidation and effusion as lung; minutes a scan on a CPU.
+
+    Attributes:
+        spacing_mm: of the resulting mask, about.
+        weights: file with the weights; None: the package downloads its own.
 
     Source: Hofmanninger et al., European Radiology Experimental 2020, doi:10.1186/s41747-020-00173-2.
     """
@@ -50,13 +54,13 @@ class LungmaskSegmenter:
                 "Check that it is a CT of the chest in Hounsfield units; else exclude it",
                 code="no-lung",
             )
-        scan = Grid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
+        scan = CoarseGrid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
         return LungMask(labels, mask_measures(scan, labels_ZYX))
 
 
 @lru_cache(maxsize=1)
 def _lungmask_model(weights: str | None) -> Any:
-    """Once a worker process; without a file of weights the package downloads its own."""
+    """The model, loaded once a process."""
     from lungmask import LMInferer
 
     return LMInferer(modelname="R231", modelpath=weights, tqdm_disable=True)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Measures of a lung mask: volumes, parts cut off by the field of view, and lung density on the scan's own voxels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
-from ctplatform.lungs.coarse_grid import PADDING_HU, Grid, bounding_box
+from ctplatform.imaging.hounsfield import PADDING_HU
+from ctplatform.lungs.coarse_grid import CoarseGrid, bounding_box
 from ctplatform.lungs.mask import LEFT, RIGHT
 
 BASE_CM2 = 3.0
-"""A lung ends below where its cross-section gets smaller than this."""
+"""Cross-section below which a lung has ended at its base."""
 
 
-def mask_measures(scan: Grid, labels_ZYX: NDArray[np.uint8]) -> dict[str, float]:
-    """Volumes, and how much of the lungs lies on the scan's faces."""
+def mask_measures(scan: CoarseGrid, labels_ZYX: NDArray[np.uint8]) -> dict[str, float]:
+    """Volumes, and the area of lung on the faces of the scan.
+
+    Returns:
+        volume_l, right_l, left_l: litres; side_ratio: right over left volume; cut_top_cm2, cut_bottom_cm2,
+            cut_side_cm2: lung on the first and last slice and on the four other faces; base_step_mm: how much higher
+            the right lung ends below than the left one.
+    """
     lung = labels_ZYX > 0
     x_mm, y_mm, z_mm = scan.spacing
     right, left = (float((labels_ZYX == label).sum() * scan.voxel_ml / 1000) for label in (RIGHT, LEFT))
@@ -47,11 +54,14 @@ def _base_step(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, float, float
 
 
 def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
-    """Densitometry on the scan's own voxels.
+    """Densitometry of the masked voxels of the scan, at the scan's own spacing.
 
     Returns:
         laa950: fraction of lung voxels below -950 HU; perc15: 15th percentile, HU; mean_hu; volume_l,
             right_l, left_l: litres.
+
+    Raises:
+        ScanError: no-lung, the mask is empty.
     """
     if not sitk.GetArrayViewFromImage(labels).any():
         raise ScanError("no lung was found in the scan", "Check that it is a CT of the chest", code="no-lung")
@@ -60,13 +70,13 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
         labels, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8, True
     )
     labels_ZYX = sitk.GetArrayViewFromImage(native)
-    # Slice by slice: no copy of all lung voxels at once.
+    # Slice by slice, without a copy of all lung voxels.
     histogram, total, right = np.zeros(1 - PADDING_HU, np.int64), 0, 0
-    for hu_YX, side_YX in zip(sitk.GetArrayViewFromImage(image), labels_ZYX):
-        hu = np.maximum(hu_YX[side_YX > 0], PADDING_HU)
+    for hu_YX, label_YX in zip(sitk.GetArrayViewFromImage(image), labels_ZYX):
+        hu = np.maximum(hu_YX[label_YX > 0], PADDING_HU)
         histogram += np.bincount(np.minimum(hu, 0) - PADDING_HU, minlength=len(histogram))
         total += int(hu.sum(dtype=np.int64))
-        right += int(np.count_nonzero(side_YX == RIGHT))
+        right += int(np.count_nonzero(label_YX == RIGHT))
     count = int(histogram.sum())
     voxel_l = math.prod(image.GetSpacing()) / 1e6
     return {
@@ -94,4 +104,5 @@ def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
     )
     low_3 = np.clip(np.floor(index_83.min(axis=0)).astype(int), 0, np.array(image.GetSize()) - 1)
     high_3 = np.clip(np.ceil(index_83.max(axis=0)).astype(int) + 1, low_3 + 1, image.GetSize())
-    return sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())
+    part: sitk.Image = sitk.RegionOfInterest(image, (high_3 - low_3).tolist(), low_3.tolist())
+    return part

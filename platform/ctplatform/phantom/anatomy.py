@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from ctplatform.phantom.grid import COARSE_MM, Frame
-from ctplatform.phantom.person import Person
+from ctplatform.phantom.parameters import Person
 
 SOFTNESS_MM = 4.0
 MUSCLE, FAT, LIVER, SPLEEN, MARROW, CORTEX, CARTILAGE = 52.0, -98.0, 58.0, 50.0, 190.0, 520.0, 95.0
@@ -39,13 +38,12 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Tube:
-    """One capsule in the scan frame."""
+    """One capsule in the scan frame, mm."""
 
     start: np.ndarray
     end: np.ndarray
     radius: float
     hu: float
-    end_radius: float | None = None
 
 
 def shapes(person: Person, frame: Frame) -> Shapes:
@@ -67,7 +65,7 @@ def shapes(person: Person, frame: Frame) -> Shapes:
     level = z / p.height
     middle = 13 + 21 * np.exp(-(((y - 4) / 34) ** 2)) * (1 - 0.35 * np.clip((level - 0.7) / 0.3, 0, 1))
     diaphragm = _diaphragm(p, x, y, z)
-    # A plane of lung next to the heart, vessels and spine is cut back by each; the softness rounds the corners.
+    # Heart, vessels and spine each limit the lung beside them; the soft minimum rounds the corners.
     lungs = _distance(_soft_minimum(thorax, np.abs(x) - middle, diaphragm, -heart - 2, -spine, -aorta))
     wall_y = (p.wall_back - p.wall_front) / 2
     body_rho = (
@@ -114,7 +112,7 @@ def shapes(person: Person, frame: Frame) -> Shapes:
 
 
 def bones(person: Person, frame: Frame) -> list[Tube]:
-    """Ribs, spine, breast bone, collar bones and shoulder blades; cartilage is among them."""
+    """Ribs with their cartilage, spine, sternum, clavicles and scapulae."""
     p = person
     tubes: list[Tube] = []
     for k in range(11):
@@ -188,7 +186,7 @@ def bones(person: Person, frame: Frame) -> list[Tube]:
 
 
 def great_vessels(person: Person, frame: Frame) -> list[Tube]:
-    """Aorta, pulmonary trunk with its two branches, and the upper caval vein, filled with blood."""
+    """Aorta, pulmonary trunk with its two branches, and superior vena cava, filled with blood."""
     p = person
     h, back = p.height, p.half_depth - 6
     arch = [
@@ -247,11 +245,15 @@ def _dome(p: Person, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray
     spread = ((x - middle) / (0.60 * p.half_width)) ** 2 + (
         (y + 0.08 * p.half_depth) / (0.93 * p.half_depth)
     ) ** 2
-    return 14 + 0.30 * rise + rise * (1 - np.minimum(spread, 1.45)) - 12 * np.asarray(y) / p.half_depth
+    height: np.ndarray = (
+        14 + 0.30 * rise + rise * (1 - np.minimum(spread, 1.45)) - 12 * np.asarray(y) / p.half_depth
+    )
+    return height
 
 
 def _diaphragm(p: Person, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    return (z - _dome(p, x, y)) * 0.75
+    above: np.ndarray = (z - _dome(p, x, y)) * 0.75
+    return above
 
 
 def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, axes: tuple[float, float, float]) -> np.ndarray:
@@ -262,16 +264,18 @@ def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, axes: tuple[float, f
 def _distance(field: np.ndarray) -> np.ndarray:
     """Scale an implicit function so that it grows by 1 a mm near its surface."""
     slope = np.sqrt(sum(g * g for g in np.gradient(field, COARSE_MM)))
-    return (field / np.clip(slope, 0.4, 1.6)).astype(np.float32)
+    distance: np.ndarray = (field / np.clip(slope, 0.4, 1.6)).astype(np.float32)
+    return distance
 
 
 def _soft_minimum(*fields: np.ndarray) -> np.ndarray:
     total = np.zeros_like(fields[0])
     for field in fields:
         total += np.exp(np.clip(field, -200, 200) * np.float32(-1 / SOFTNESS_MM))
-    return (np.float32(-SOFTNESS_MM) * np.log(total)).astype(np.float32)
+    minimum: np.ndarray = (np.float32(-SOFTNESS_MM) * np.log(total)).astype(np.float32)
+    return minimum
 
 
-def _chain(frame: Frame, points_N3: Iterable, *, radius: float, hu: float) -> list[Tube]:
+def _chain(frame: Frame, points_N3: np.ndarray, *, radius: float, hu: float) -> list[Tube]:
     path = frame.to_scan(np.asarray(points_N3, float))
     return [Tube(a, b, radius, hu) for a, b in pairwise(path)]

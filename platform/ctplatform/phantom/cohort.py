@@ -13,7 +13,7 @@ from ctplatform.compute.placement import ray_options
 from ctplatform.config.cluster import PlacementConfig
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import PhantomConfig
-from ctplatform.storage.layout import PHANTOM
+from ctplatform.storage.layout import PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def phantom_cohort(
     placement: PlacementConfig | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Generate the subjects that are not there yet, and return the cohort table.
+    """Generate the subjects that are missing in the workspace, and return the cohort table.
 
     Each subject is made in a temporary folder of its worker and copied to the workspace, so that no disk need be
-    shared; its row, written last, says that it is whole.
+    shared; its row is written last and marks it as complete.
     """
     import pandas as pd
     import ray
@@ -39,27 +39,27 @@ def phantom_cohort(
 
     version = config_hash(config)
     names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
-    there = set(workspace.files(PHANTOM, "rows", suffix=".json"))
-    todo = [index for index, name in enumerate(names) if name not in there]
-    make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make)
-    waiting = [make.remote(workspace, index, config, names[index]) for index in todo]
+    existing = set(workspace.files(PHANTOM, PHANTOM_ROWS, suffix=".json"))
+    missing = [index for index, name in enumerate(names) if name not in existing]
+    make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make_subject)
+    waiting = [make.remote(workspace, index, config, names[index]) for index in missing]
     done = 0
     while waiting:
         ready, waiting = ray.wait(waiting)
         ray.get(ready)
         done += len(ready)
         if on_progress:
-            on_progress(done, len(todo))
-    rows = [workspace.read_json(PHANTOM, "rows", name) for name in names]
+            on_progress(done, len(missing))
+    rows = [workspace.read_json(PHANTOM, PHANTOM_ROWS, name) for name in names]
     for row in rows:
         for column in ("path", *(name for name in LABEL_MAPS if name in row)):
             row[column] = workspace.uri_of(PHANTOM, row[column])
     table = pd.DataFrame(rows)
-    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, "cohort.csv")
+    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, PHANTOM_TABLE)
     return table
 
 
-def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:
+def _make_subject(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:
     from ctplatform.phantom import generate_subject
 
     with tempfile.TemporaryDirectory() as folder:
@@ -69,8 +69,9 @@ def _make(workspace: Workspace, index: int, config: PhantomConfig, name: str) ->
         pafs.copy_files(
             folder, target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=workspace.fs
         )
-    workspace.write_bytes(json.dumps(row, default=_plain).encode(), PHANTOM, "rows", name)
+    workspace.write_bytes(json.dumps(row, default=_plain).encode(), PHANTOM, PHANTOM_ROWS, name)
 
 
 def _plain(value: Any) -> Any:
+    """NumPy scalars as Python's, for JSON."""
     return value.item() if hasattr(value, "item") else str(value)

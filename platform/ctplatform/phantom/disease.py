@@ -1,4 +1,4 @@
-"""Emphysema and nodules: where they lie, how they look, and the voxel masks that are their truth."""
+"""Emphysema and nodules: their place, their density, and the voxel masks of the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ctplatform.phantom.drawing import stamp_ellipsoids
 from ctplatform.phantom.grid import Box, Frame, resample, smooth_field
-from ctplatform.phantom.person import Disease, Person
+from ctplatform.phantom.parameters import Disease, Person
 
 CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE = 1, 2, 4, 8
 """Bits of the truth image."""
@@ -43,6 +43,7 @@ def place(
 
     Args:
         box: the part of the scan around the lungs.
+        disease: what to place; extents are met approximately.
         lungs: signed distance of the lungs on the coarse grid of `frame`, mm, positive inside.
     """
     inside = lungs > 0
@@ -62,10 +63,10 @@ def place(
 
 
 def apply(hu: np.ndarray, fine: np.ndarray, vessels: np.ndarray, lesions: Lesions) -> None:
-    """Change smooth tissue (HU) and vessel coverage as the disease does, in place, and add what fine structure is left.
+    """Change smooth tissue (HU) and vessel coverage by the disease, in place, and add the remaining fine structure.
 
-    Holes have lost their walls: their density is that of air with a little tissue. Between them tissue is thinned by
-    lesions too small to be seen. Panlobular regions lose vessels.
+    Holes have the density of air with a little tissue. Between them tissue is thinned by lesions too small to be
+    resolved. Panlobular regions lose vessels.
     """
     hu -= lesions.thinning
     for alpha, value, kept in (
@@ -137,7 +138,8 @@ def _panlobular(
     field += 0.5 * smooth_field(frame.coarse, length_mm=14.0, rng=rng)
     threshold = np.quantile(field[inside], 1 - min(disease.panlobular, 0.9))
     score = resample((field - threshold).astype(np.float32), frame.coarse, box)
-    return np.clip(np.float32(0.5) + score * np.float32(1 / 0.35), 0, 1)
+    alpha: np.ndarray = np.clip(np.float32(0.5) + score * np.float32(1 / 0.35), 0, 1)
+    return alpha
 
 
 def _paraseptal(
@@ -162,7 +164,7 @@ def _paraseptal(
     slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.3)
     depth = coarse.sample(lungs, points)
     points = points + slope * (0.80 * radius - depth)[:, None]
-    # Cysts sit side by side: one to a cell of the size of a typical one.
+    # Cysts do not overlap much: at most one in a cell of about the size of a typical one.
     key = np.floor(points / (1.7 * typical)).astype(np.int64)
     _, first = np.unique(key, axis=0, return_index=True)
     keep = np.sort(first)

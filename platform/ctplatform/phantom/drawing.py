@@ -1,4 +1,4 @@
-"""Drawing into a voxel grid: capsules, ellipsoids and thin threads with partial volume at their edges.
+"""Drawing into a voxel grid: capsules, ellipsoids and small volumes, with partial volume at their edges.
 
 Positions are mm in the scan frame. `alpha` is the covered fraction of a voxel, 0 to 1.
 """
@@ -42,7 +42,8 @@ def capsule(
 
 def coverage(inside_mm: np.ndarray, edge_mm: float) -> np.ndarray:
     """Covered fraction of voxels whose centres lie `inside_mm` within a surface."""
-    return np.clip(np.float32(0.5) + inside_mm * np.float32(1 / edge_mm), 0, 1)
+    alpha: np.ndarray = np.clip(np.float32(0.5) + inside_mm * np.float32(1 / edge_mm), 0, 1)
+    return alpha
 
 
 def paint(volume: np.ndarray, where: tuple[slice, slice, slice], alpha: np.ndarray, value: float) -> None:

@@ -1,4 +1,4 @@
-"""The phantom cohort on disk: scans as NIfTI or DICOM, the truth beside them, and cohort.csv."""
+"""A phantom cohort in a folder: scans as NIfTI or DICOM, the truth beside them, and cohort.csv."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ctplatform.config.recipe import PhantomConfig
 
 LABEL_MAPS = ("subtype_map", "nodule_map", "lobe_map")
-"""Columns that name a label map of the scan."""
+"""Columns that hold the path of a label map of the scan."""
 
 
 def generate(
@@ -39,7 +39,7 @@ def generate(
 def generate_subject(folder: str | Path, index: int, config: PhantomConfig) -> dict[str, Any]:
     """Make and write one subject; returns its row of the scan table, paths relative to the folder.
 
-    Independent of all other subjects, so that they can be made side by side; `write_cohort_files` ends the cohort.
+    Independent of all other subjects, so that they can be made in parallel; `write_cohort_files` completes the cohort.
     """
     root = Path(folder)
     subject = make_subject(index, config=config)
@@ -87,7 +87,7 @@ def _write_nifti(image: sitk.Image, path: Path) -> None:
 def _write_dicom(root: Path, subject: PhantomSubject) -> tuple[str, str]:
     from ctplatform.imaging.dicom_writer import write_dicom_series
 
-    scanner = subject.draw.scanner
+    scanner = subject.parameters.scanner
     series_uid = write_dicom_series(
         subject.image,
         root / "scans" / subject.scan_id,

@@ -1,6 +1,6 @@
-"""The two grids of a phantom: a coarse one for smooth shapes, the scan's own for everything seen.
+"""The two grids of a phantom: a coarse one for smooth shapes, the scan's own for everything rendered.
 
-Scan frame: mm along the image axes (x, y, z), zero in the middle of the thorax. Body frame: see `person`. The two
+Scan frame: mm along the image axes (x, y, z), zero in the middle of the thorax. Body frame: see `parameters`. The two
 differ by a rotation, a shift and a smooth warp. Arrays are z, y, x.
 """
 
@@ -22,7 +22,8 @@ def rotation(degrees: Sequence[float]) -> np.ndarray:
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    rotation_33: np.ndarray = about_z @ about_y @ about_x
+    return rotation_33
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Box:
 
     def axis(self, a: int) -> np.ndarray:
         """Positions along axis `a` (0: x), mm."""
-        return (self.start[a] + self.spacing[a] * np.arange(self.size[a])).astype(np.float32)
+        positions: np.ndarray = (self.start[a] + self.spacing[a] * np.arange(self.size[a])).astype(np.float32)
+        return positions
 
     def linear(self, weights: Sequence[float], offset: float = 0.0) -> np.ndarray:
         """weights . position + offset at every voxel, as an array of the grid's shape."""
@@ -49,11 +51,15 @@ class Box:
 
     def voxels(self, points_N3: np.ndarray) -> np.ndarray:
         """Continuous voxel indices x, y, z of points in the scan frame."""
-        return (points_N3 - self.start) / self.spacing
+        index_N3: np.ndarray = (points_N3 - self.start) / self.spacing
+        return index_N3
 
     def sample(self, field: np.ndarray, points_N3: np.ndarray) -> np.ndarray:
         """Trilinear value of an array on this grid at points in the scan frame."""
-        return ndimage.map_coordinates(field, self.voxels(points_N3).T[::-1], order=1, mode="nearest")
+        values_N: np.ndarray = ndimage.map_coordinates(
+            field, self.voxels(points_N3).T[::-1], order=1, mode="nearest"
+        )
+        return values_N
 
     def part(self, low: np.ndarray, high: np.ndarray) -> tuple[Box, tuple[slice, slice, slice]]:
         """The voxels from `low` to `high` (mm), as a grid of its own and as slices z, y, x of this one."""
@@ -67,7 +73,8 @@ def resample(field: np.ndarray, source: Box, target: Box) -> np.ndarray:
     """Bring an array from one grid to another with aligned axes: separable Catmull-Rom, as three matrix products."""
     z, y, x = (_weights(source, target, a) for a in (2, 1, 0))
     out = np.tensordot(z, field, axes=(1, 0))
-    return np.matmul(np.matmul(y, out), x.T)
+    resampled: np.ndarray = np.matmul(np.matmul(y, out), x.T)
+    return resampled
 
 
 def _weights(source: Box, target: Box, a: int) -> np.ndarray:
@@ -98,7 +105,7 @@ def smooth_field(box: Box, *, length_mm: float, rng: np.random.Generator) -> np.
 
 @dataclass(frozen=True)
 class Frame:
-    """How the body lies in the scan: body = turn @ scan + offset + warp(scan)."""
+    """Pose of the body in the scan: body = turn @ scan + offset + warp(scan), mm."""
 
     turn: np.ndarray
     offset: np.ndarray
@@ -106,7 +113,7 @@ class Frame:
     warp_3ZYX: np.ndarray
 
     @classmethod
-    def lay(
+    def posed(
         cls,
         *,
         turn: np.ndarray,
@@ -115,7 +122,7 @@ class Frame:
         warp_mm: float,
         rng: np.random.Generator,
     ) -> Frame:
-        """Lay a body into the scan; the coarse grid reaches `reach` mm from the middle along x, y, z."""
+        """A body in its pose, with a random warp; the coarse grid reaches `reach` mm from the middle along x, y, z."""
         half = np.ceil(np.asarray(reach) / COARSE_MM)
         coarse = Box(-half * COARSE_MM, np.full(3, COARSE_MM), (2 * half + 1).astype(int))
         warp = np.stack([warp_mm * smooth_field(coarse, length_mm=85.0, rng=rng) for _ in range(3)])
@@ -139,4 +146,5 @@ class Frame:
         points = np.asarray(points_N3, float)
         first = (points - self.offset) @ self.turn
         moved = np.stack([self.coarse.sample(self.warp_3ZYX[a], first) for a in range(3)], axis=1)
-        return (points - self.offset - moved) @ self.turn
+        scan_N3: np.ndarray = (points - self.offset - moved) @ self.turn
+        return scan_N3

@@ -1,4 +1,4 @@
-"""Clinical labels that follow from the true disease plus noise. The formulae are in docs/explanation/phantom.md."""
+"""Clinical labels: functions of the true disease plus noise. docs/explanation/phantom.md has the formulae."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAYS_PER_YEAR = 365.25
 
 @dataclass(frozen=True)
 class Truth:
-    """What the voxel masks say, as fractions of the lung."""
+    """True extents, counted in the voxel masks as fractions of the lung, with what else the labels depend on."""
 
     emphysema: float
     centrilobular: float
@@ -38,7 +38,7 @@ def gold_stage(*, fev1pp: float, fev1_fvc: float) -> int:
 
 
 def hazard_per_year(*, age: float, extent: float, fev1pp: float) -> float:
-    """The known hazard of death, constant in time."""
+    """The hazard of death by which survival is drawn, constant in time."""
     log_ratio = (
         HAZARD_LOG_RATIO_AGE_DECADE * (age - 63) / 10
         + HAZARD_LOG_RATIO_EXTENT_TENTH * (extent - 0.08) / 0.1
@@ -51,7 +51,7 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
     """Draw a subject's labels.
 
     Returns:
-        One value a column: the true extents (fractions of the lung) and what a clinic would have measured.
+        One value a column: the true extents (fractions of the lung) and the measurements of a clinic.
     """
     burden = truth.centrilobular + 0.9 * truth.panlobular + 0.6 * truth.paraseptal
     fev1pp = 99 - 210 * burden - 8 * truth.airway + rng.normal(0, 7)
@@ -59,7 +59,7 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
     ratio = 0.775 - 0.0016 * (truth.age - 63) - 1.15 * burden - 0.025 * truth.airway + rng.normal(0, 0.03)
     ratio = float(np.clip(ratio, 0.24, 0.92))
     fev1pp, ratio = round(fev1pp, 1), round(ratio, 3)
-    # A reader sees the extent with an error of about a third, and sorts it into grades.
+    # A reader estimates the extent with an error of about a third, and grades it.
     seen = np.log(truth.emphysema + 0.004) + rng.normal(0, 0.3)
     visual = int(np.searchsorted(np.log([0.009, 0.03, 0.08, 0.17, 0.30]), seen))
     seen_edge = np.log(truth.paraseptal + 0.002) + rng.normal(0, 0.3)
@@ -67,7 +67,7 @@ def clinical(truth: Truth, *, rng: np.random.Generator) -> dict[str, float | int
     breathless = (88 - fev1pp) / 16 + 4 * truth.emphysema + rng.normal(0, 0.7)
     mmrc = int(np.clip(np.floor(breathless + 0.5), 0, 4))
     rate = 0.45 * np.exp(0.035 * (80 - fev1pp) + 0.25 * truth.airway)
-    # A person's proneness lasts: it makes the past the best predictor of the future (Hurst et al., NEJM 2010).
+    # The rate of a person lasts, so past exacerbations predict future ones best (Hurst et al., NEJM 2010).
     yearly = min(rate, 6.0) * rng.gamma(2.0, 0.5)
     exacerbations = int(min(rng.poisson(yearly), 12))
     hazard = hazard_per_year(age=truth.age, extent=truth.emphysema, fev1pp=fev1pp)

@@ -1,25 +1,26 @@
-"""What the scanner adds to a scene: table, noise, calibration error, field of view, orientation of the axes."""
+"""Effects of the scanner on a rendered scene: table, noise, calibration error, field of view, orientation of axes."""
 
 from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
 
+from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.phantom import texture
 from ctplatform.phantom.drawing import coverage
 from ctplatform.phantom.grid import Box, rotation
-from ctplatform.phantom.person import KERNEL_SIGMA_MM, Draw, Scanner, stream
+from ctplatform.phantom.parameters import KERNEL_SIGMA_MM, Scanner, SubjectParameters, random_stream
 
 
-def acquire(hu: np.ndarray, box: Box, drawn: Draw) -> np.ndarray:
-    """Turn noise-free HU (changed in place) into the int16 voxels that are stored."""
-    scanner = drawn.scanner
-    _lay_on_table(hu, scanner, box)
-    rng = stream(drawn.seed, drawn.index, "noise")
+def acquire(hu: np.ndarray, box: Box, parameters: SubjectParameters) -> np.ndarray:
+    """The int16 voxels that a scanner stores of noise-free HU; `hu` is changed in place."""
+    scanner = parameters.scanner
+    _add_table(hu, scanner, box)
+    rng = random_stream(parameters.seed, parameters.index, "noise")
     hu += texture.noise(box, scanner=scanner, sigma_mm=KERNEL_SIGMA_MM[scanner.kernel], rng=rng)
     hu += np.float32(scanner.offset_hu)
-    np.clip(hu, -1024, 3071, out=hu)
-    volume = np.rint(hu, out=hu).astype(np.int16)
+    np.clip(hu, PADDING_HU, 3071, out=hu)
+    volume: np.ndarray = np.rint(hu, out=hu).astype(np.int16)
     x, y = box.axis(0), box.axis(1)
     radius = max(np.ptp(x), np.ptp(y)) / 2 + 1
     outside = np.hypot(x[None] - x.mean(), y[:, None] - y.mean()) > radius
@@ -27,7 +28,7 @@ def acquire(hu: np.ndarray, box: Box, drawn: Draw) -> np.ndarray:
     return volume
 
 
-def _lay_on_table(hu: np.ndarray, scanner: Scanner, box: Box) -> None:
+def _add_table(hu: np.ndarray, scanner: Scanner, box: Box) -> None:
     """A curved carbon shell filled with foam, below the back; it lies level in the room, the image axes may not."""
     room = rotation(scanner.oblique_deg)
     body_end = np.flatnonzero((hu > -400).any(axis=(0, 2)))
@@ -50,7 +51,7 @@ def _lay_on_table(hu: np.ndarray, scanner: Scanner, box: Box) -> None:
 
 
 def to_image(array: np.ndarray, box: Box, scanner: Scanner) -> sitk.Image:
-    """Wrap an array into an image whose axes run as the scanner stored them; every voxel keeps its place."""
+    """An array as an image with the scanner's order and direction of axes; every voxel keeps its place in space."""
     room = rotation(scanner.oblique_deg)
     axes, flips = np.array(scanner.axes), np.array(scanner.flips)
     stored = array.transpose([2 - a for a in axes[::-1]])

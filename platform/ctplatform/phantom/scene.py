@@ -1,4 +1,4 @@
-"""A drawn subject as a scene that can be rendered on any grid: the whole scan, or a fine piece of lung."""
+"""Anatomy and disease of a subject as a scene that is rendered on any grid: a whole scan, or a fine piece of lung."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctplatform.imaging.hounsfield import AIR_HU
+from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.phantom import anatomy, disease, regions, texture
 from ctplatform.phantom.drawing import capsule, coverage, paint, splat
 from ctplatform.phantom.grid import Box, Frame, resample, rotation
-from ctplatform.phantom.person import KERNEL_SIGMA_MM, Draw, stream
-from ctplatform.phantom.trees import beads, grow
+from ctplatform.phantom.parameters import KERNEL_SIGMA_MM, SubjectParameters, random_stream
+from ctplatform.phantom.trees import grow, points_along
 
-RIGHT, LEFT = 50, 100
-AIR_HU = -1000.0
 VESSEL_LEVELS = 11
 BRONCHUS_LEVELS = 5
 ARTERY_MM, VEIN_MM = 4.6, 4.3
@@ -36,17 +36,17 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Scene:
-    """The subject in its pose."""
+    """Shapes of a subject in its pose."""
 
-    drawn: Draw
+    parameters: SubjectParameters
     frame: Frame
     shapes: anatomy.Shapes
 
     @classmethod
-    def build(cls, drawn: Draw) -> Scene:
+    def build(cls, parameters: SubjectParameters) -> Scene:
         """Pose the body and evaluate its shapes on the coarse grid."""
-        person, scanner = drawn.person, drawn.scanner
-        frame = Frame.lay(
+        person, scanner = parameters.person, parameters.scanner
+        frame = Frame.posed(
             turn=rotation(scanner.pose_deg).T @ rotation(scanner.oblique_deg),
             offset=np.array([0.0, 0.12 * person.half_depth, 0.5 * person.height]),
             reach=(
@@ -55,13 +55,13 @@ class Scene:
                 person.height / 2 + 75,
             ),
             warp_mm=person.warp_mm,
-            rng=stream(drawn.seed, drawn.index, "warp"),
+            rng=random_stream(parameters.seed, parameters.index, "warp"),
         )
-        return cls(drawn, frame, anatomy.shapes(person, frame))
+        return cls(parameters, frame, anatomy.shapes(person, frame))
 
     def field_of_view(self) -> Box:
         """The scan's grid: around the lungs with margins in z, around the body in the plane."""
-        coarse, scanner = self.frame.coarse, self.drawn.scanner
+        coarse, scanner = self.frame.coarse, self.parameters.scanner
         lungs_z = coarse.axis(2)[np.flatnonzero((self.shapes.lungs > 0).any(axis=(1, 2)))]
         low, high = float(lungs_z[0]) - scanner.margin_bottom, float(lungs_z[-1]) + scanner.margin_top
         slab = self.shapes.body[(coarse.axis(2) >= low) & (coarse.axis(2) <= high)] > 0
@@ -73,8 +73,8 @@ class Scene:
         return Box(start, spacing, np.ceil((end - start) / spacing).astype(int) + 1)
 
     def render(self, box: Box) -> Rendered:
-        """Draw everything on a grid; the same scene on another grid is the same anatomy and disease."""
-        drawn, person, frame = self.drawn, self.drawn.person, self.frame
+        """Render on a grid; on another grid, the same scene has the same anatomy and disease."""
+        parameters, person, frame = self.parameters, self.parameters.person, self.frame
         edge = float(box.spacing.mean())
         hu = self._soft_tissue(box)
         within, where = self._around_lungs(box)
@@ -89,8 +89,8 @@ class Scene:
             within,
             person=person,
             depth_mm=frame.depth_on(within),
-            kernel_sigma_mm=KERNEL_SIGMA_MM[drawn.scanner.kernel],
-            rng=stream(drawn.seed, drawn.index, "texture"),
+            kernel_sigma_mm=KERNEL_SIGMA_MM[parameters.scanner.kernel],
+            rng=random_stream(parameters.seed, parameters.index, "texture"),
         )
         fissures = resample(self.shapes.fissures, frame.coarse, within)
         fine += np.float32(85) * np.clip(1 - np.abs(fissures) / np.float32(0.9 * edge), 0, 1)
@@ -98,11 +98,11 @@ class Scene:
         vessels, bronchi = self._trees(within, hila)
         lesions = disease.place(
             within,
-            disease=drawn.disease,
+            disease=parameters.disease,
             person=person,
             frame=frame,
             lungs=self.shapes.lungs,
-            rng=stream(drawn.seed, drawn.index, "lesions"),
+            rng=random_stream(parameters.seed, parameters.index, "lesions"),
         )
         disease.apply(lung_hu, fine, vessels, lesions)
         lung_hu += vessels * (np.float32(person.contrast_hu - 5) - lung_hu)
@@ -119,24 +119,24 @@ class Scene:
             horizontal_mm=resample(self.shapes.horizontal, frame.coarse, within),
         )
 
-        thickness = float(np.exp(0.22 * drawn.disease.airway))
+        thickness = float(np.exp(0.22 * parameters.disease.airway))
         for tube in airways:
-            draw_tube(hu, box, tube, grow_mm=1.4, value=20.0)
+            paint_tube(hu, box, tube, grow_mm=1.4, value=20.0)
         for tube in bronchi:
-            draw_tube(hu, box, tube, grow_mm=thickness * (0.32 + 0.16 * tube.radius), value=-60.0)
+            paint_tube(hu, box, tube, grow_mm=thickness * (0.32 + 0.16 * tube.radius), value=-60.0)
         for tube in [*airways, *bronchi]:
-            draw_tube(hu, box, tube)
+            paint_tube(hu, box, tube)
         return Rendered(hu, mask, bits, lobes)
 
     def _soft_tissue(self, box: Box) -> np.ndarray:
         """Body without lungs: fat, muscle, organs, bones, large vessels."""
-        shapes, person, frame = self.shapes, self.drawn.person, self.frame
+        shapes, person, frame = self.shapes, self.parameters.person, self.frame
         edge = float(box.spacing.mean())
 
         def cover(field: np.ndarray) -> np.ndarray:
             return coverage(resample(field, frame.coarse, box), edge)
 
-        # Soft tissues differ by little: the coarse grid is sharp enough for them; skin and gas are drawn sharply.
+        # Soft tissues differ by little: the coarse grid is sharp enough for them, but not for skin and gas.
         soft = np.full(shapes.body.shape, anatomy.FAT, np.float32)
         soft += coverage(shapes.muscle, 3.0) * (np.float32(anatomy.MUSCLE) - soft)
         organ = np.where(shapes.side < 25, np.float32(anatomy.LIVER), np.float32(anatomy.SPLEEN))
@@ -144,7 +144,7 @@ class Scene:
         soft += coverage(shapes.heart, 4.0) * (np.float32(person.contrast_hu) - soft)
         hu = resample(soft, frame.coarse, box)
         for tube in [*anatomy.great_vessels(person, frame), *anatomy.bones(person, frame)]:
-            draw_tube(hu, box, tube)
+            paint_tube(hu, box, tube)
         hu += (1 - cover(shapes.body)) * (np.float32(AIR_HU) - hu)
         if shapes.stomach is not None:
             hu += cover(shapes.stomach) * (np.float32(-985) - hu)
@@ -160,17 +160,19 @@ class Scene:
 
     def _trees(self, within: Box, hila: dict[str, np.ndarray]) -> tuple[np.ndarray, list[anatomy.Tube]]:
         """Vessel coverage on the lungs' box, and the bronchi as tubes, each with an artery beside it."""
-        rng = stream(self.drawn.seed, self.drawn.index, "trees")
+        rng = random_stream(self.parameters.seed, self.parameters.index, "trees")
         coarse, edge = self.frame.coarse, float(within.spacing.mean())
         vessels = np.zeros(within.shape, np.float32)
         bronchi: list[anatomy.Tube] = []
-        threads: list[tuple[np.ndarray, np.ndarray]] = []
+        thin: list[tuple[np.ndarray, np.ndarray]] = []
         for name, sign in (("right", -1), ("left", 1)):
             cells = np.argwhere((self.shapes.lungs > 1) & (self.shapes.side * sign > 0))[:, ::-1]
-            aside = self.frame.to_scan(np.array([[0, 0, 0], [4.0 * sign, -9, 5], [3.0 * sign, -10, -22]]))
+            hila_of_kinds = self.frame.to_scan(
+                np.array([[0, 0, 0], [4.0 * sign, -9, 5], [3.0 * sign, -10, -22]])
+            )
             for kind, shift, calibre in (
-                ("artery", aside[1] - aside[0], ARTERY_MM),
-                ("vein", aside[2] - aside[0], VEIN_MM),
+                ("artery", hila_of_kinds[1] - hila_of_kinds[0], ARTERY_MM),
+                ("vein", hila_of_kinds[2] - hila_of_kinds[0], VEIN_MM),
             ):
                 pick = rng.integers(len(cells), size=2**VESSEL_LEVELS)
                 points = (
@@ -182,13 +184,13 @@ class Scene:
                     part = capsule(within, a, b, radius=float(r), end_radius=0.85 * float(r))
                     if part is not None:
                         np.maximum(vessels[part[0]], part[1], out=vessels[part[0]])
-                threads.append(beads(tree, ~thick, spacing=0.6 * edge, rng=rng))
+                thin.append(points_along(tree, ~thick, spacing=0.6 * edge, rng=rng))
                 if kind == "artery":
                     keep = tree.level_N < BRONCHUS_LEVELS
                     for a, b, r in zip(tree.start_N3[keep], tree.end_N3[keep], tree.radius_N[keep]):
                         bronchi.append(anatomy.Tube(a - shift, b - shift * 0.75, 0.72 * float(r), -975.0))
-        points = np.concatenate([p for p, _ in threads])
-        volume = np.concatenate([v for _, v in threads])
+        points = np.concatenate([p for p, _ in thin])
+        volume = np.concatenate([v for _, v in thin])
         np.maximum(vessels, np.minimum(splat(within, points, volume), 1), out=vessels)
         middles = np.array([(tube.start + tube.end) / 2 for tube in bronchi])
         ends = np.array([tube.end for tube in bronchi])
@@ -196,10 +198,10 @@ class Scene:
         return vessels, [tube for tube, depth in zip(bronchi, heart) if depth < -3]
 
 
-def draw_tube(
+def paint_tube(
     hu: np.ndarray, box: Box, tube: anatomy.Tube, *, grow_mm: float = 0.0, value: float | None = None
 ) -> None:
-    """Paint a tube into an array on `box`, in place; wider by `grow_mm` and in another HU if asked."""
+    """Paint a tube into an array on `box`, in place; wider by `grow_mm` and in the HU `value` instead of its own."""
     part = capsule(box, tube.start, tube.end, radius=tube.radius + grow_mm)
     if part is not None:
         where, alpha = part

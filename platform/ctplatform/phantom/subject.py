@@ -1,4 +1,4 @@
-"""One phantom subject: from the draw to the image in HU, the masks and the labels."""
+"""One phantom subject: its random parameters, and the image in HU, the masks and the labels that follow from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from ctplatform.phantom import regions
 from ctplatform.phantom.disease import CENTRILOBULAR, PANLOBULAR, PARASEPTAL
 from ctplatform.phantom.labels import Truth, clinical
-from ctplatform.phantom.person import Draw, draw, stream
+from ctplatform.phantom.parameters import SubjectParameters, draw, random_stream
 from ctplatform.phantom.scan import acquire, to_image
 from ctplatform.phantom.scene import Scene
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PhantomSubject:
-    """A synthetic scan and everything that is known about it.
+    """A synthetic scan with its truth.
 
     Attributes:
         scan_id, subject_id: names, unique in the cohort.
-        image: int16 HU; axes, direction and padding as drawn.
+        image: int16 HU; axes, direction and padding vary by subject.
         lungs: uint8 on the same grid: 50 patient's right, 100 patient's left, vessels and airways of the lung included.
         disease: uint8 bits on the same grid: 1 centrilobular, 2 panlobular, 4 paraseptal, 8 nodule.
-        subtypes: uint8 on the same grid, as a reader would paint it: see `regions.SUBTYPES`; 0 outside the lungs.
-        lobes: uint8 on the same grid: see `regions.LOBES`.
+        subtypes: uint8 on the same grid, as a reader would mark it, values as `regions.SUBTYPES`; 0 outside the lungs.
+        lobes: uint8 on the same grid, values as `regions.LOBES`.
         labels: the clinical labels and true extents, one value a cohort column.
-        draw: all parameters.
+        parameters: all that was drawn at random for the subject.
     """
 
     scan_id: str
@@ -42,7 +42,7 @@ class PhantomSubject:
     subtypes: sitk.Image
     lobes: sitk.Image
     labels: dict[str, float | int | str]
-    draw: Draw
+    parameters: SubjectParameters
 
 
 def make_subject(index: int, *, config: PhantomConfig) -> PhantomSubject:
@@ -53,8 +53,8 @@ def make_subject(index: int, *, config: PhantomConfig) -> PhantomSubject:
     """
     if index < 0:
         raise ValueError(f"subjects are counted from 0, got {index}")
-    drawn = draw(index, seed=config.seed, spacing_mm=config.spacing_mm, dicom=is_dicom(index, config))
-    scene = Scene.build(drawn)
+    parameters = draw(index, seed=config.seed, spacing_mm=config.spacing_mm, dicom=is_dicom(index, config))
+    scene = Scene.build(parameters)
     box = scene.field_of_view()
     rendered = scene.render(box)
     bits = rendered.disease[rendered.lungs > 0]
@@ -64,25 +64,25 @@ def make_subject(index: int, *, config: PhantomConfig) -> PhantomSubject:
         centrilobular=extents[CENTRILOBULAR],
         panlobular=extents[PANLOBULAR],
         paraseptal=extents[PARASEPTAL],
-        nodules=drawn.disease.nodules,
-        airway=drawn.disease.airway,
-        age=drawn.person.age,
-        sex=drawn.person.sex,
+        nodules=parameters.disease.nodules,
+        airway=parameters.disease.airway,
+        age=parameters.person.age,
+        sex=parameters.person.sex,
     )
     return PhantomSubject(
         scan_id=f"phantom-{index:04d}",
         subject_id=f"P{index:04d}",
-        image=to_image(acquire(rendered.hu, box, drawn), box, drawn.scanner),
-        lungs=to_image(rendered.lungs, box, drawn.scanner),
-        disease=to_image(rendered.disease, box, drawn.scanner),
+        image=to_image(acquire(rendered.hu, box, parameters), box, parameters.scanner),
+        lungs=to_image(rendered.lungs, box, parameters.scanner),
+        disease=to_image(rendered.disease, box, parameters.scanner),
         subtypes=to_image(
             regions.subtypes(rendered.disease, rendered.lungs > 0, tuple(box.spacing[::-1])),
             box,
-            drawn.scanner,
+            parameters.scanner,
         ),
-        lobes=to_image(rendered.lobes, box, drawn.scanner),
-        labels=clinical(truth, rng=stream(config.seed, index, "labels")),
-        draw=drawn,
+        lobes=to_image(rendered.lobes, box, parameters.scanner),
+        labels=clinical(truth, rng=random_stream(config.seed, index, "labels")),
+        parameters=parameters,
     )
 
 

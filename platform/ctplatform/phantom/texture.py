@@ -1,4 +1,4 @@
-"""Parenchyma and image noise, with correlation lengths in mm so that they look the same at any spacing.
+"""Texture of lung tissue and image noise, with correlation lengths in mm, so that they are the same at any spacing.
 
 Calibrated against real tissue; docs/explanation/phantom.md compares the two.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctplatform.phantom.grid import Box, resample, smooth_field
-from ctplatform.phantom.person import Person, Scanner
+from ctplatform.phantom.parameters import Person, Scanner
 
 FINE_MM = 1.0
 FINE_HU = 21.0
@@ -50,7 +50,7 @@ def fine_structure(box: Box, *, sigma_mm: float, rng: np.random.Generator) -> np
 
 
 def correlated(box: Box, *, sigma_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """White noise seen through a Gaussian point spread of `sigma_mm`, with SD 1 at every voxel."""
+    """White noise filtered by a Gaussian point spread of `sigma_mm`, with SD 1 at every voxel."""
     field = rng.standard_normal(box.shape, dtype=np.float32)
     for a in range(3):
         field = _blur(field, axis=2 - a, sigma=sigma_mm / float(box.spacing[a]))
@@ -76,10 +76,11 @@ def noise(box: Box, *, scanner: Scanner, sigma_mm: float, rng: np.random.Generat
 
 
 def _blur(field: np.ndarray, *, axis: int, sigma: float) -> np.ndarray:
-    """Gaussian along one axis that keeps the variance of white noise; nothing happens far below a voxel."""
+    """Gaussian along one axis that keeps the variance of white noise; no change for a width far below a voxel."""
     if sigma < 0.22:
         return field
     radius = max(1, int(np.ceil(2.5 * sigma)))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= np.sqrt((taps**2).sum())
-    return ndimage.convolve1d(field, taps.astype(np.float32), axis=axis, mode="wrap")
+    blurred: np.ndarray = ndimage.convolve1d(field, taps.astype(np.float32), axis=axis, mode="wrap")
+    return blurred

@@ -1,4 +1,4 @@
-"""Vessel and airway trees that fill a lung: every branch supplies half of its parent's territory."""
+"""Vessel and airway trees that fill a lung; every branch supplies half of its parent's territory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ def grow(
     towards each half's centre. Radii shrink by `taper` a level (Murray's law: 2^(-1/3) = 0.79).
 
     Args:
-        territory_N3: points that fill the lung; at least 2^levels, the rest is dropped.
+        root: where the tree starts, mm in the scan frame.
+        territory_N3: points that fill the lung; a power of two of them is used.
+        radius: of the first branches, mm.
+
+    Raises:
+        ValueError: fewer than 2^levels points.
     """
     count = 2 ** (len(territory_N3).bit_length() - 1)
     if count < 2**levels:
@@ -56,7 +61,7 @@ def grow(
 
 
 def _halve(groups_GN3: np.ndarray, node_G3: np.ndarray) -> np.ndarray:
-    """Split every group across its longest axis; the axis away from the branch counts half, so branches fan out."""
+    """Split every group across its longest axis; the axis away from the branch has half weight: branches fan out."""
     centred = groups_GN3 - groups_GN3.mean(axis=1, keepdims=True)
     away = groups_GN3.mean(axis=1) - node_G3
     away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
@@ -67,10 +72,10 @@ def _halve(groups_GN3: np.ndarray, node_G3: np.ndarray) -> np.ndarray:
     return np.take_along_axis(groups_GN3, order[..., None], axis=1).reshape(2 * len(groups_GN3), -1, 3)
 
 
-def beads(
+def points_along(
     tree: Tree, keep_N: np.ndarray, *, spacing: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points along the kept segments, `spacing` apart, and the vessel volume (mm^3) that each stands for."""
+    """Points along the kept segments, `spacing` apart, and the vessel volume (mm^3) of each."""
     start = tree.start_N3[keep_N]
     delta = tree.end_N3[keep_N] - start
     length = np.linalg.norm(delta, axis=1)

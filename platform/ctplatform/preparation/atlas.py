@@ -166,11 +166,11 @@ def _mean_template(refs: list[Any], iterations: int) -> bytes:
     import ray
     import SimpleITK as sitk
 
-    from ctplatform.registration.mean_template import mean_template
+    from ctplatform.registration.mean_template import make_mean_template
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     masks = [_image_from_bytes(data) for data in ray.get(refs)]
-    return _image_to_bytes(mean_template(masks, iterations=iterations))
+    return _image_to_bytes(make_mean_template(masks, iterations=iterations))
 
 
 def _given(source: str) -> tuple[sitk.Image, np.ndarray | None]:

@@ -17,7 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-PADDING_HU = -1024
+from ctplatform.imaging.hounsfield import PADDING_HU
+
 BLOCK = 64
 NEGLIGIBLE = 1e-5
 """Weights below this are dropped: together under 0.05 HU."""

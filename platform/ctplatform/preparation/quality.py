@@ -11,13 +11,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.config.preparation import QualityConfig
-from ctplatform.lungs.coarse_grid import PADDING_HU
+from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.measures import density
 from ctplatform.preparation.laterality import sides
 from ctplatform.preparation.sampling import Patches
 from ctplatform.registration.affine import transform_points
-from ctplatform.registration.register import Registration
+from ctplatform.registration.affine_registration import Registration
 from ctplatform.registration.template import Template
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.preparation.interpolation import (
-    PADDING_HU,
     Axis,
     Interpolation,
     interpolate_box,
@@ -26,8 +25,6 @@ from ctplatform.preparation.interpolation import (
 )
 from ctplatform.registration.affine import affine_from, transform_points
 from drasclr.atlas import Atlas
-
-__all__ = ["PADDING_HU", "Patches", "index_from_mm", "lattice_box", "sample_patches"]
 
 AXIS_TOLERANCE_MM = 0.1
 """Patch axes count as the scan's own when ignoring the angle between them moves no voxel by more."""

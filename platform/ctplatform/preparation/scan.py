@@ -120,7 +120,7 @@ def process_scan(
     from ctplatform.preparation.overlay import overlay_png
     from ctplatform.preparation.quality import assess, measure
     from ctplatform.preparation.sampling import sample_patches
-    from ctplatform.registration.register import register
+    from ctplatform.registration.affine_registration import register
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     with clock.step("read"):

@@ -1,4 +1,4 @@
-"""Affine transforms as 4x4 matrices in LPS mm, and the small linear algebra around them."""
+"""Affine transforms as 4x4 matrices in LPS mm, and rotations and square roots of matrices."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ def transform_points(affine_44: Array, points_N3: Array) -> NDArray[np.float64]:
 
 
 def affine_from(linear_33: Array, translation_3: Array) -> NDArray[np.float64]:
+    """A 4x4 matrix of its linear part and translation in mm."""
     affine_44 = np.eye(4)
     affine_44[:3, :3], affine_44[:3, 3] = linear_33, translation_3
     return affine_44
 
 
-def square_root(covariance_33: Array) -> tuple[Array, Array]:
-    """Symmetric square root and its inverse."""
+def matrix_square_root(covariance_33: Array) -> tuple[Array, Array]:
+    """Symmetric square root of a covariance (mm2) and its inverse; variances below 1 mm2 are raised to it."""
     values, vectors = np.linalg.eigh(covariance_33)
     roots = np.sqrt(np.maximum(values, 1.0))
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 
 def rotation_about(axis_3: Array, angle: float) -> Array:
-    """Rodrigues' rotation."""
+    """Rotation about an axis by an angle in radians: Rodrigues' formula."""
     x, y, z = axis_3 / np.linalg.norm(axis_3)
     cross_33 = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + math.sin(angle) * cross_33 + (1 - math.cos(angle)) * cross_33 @ cross_33
+    rotation_33: Array = np.eye(3) + math.sin(angle) * cross_33 + (1 - math.cos(angle)) * cross_33 @ cross_33
+    return rotation_33
 
 
 def rotation_between(from_3: Array, to_3: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Signed distance maps of a pair of lungs, and their interpolation with gradients."""
+"""Signed distance maps of a pair of lungs, their interpolation with gradients, and the moments of the lungs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from ctplatform.registration.affine import Array
 
 @dataclass(frozen=True)
 class DistanceMaps:
-    """Signed distances (mm, negative inside) of both lungs on a regular grid with the mask's own axes."""
+    """Signed distances (mm, negative inside) of both lungs on a regular grid with the mask's own axes.
+
+    The last axis of `sdf_ZYXC` is right, left.
+    """
 
     sdf_ZYXC: NDArray[np.float32]
     labels_ZYX: NDArray[np.uint8]
@@ -32,8 +35,11 @@ class DistanceMaps:
         return (points_N3 - self.origin_3) @ self.direction_33 / self.spacing
 
     def inside_scan(self, index_N3: Array) -> NDArray[np.bool_]:
-        """Which indices lie in the scan that the mask was made from."""
-        return np.all((index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3), axis=1)
+        """Which indices lie in the scan that the mask was made from [N]."""
+        inside_N: NDArray[np.bool_] = np.all(
+            (index_N3 >= self.scan_low_3) & (index_N3 <= self.scan_high_3), axis=1
+        )
+        return inside_N
 
     def points(self, label: int) -> Array:
         """Voxel centres of one lung inside the scan, LPS mm [N,3]."""
@@ -62,15 +68,15 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
     labels_ZYX = np.zeros(grid_3[::-1].tolist(), np.uint8)
     sdf = []
     for label in (RIGHT, LEFT):
-        # Linear, then halved: a nearest neighbour would shift the surface by up to half a voxel of either grid.
-        share = sitk.Resample(
+        # Linear, then cut at one half: nearest neighbour would shift the surface by up to half a voxel of either grid.
+        coverage = sitk.Resample(
             labels == label, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
         )
-        inside = share >= 0.5
-        # Maurer measures to the centres of boundary voxels, so half-way between inner and outer ones is the surface,
-        # whichever way it faces.
+        inside = coverage >= 0.5
+        # Maurer distances are to the centres of boundary voxels: the mean of those to the inner and to the outer
+        # boundary is zero on the surface, in any direction.
         to_inner = sitk.SignedMaurerDistanceMap(inside, False, False, True)
-        to_outer = sitk.SignedMaurerDistanceMap(share < 0.5, True, False, True)
+        to_outer = sitk.SignedMaurerDistanceMap(coverage < 0.5, True, False, True)
         sdf.append(0.5 * (sitk.GetArrayViewFromImage(to_inner) + sitk.GetArrayViewFromImage(to_outer)))
         labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
     return DistanceMaps(
@@ -108,8 +114,12 @@ def interpolate(field_ZYXC: NDArray[np.float32], index_N3: Array) -> tuple[Array
     return face[0] + gradient_z * fz, np.stack([gradient_x, gradient_y, gradient_z], axis=1)
 
 
-def _bounds(labels: sitk.Image) -> tuple[Array, Array]:
-    """First and last index of the mask, x,y,z, from a strided view (to about 2 mm)."""
+def _bounds(labels: sitk.Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last index of the mask, x,y,z, from a strided view (to about 2 mm).
+
+    Raises:
+        ScanError: no-lung.
+    """
     step = [max(1, int(2.0 / s)) for s in labels.GetSpacing()]
     view_ZYX = sitk.GetArrayViewFromImage(labels)[:: step[2], :: step[1], :: step[0]] > 0
     ends = [np.flatnonzero(view_ZYX.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
@@ -124,16 +134,21 @@ def _bounds(labels: sitk.Image) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Moments of a pair of lungs: what the starting transforms are made of (LPS mm)."""
+class LungMoments:
+    """Centroid and covariance of a pair of lungs, LPS mm."""
 
     mean_3: NDArray[np.float64]
     covariance_33: NDArray[np.float64]
-    side_3: NDArray[np.float64]
+    right_to_left_3: NDArray[np.float64]
     """From the right lung's centroid to the left one's."""
 
 
-def shape_of(maps: DistanceMaps) -> Shape:
+def lung_moments(maps: DistanceMaps) -> LungMoments:
+    """Moments of the lungs inside the scan.
+
+    Raises:
+        ScanError: one-lung.
+    """
     right_N3, left_N3 = maps.points(RIGHT), maps.points(LEFT)
     if len(right_N3) < 20 or len(left_N3) < 20:
         missing = "right" if len(right_N3) < 20 else "left"
@@ -143,4 +158,6 @@ def shape_of(maps: DistanceMaps) -> Shape:
             code="one-lung",
         )
     points_N3 = np.concatenate([right_N3, left_N3])
-    return Shape(points_N3.mean(axis=0), np.cov(points_N3.T), left_N3.mean(axis=0) - right_N3.mean(axis=0))
+    return LungMoments(
+        points_N3.mean(axis=0), np.cov(points_N3.T), left_N3.mean(axis=0) - right_N3.mean(axis=0)
+    )

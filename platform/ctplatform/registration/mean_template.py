@@ -15,8 +15,8 @@ from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import StageError
 from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.registration.affine import to_transform
+from ctplatform.registration.affine_registration import register
 from ctplatform.registration.distance_maps import distance_maps
-from ctplatform.registration.register import register
 from ctplatform.registration.template import DEFAULTS, Template
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ MARGIN_MM = 20.0
 CLIP_MM = 15.0
 
 
-def mean_template(
+def make_mean_template(
     masks: Sequence[sitk.Image],
     *,
     iterations: int = 2,
@@ -38,12 +38,13 @@ def mean_template(
     """Mean lung shape of a cohort as a label image (50 right, 100 left), LPS axes, centred on 0 mm.
 
     Every iteration registers the current template to all masks, removes the mean of these affines (so that
-    pose and size of the template are the cohort's mean, whichever mask came first), and averages the aligned
+    pose and size of the template are the cohort's mean and do not depend on the first mask), and averages the aligned
     signed distance maps; their zero level is the next template. The same masks in the same order give the
     same template, bit for bit.
 
     Args:
         masks: two or more label images, any grid.
+        spacing_mm: of the result.
 
     Raises:
         StageError: fewer than two masks.
@@ -62,8 +63,7 @@ def mean_template(
     for iteration in range(max(1, iterations)):
         current = Template.from_image(labels, config=config)
         affines_M44 = np.stack([register(mask, current, config).affine_44 for mask in masks])
-        # A template point's mean position over the cohort becomes the point itself: the mean affine is the
-        # identity.
+        # With the mean affine removed, the mean position of a template point over the cohort is the point itself.
         mean_44 = affines_M44.mean(axis=0)
         logger.info(
             "atlas iteration %d: removed a mean affine of determinant %.3f", iteration, _determinant(mean_44)
@@ -78,7 +78,7 @@ def mean_template(
 
 
 def _most_typical(masks: Sequence[sitk.Image]) -> int:
-    """Index of the mask with the median lung volume (the lower of two): only a start."""
+    """Index of the mask with the median lung volume (the lower of two); only the first iteration depends on it."""
     volumes = [
         int((sitk.GetArrayViewFromImage(mask) > 0).sum()) * math.prod(mask.GetSpacing()) for mask in masks
     ]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The registration target: an atlas lung mask with its distance maps, sampled at the points that a fit compares."""
 
 from __future__ import annotations
 
@@ -12,29 +12,38 @@ from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import ScanError, StageError
 from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.registration.affine import Array, to_transform
-from ctplatform.registration.distance_maps import DistanceMaps, distance_maps, shape_of
+from ctplatform.registration.distance_maps import DistanceMaps, distance_maps, lung_moments
 
 COARSE_CLIP_MM = 25.0
+"""Clip of the distances in the coarse fit; points further from the atlas surface are not sampled."""
+
 INNER_MM, INNER_POINTS = 20.0, 3000
-"""Deeper in the atlas's lung than the affine errs on a shape that is not the atlas's; and about how many points."""
+"""Depth below the atlas's lung surface that exceeds the error of an affine between two persons' lungs; and about how
+many points of that depth are kept."""
+
 DEFAULTS = RegistrationConfig.model_validate({})
 
 
 class Template:
-    """The atlas lung mask, with everything of it that a registration needs, computed once.
+    """The atlas lung mask with all that a registration needs of it, computed once for thousands of scans. Picklable.
 
-    Picklable, so a worker builds it once and registers thousands of scans.
+    Attributes:
+        labels: the mask, 50 right and 100 left.
+        moments: centroid and covariance of its lungs.
+        points_N3: sampled points near its surface, LPS mm, in random order.
+        band_N: distance of these points from the surface, mm.
+        values_NC: their signed distances to the right and left lung, mm.
+        inner: points of each lung well below its surface, by label, LPS mm [N,3].
     """
 
     def __init__(self, labels: sitk.Image, config: RegistrationConfig) -> None:
         self.labels = labels
         maps = distance_maps(labels, spacing=min(2.0, config.spacing_mm), margin=40.0)
-        self.shape = shape_of(maps)
+        self.moments = lung_moments(maps)
         surface_ZYX = np.abs(maps.sdf_ZYXC).min(axis=-1)
         index_N3 = np.argwhere(surface_ZYX < COARSE_CLIP_MM)
         distance_N = surface_ZYX[tuple(index_N3.T)]
-        # Denser near the surface, where the fine step works; the seed is part of the method, not of the
-        # recipe.
+        # Denser near the surface, where the fine fit works. The seed is part of the method and not of the recipe.
         weight_N = np.where(distance_N < 4, 4.0, np.where(distance_N < 10, 2.0, 1.0))
         chosen = np.random.default_rng(0).choice(
             len(index_N3), min(config.points, len(index_N3)), replace=False, p=weight_N / weight_N.sum()
@@ -43,7 +52,6 @@ class Template:
         self.points_N3 = index_N3[:, ::-1] * maps.spacing @ maps.direction_33.T + maps.origin_3
         self.values_NC = maps.sdf_ZYXC[tuple(index_N3.T)]
         self.inner = {label: _inner(maps, channel) for channel, label in enumerate((RIGHT, LEFT))}
-        """Points of each lung well away from its surface, LPS mm [N,3]."""
         grid = _grid_labels(labels, spacing=3.0)
         self._grid_labels_ZYX = sitk.GetArrayFromImage(grid)
         self._grid = (grid.GetSize(), grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection())
@@ -59,7 +67,7 @@ class Template:
 
     @classmethod
     def read(cls, path: str | Path, *, config: RegistrationConfig | None = None) -> Template:
-        """From a file that SimpleITK reads.
+        """From a file of any format that SimpleITK reads.
 
         Raises:
             StageError: the file cannot be read or holds no pair of lungs.
@@ -118,7 +126,8 @@ def _inner(maps: DistanceMaps, channel: int) -> Array:
 def _volumes(labels: sitk.Image) -> Array:
     """Volumes of the right and the left lung, mm3."""
     counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel(), minlength=LEFT + 1)
-    return counts[[RIGHT, LEFT]] * math.prod(labels.GetSpacing())
+    volumes_2: Array = counts[[RIGHT, LEFT]] * math.prod(labels.GetSpacing())
+    return volumes_2
 
 
 def _grid_labels(labels: sitk.Image, *, spacing: float) -> sitk.Image:

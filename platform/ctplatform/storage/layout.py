@@ -24,7 +24,7 @@ SPLITS_FILE, SIGNATURES_FILE = "splits.json", "signatures.parquet"
 LABELLED, LUNG_VOLUMES = "labelled", "cubes"
 STAGE_RECORDS = "stages"
 POSTMORTEM, POSTMORTEM_SUMMARY, POSTMORTEM_LOGS = "postmortem", "summary.json", "logs.txt"
-PHANTOM = "phantom"
+PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 
 PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"

@@ -1,124 +1,98 @@
-"""DICOM series: gaps, tilts, mixtures and repeats are recognised, and the right series is picked."""
+"""DICOM files grouped into series, and what their headers may say about them."""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 
-from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_headers import index_files, index_folder, merge, quiet_pydicom
 from ctplatform.imaging.dicom_writer import write_dicom_series
-from ctplatform.imaging.volume import read_volume
-from tests.ctplatform.scans import array, chest, code_of, edit
+from tests.ctplatform.scans import chest, edit
 
 
-class TestSeries:
-    @pytest.mark.parametrize("missing", [[7], [7, 8], [4, 12]])
-    def test_missing_slices_are_counted(self, series: Path, missing: list[int]) -> None:
-        for k in missing:
-            (series / f"{k:04d}.dcm").unlink()
-        with pytest.raises(ScanError) as caught:
-            read_volume(series)
-        assert caught.value.code == "missing-slice"
-        assert caught.value.problem.startswith(f"{len(missing)} slice(s) are missing")
+@pytest.fixture
+def mixed(tmp_path: Path) -> tuple[Path, list[str]]:
+    """Two series whose files are mixed in one folder, with files that are no images; and their UIDs."""
+    uids = []
+    for k in range(2):
+        uids.append(write_dicom_series(chest(seed=k), tmp_path / f"part{k}"))
+        for file in sorted((tmp_path / f"part{k}").iterdir()):
+            (tmp_path / "all").mkdir(exist_ok=True)
+            file.rename(tmp_path / "all" / f"{file.stem}-{k}.dcm")
+    (tmp_path / "all" / "notes.txt").write_text("no image")
+    (tmp_path / "all" / "empty.dcm").write_bytes(b"")
+    shutil.copy(tmp_path / "all" / "0001-0.dcm", tmp_path / "all" / ".hidden.dcm")
+    return tmp_path / "all", sorted(uids)
 
-    def test_uneven_slices(self, series: Path) -> None:
-        for k, file in enumerate(sorted(series.iterdir())):
-            if k > 9:
-                edit(series, k, ImagePositionPatient=[-121.5, -110.25, -300.5 + 11.0 * k + 4.0])
-            assert file.exists()
-        assert code_of(series) == "uneven-spacing"
 
-    def test_positions_rounded_by_the_scanner_are_fine(self, tmp_path: Path) -> None:
-        image = chest()
-        image.SetSpacing((8.0, 9.5, 3.98734))
-        write_dicom_series(image, tmp_path / "s")
-        for k in range(image.GetSize()[2]):
-            edit(tmp_path / "s", k, ImagePositionPatient=[-121.5, -110.25, round(-300.5 + 3.98734 * k, 1)])
-        assert read_volume(tmp_path / "s").image.GetSpacing()[2] == pytest.approx(3.98734, rel=2e-3)
+def test_files_are_grouped_by_series(mixed):
+    folder, uids = mixed
+    found = index_folder(folder)
+    assert [series.uid for series in found] == uids
+    assert [len(series.slices) for series in found] == [20, 20]
+    for series in found:
+        assert len({s.file for s in series.slices}) == 20
+        assert len({s.sop_uid for s in series.slices}) == 20
+        assert {s.shape for s in series.slices} == {(26, 30)}
+        assert series.modality == "CT"
 
-    def test_modality(self, series: Path) -> None:
-        edit(series, Modality="MR")
-        with pytest.raises(ScanError, match="MR") as caught:
-            read_volume(series)
-        assert caught.value.code == "wrong-modality"
 
-    @pytest.mark.parametrize(
-        ("code", "index", "header"),
-        [
-            ("mixed-orientation", slice(0, 5), {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}),
-            ("mixed-geometry", slice(0, 5), {"PixelSpacing": [4, 4]}),
-            ("no-geometry", slice(0, 1), {"ImagePositionPatient": None}),
-            ("multi-frame", slice(0, 1), {"NumberOfFrames": 20}),
-            ("not-ct-image", slice(None), {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}),
-            ("too-few-slices", slice(5, None), {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
-        ],
-    )
-    def test_headers_that_make_no_volume(self, series: Path, code: str, index: slice, header: dict) -> None:
-        edit(series, index, **header)
-        assert code_of(series) == code
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_merged_parts_are_the_index_of_all_files(mixed, size):
+    folder, _ = mixed
+    files = sorted(folder.iterdir())
+    parts = [index_files(files[i : i + size]) for i in range(0, len(files), size)]
+    assert merge(parts) == index_files(files)
 
-    def test_localizer_in_the_series_is_left_out(self, series: Path) -> None:
-        edit(
-            series,
-            0,
-            ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
-            ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
-        )
-        volume = read_volume(series)
-        assert np.array_equal(array(volume.image), array(chest())[1:])
-        assert any("localizer" in note for note in volume.notes)
 
-    def test_copies_of_an_image_are_left_out(self, series: Path) -> None:
-        shutil.copy(series / "0004.dcm", series / "copy of 0004.dcm")
-        volume = read_volume(series)
-        assert np.array_equal(array(volume.image), array(chest()))
-        assert any("repeat" in note for note in volume.notes)
+def test_positions_and_spacing_are_those_of_the_image(series: Path):
+    (found,) = index_folder(series)
+    heights = sorted(s.position[2] for s in found.slices)
+    np.testing.assert_allclose(np.diff(heights), 11.0, atol=1e-6)
+    assert {s.pixel_spacing for s in found.slices} == {(9.5, 8.0)}, "rows first"
+    assert {s.orientation for s in found.slices} == {(1, 0, 0, 0, 1, 0)}
+    assert found.thickness == 11.0
 
-    @pytest.mark.parametrize(("number", "code"), [(2, "several-acquisitions"), (1, "duplicate-slices")])
-    def test_several_acquisitions_in_one_series(
-        self, series: Path, tmp_path: Path, number: int, code: str
-    ) -> None:
-        uid = str(pydicom.dcmread(series / "0001.dcm").SeriesInstanceUID)
-        header = {"SeriesInstanceUID": uid, "AcquisitionNumber": number}
-        write_dicom_series(chest(seed=3), tmp_path / "b", header=header)
-        for file in (tmp_path / "b").iterdir():
-            file.rename(series / f"b{file.name}")
-        assert code_of(series) == code
 
-    @pytest.mark.parametrize("degrees", [2.0, -15.0])
-    def test_gantry_tilt_by_position(self, series: Path, degrees: float) -> None:
-        for k in range(20):
-            y = -110.25 + 11.0 * k * np.tan(np.radians(degrees))
-            edit(series, k, ImagePositionPatient=[-121.5, round(y, 4), -300.5 + 11.0 * k])
-        with pytest.raises(ScanError, match=f"{abs(degrees):.1f} degrees") as caught:
-            read_volume(series)
-        assert caught.value.code == "gantry-tilt"
+@pytest.mark.parametrize(
+    ("header", "field", "value"),
+    [
+        ({"ConvolutionKernel": "B30f"}, "kernel", "B30f"),
+        ({"ConvolutionKernel": ["B70f", "3"]}, "kernel", "B70f"),
+        ({"ConvolutionKernel": "LUNG"}, "kernel", "LUNG"),
+        ({"ConvolutionKernel": "Jane Doe"}, "kernel", ""),
+        ({"Manufacturer": "SIEMENS Healthineers"}, "manufacturer", "Siemens"),
+        ({"Manufacturer": "Hospital of Jane"}, "manufacturer", ""),
+        ({"Modality": "JANE"}, "modality", "unknown"),
+        ({"SliceThickness": None}, "thickness", None),
+    ],
+)
+def test_only_known_words_leave_the_headers(series: Path, header, field, value):
+    edit(series, **header)
+    (found,) = index_folder(series)
+    assert getattr(found, field) == value
 
-    def test_gantry_tilt_that_was_corrected_is_noted(self, series: Path) -> None:
-        edit(series, GantryDetectorTilt=12.5)
-        assert any("12.5" in note for note in read_volume(series).notes)
 
-    @pytest.mark.parametrize("lost", [1, 300, 1500])
-    def test_truncated_slice(self, series: Path, lost: int) -> None:
-        data = (series / "0010.dcm").read_bytes()
-        (series / "0010.dcm").write_bytes(data[:-lost])
-        assert code_of(series) == "truncated"
+def test_patient_ids_of_two_issuers_differ(series: Path):
+    ids = []
+    for issuer in ("", "clinic", "other clinic"):
+        edit(series, PatientID="7", IssuerOfPatientID=issuer)
+        ids.append(index_folder(series)[0].patient_id)
+    assert len(set(ids)) == 3
+    assert "7" not in str(index_folder(series)[0].source.values())
 
-    def test_several_series_in_a_folder(self, series: Path) -> None:
-        thin = chest(size_XYZ=(30, 26, 40), seed=5)
-        thin.SetSpacing((8.0, 9.5, 5.5))
-        uid = write_dicom_series(thin, series / "thin")
-        for file in (series / "thin").iterdir():
-            file.rename(series / f"thin-{file.name}")
-        volume = read_volume(series)
-        assert np.array_equal(array(volume.image), array(thin)), "the longer one"
-        assert (
-            "1 other series in the folder passed over: fewer slices than another series of the study"
-            in volume.notes
-        )
-        assert np.array_equal(array(read_volume(series, series_uid=uid).image), array(thin))
-        assert code_of(series, series_uid="1.2.3") == "no-such-series"
+
+def test_pydicom_is_quiet_inside_and_as_before_outside(caplog):
+    logger = logging.getLogger("pydicom")
+    before = logger.level
+    with quiet_pydicom(), warnings.catch_warnings(record=True) as caught:
+        logger.error("Jane Doe")
+        warnings.warn("Jane Doe", stacklevel=1)
+    assert "Jane" not in caplog.text
+    assert caught == []
+    assert logger.level == before

@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.preparation.overlay import COLOURS, DOT, WIDTH, overlay_png
-from ctplatform.registration.register import LEFT, RIGHT
 from tests.ctplatform.chest import lung_image, rotation
 
 

@@ -17,7 +17,7 @@ from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.segmenter import make_segmenter
 from ctplatform.phantom import make_subject
 from ctplatform.preparation.quality import assess, measure
-from ctplatform.registration.register import Registration, register
+from ctplatform.registration.affine_registration import Registration, register
 from ctplatform.registration.template import Template
 from tests.ctplatform.chest import lung_image
 

@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.preparation.interpolation import Axis, interpolate_box
-from ctplatform.preparation.sampling import PADDING_HU, sample_patches
-from ctplatform.registration.register import transform_points
+from ctplatform.preparation.sampling import sample_patches
+from ctplatform.registration.affine import transform_points
 from drasclr.atlas import Atlas
 from tests.ctplatform.chest import random_affine, rotation
 

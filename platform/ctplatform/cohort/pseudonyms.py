@@ -1,6 +1,6 @@
-"""Keyed pseudonyms: the same person gets the same name, and nobody without the key can tell whose it is.
+"""Keyed pseudonyms of subjects: the same person gets the same one, and only the key links it to the PatientID.
 
-HMAC-SHA256 (RFC 2104) of the PatientID. Plain hashes would not do: patient numbers are few enough to try them all.
+HMAC-SHA256 (RFC 2104) of the PatientID. A plain hash would not protect: patient numbers are few enough to try all.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ctplatform.errors import CohortError
 KEY_BYTES = 32
 
 
-def throw_away_key() -> bytes:
-    """A key that is kept nowhere."""
+def temporary_key() -> bytes:
+    """A random key that is not stored."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 def read_or_make_key(path: Path) -> bytes:
-    """The key in a file; where there is none, a new one is written there, readable by its owner only.
+    """The key in a file; if the file does not exist, a new key is written to it, readable by its owner only.
 
     Raises:
         CohortError: the file holds no key, or cannot be written.
@@ -30,6 +30,9 @@ def read_or_make_key(path: Path) -> bytes:
     path = path.expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         try:
@@ -44,16 +47,20 @@ def read_or_make_key(path: Path) -> bytes:
             ) from None
         return key
     except OSError as error:
-        raise CohortError(
-            f"the pseudonym key {path} cannot be written: {error}", "Choose another place", code="key"
-        ) from None
+        raise _not_writable(path, error) from None
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        key = throw_away_key()
+        key = temporary_key()
         stream.write(key.hex() + "\n")
     return key
 
 
 def pseudonym(patient_id: str, *, key: bytes) -> str:
-    """`sub-` and 12 hex digits; upper and lower case and blanks of the PatientID do not matter."""
+    """`sub-` and 12 hex digits; case and repeated or outer blanks of the PatientID make no difference."""
     normal = " ".join(patient_id.upper().split())
     return "sub-" + hmac.new(key, normal.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def _not_writable(path: Path, error: OSError) -> CohortError:
+    return CohortError(
+        f"the pseudonym key {path} cannot be written: {error}", "Choose another place", code="key"
+    )

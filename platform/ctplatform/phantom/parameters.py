@@ -1,4 +1,4 @@
-"""Who is scanned and how: everything that is random about one phantom subject, drawn once from (seed, index).
+"""Random parameters of one phantom subject: person, disease and scanner, drawn once from (seed, index).
 
 Lengths in mm. Body frame: x to the patient's left, y to the back, z upwards; the lungs reach from z = 0 (the deepest
 recess) to z = `height` (the apex), the midline is x = 0.
@@ -11,16 +11,22 @@ from typing import Literal
 
 import numpy as np
 
-GOLDEN = 0.6180339887498949
+GOLDEN_RATIO_CONJUGATE = 0.6180339887498949
+"""Multiples of it modulo 1 fill the unit interval evenly at any count."""
+
 Kernel = Literal["soft", "medium", "sharp"]
 
-# Standard deviation of the reconstruction kernel's point spread (mm), and noise relative to the soft kernel.
 KERNEL_SIGMA_MM: dict[Kernel, float] = {"soft": 0.60, "medium": 0.46, "sharp": 0.30}
+"""Standard deviation of the reconstruction kernel's point spread."""
+
 KERNEL_NOISE: dict[Kernel, float] = {"soft": 1.0, "medium": 1.35, "sharp": 2.2}
-PADDING_HU = (-1000, -1024, -2048, -3024)
+"""Noise relative to the soft kernel."""
+
+PADDING_VALUES_HU = (-1000, -1024, -2048, -3024)
+"""Values of scanners outside their field of view."""
 
 
-def stream(seed: int, index: int, name: str) -> np.random.Generator:
+def random_stream(seed: int, index: int, name: str) -> np.random.Generator:
     """A random stream of one subject for one purpose, independent of all others."""
     key = int.from_bytes(name.encode()[:8].ljust(8, b"\0"), "little")
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(index, key)))
@@ -28,7 +34,7 @@ def stream(seed: int, index: int, name: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Disease:
-    """What the lungs are given; extents are targets as fractions of the lung, the truth is counted in voxels."""
+    """Disease to place; extents are targets as fractions of the lung, the truth is counted in voxels."""
 
     centrilobular: float
     panlobular: float
@@ -44,7 +50,7 @@ class Disease:
 
 @dataclass(frozen=True)
 class Person:
-    """Body, lungs and breath."""
+    """Body, lungs and depth of breath; lengths in mm."""
 
     age: float
     sex: Literal["F", "M"]
@@ -80,7 +86,7 @@ class Scanner:
     noise_hu: float
     """Standard deviation of the noise in the middle of the lungs."""
     offset_hu: float
-    """Calibration error."""
+    """Calibration error of the HU scale."""
     padding_hu: int
     pose_deg: tuple[float, float, float]
     shift_mm: tuple[float, float, float]
@@ -97,8 +103,8 @@ class Scanner:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """All of it."""
+class SubjectParameters:
+    """All that is drawn for one subject."""
 
     index: int
     seed: int
@@ -107,18 +113,20 @@ class Draw:
     scanner: Scanner
 
 
-def draw(index: int, *, seed: int, spacing_mm: float, dicom: bool = False) -> Draw:
-    """Draw subject `index` of the cohort `seed`.
+def draw(index: int, *, seed: int, spacing_mm: float, dicom: bool = False) -> SubjectParameters:
+    """Draw the parameters of subject `index` of the cohort `seed`.
 
     Severity is spread evenly over the cohort by a golden-ratio sequence, so that a small cohort has the same
     mix as a large one: four in ten with almost no emphysema, the rest from mild to severe. Everything else is
     independent of it, but for hyperinflation (emphysema flattens the diaphragm and adds volume).
     """
-    start = stream(seed, 0, "cohort").random()
-    disease = _disease(stream(seed, index, "disease"), quantile=(start + index * GOLDEN) % 1.0)
-    person = _person(stream(seed, index, "person"), disease)
-    scanner = _scanner(stream(seed, index, "scanner"), spacing_mm=spacing_mm, dicom=dicom)
-    return Draw(index=index, seed=seed, person=person, disease=disease, scanner=scanner)
+    start = random_stream(seed, 0, "cohort").random()
+    disease = _disease(
+        random_stream(seed, index, "disease"), quantile=(start + index * GOLDEN_RATIO_CONJUGATE) % 1.0
+    )
+    person = _person(random_stream(seed, index, "person"), disease)
+    scanner = _scanner(random_stream(seed, index, "scanner"), spacing_mm=spacing_mm, dicom=dicom)
+    return SubjectParameters(index=index, seed=seed, person=person, disease=disease, scanner=scanner)
 
 
 def _disease(rng: np.random.Generator, *, quantile: float) -> Disease:
@@ -198,7 +206,7 @@ def _scanner(rng: np.random.Generator, *, spacing_mm: float, dicom: bool) -> Sca
         kernel=kernel,
         noise_hu=float(rng.uniform(11, 22)) * KERNEL_NOISE[kernel],
         offset_hu=float(rng.normal(0, 6)),
-        padding_hu=int(rng.choice(PADDING_HU)),
+        padding_hu=int(rng.choice(PADDING_VALUES_HU)),
         pose_deg=_triple(np.clip(rng.normal(0, (2.0, 2.0, 3.0)), -6, 6)),
         shift_mm=_triple(rng.uniform(-1, 1, 3) * (8, 6, 250)),
         oblique_deg=oblique,

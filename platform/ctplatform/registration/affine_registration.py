@@ -2,8 +2,8 @@
 
 Both masks become clipped signed distance maps, one a lung, on a few-millimetre grid; Levenberg-Marquardt
 fits the twelve numbers of the affine to them. Beyond the scan's ends the maps are replicated, so a cut face
-is no surface, and atlas points that fall outside the scan do not count: a lung that is only partly in the
-scan pulls nothing.
+is no surface, and atlas points that fall outside the scan are left out: the part of a lung that the scan does
+not show has no influence.
 """
 
 from __future__ import annotations
@@ -16,28 +16,16 @@ from numpy.typing import NDArray
 
 from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import ScanError
-from ctplatform.lungs.mask import LEFT, RIGHT
-from ctplatform.registration.affine import to_transform, transform_points
 from ctplatform.registration.distance_maps import distance_maps
-from ctplatform.registration.levenberg_marquardt import Fit, starting_affines
+from ctplatform.registration.levenberg_marquardt import DistanceFit, starting_affines
 from ctplatform.registration.template import COARSE_CLIP_MM, Template
-
-__all__ = [
-    "LEFT",
-    "RIGHT",
-    "Registration",
-    "Template",
-    "register",
-    "to_transform",
-    "transform_points",
-]
 
 FINE_CLIP_MM = 5.0
 FINE_BAND_MM = 5.0
 COARSE_POINTS = 1500
 COARSE_TOLERANCE_MM = 0.3
-EARLY = 5
-"""Steps from every start before the best one alone goes on."""
+EARLY_STEPS = 5
+"""Steps from every start, before the best one is continued."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +35,8 @@ class Registration:
     Attributes:
         affine_44: float64, atlas LPS mm -> scan LPS mm.
         dice: overlap of both lungs after registration, on the atlas grid.
-        dice_right, dice_left: the same, one lung each.
-        iterations: Levenberg-Marquardt steps of the accepted start.
+        dice_right, dice_left: the same of one lung.
+        iterations: Levenberg-Marquardt steps from the best start.
     """
 
     affine_44: NDArray[np.float64]
@@ -63,19 +51,20 @@ def register(labels: sitk.Image, template: Template, config: RegistrationConfig)
 
     Args:
         labels: lung mask of the scan (50 right, 100 left), any direction matrix.
+        template: the atlas.
 
     Raises:
         ScanError: a lung is missing, or no start leads to an overlap.
     """
     maps = distance_maps(labels, spacing=config.spacing_mm, margin=30.0)
     starts = starting_affines(template, maps)
-    coarse = Fit(template, maps, clip=COARSE_CLIP_MM, points=COARSE_POINTS)
-    # Nearly always all starts end at the same place, so a few steps tell which one to finish.
-    tried = [coarse.run(start, iterations=EARLY) for start in starts]
-    first = min(tried, key=lambda fit: fit.cost)
-    best = coarse.run(first.affine_44, iterations=config.iterations, tolerance=COARSE_TOLERANCE_MM)
-    fine = Fit(template, maps, clip=FINE_CLIP_MM, band=FINE_BAND_MM)
-    final = fine.run(best.affine_44, iterations=config.iterations)
+    coarse = DistanceFit(template, maps, clip=COARSE_CLIP_MM, points=COARSE_POINTS)
+    # Nearly always all starts end at the same place, so a few steps are enough to choose one.
+    early = [coarse.minimise(start, iterations=EARLY_STEPS) for start in starts]
+    first = min(early, key=lambda fit: fit.cost)
+    best = coarse.minimise(first.affine_44, iterations=config.iterations, tolerance=COARSE_TOLERANCE_MM)
+    fine = DistanceFit(template, maps, clip=FINE_CLIP_MM, band=FINE_BAND_MM)
+    final = fine.minimise(best.affine_44, iterations=config.iterations)
     affine_44 = final.affine_44
     if not np.isfinite(final.cost) or np.linalg.det(affine_44[:3, :3]) <= 0:
         raise ScanError(

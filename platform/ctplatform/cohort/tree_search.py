@@ -1,0 +1,158 @@
+"""Search of a tree of folders for scans: in this process, or as Ray tasks where the tree is large.
+
+Reading a header lasts about a millisecond; three million of them in one process would take most of an hour. The rules
+are those of `scan_rules`, and the result is the same either way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctplatform.cohort.repeated_scans import same_voxels, without_repeated
+from ctplatform.cohort.scan_rules import (
+    Findings,
+    FoundScan,
+    SearchOptions,
+    scans_of_folder,
+    scans_of_headers,
+)
+from ctplatform.config.cluster import RayConfig
+from ctplatform.imaging.dicom_headers import Series, index_files, merge
+from ctplatform.imaging.files import volume_suffix
+
+SMALL = 5000
+"""Files of a tree up to which a search without Ray is faster."""
+
+CHUNK = 1000
+"""Files a task, about a second's work."""
+
+Folder = tuple[Path, list[str]]
+
+
+def search_tree(
+    root: Path, *, key: bytes, every_series: bool, ray_config: RayConfig | None = None, small: int = SMALL
+) -> Findings:
+    """Scans below a folder, sorted by path, each once.
+
+    Args:
+        root: absolute.
+        key: of the pseudonyms.
+        every_series: take every axial CT series, not the best one of each study and folder only.
+        ray_config: how to connect to Ray or start it; None: search in this process.
+        small: files of a tree up to which this process searches in any case.
+    """
+    options = SearchOptions(root, key, every_series)
+    folders = walk_folders(root)
+    first: list[Folder] = []
+    count = 0
+    for folder in folders:
+        first.append(folder)
+        count += len(folder[1])
+        if ray_config is not None and count > small:
+            from ctplatform.compute.session import ray_session
+
+            with ray_session(ray_config):
+                return _search_with_ray(options, itertools.chain(first, folders))
+    return _collected(options, (scans_of_folder(options, *folder) for folder in first))
+
+
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and the names of their files, in a fixed order.
+
+    Hidden ones are left out; links are followed, but no folder is visited twice.
+    """
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
+        yield Path(folder), [n for n in sorted(names) if not n.startswith(".")]
+
+
+def _search_with_ray(options: SearchOptions, folders: Iterable[Folder]) -> Findings:
+    """Tasks of about `CHUNK` files: small folders together, a large one split. The driver holds one row a scan."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(_scans_of_folders)
+    waiting: dict[Any, int] = {}
+    found: dict[int, Findings] = {}
+    most_waiting = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def collect(*, until: int) -> None:
+        while len(waiting) > until:
+            (ready,), _ = ray.wait(list(waiting))
+            found[waiting.pop(ready)] = ray.get(ready)
+
+    for number, batch in enumerate(_batches(folders)):
+        large = len(batch) == 1 and len(batch[0][1]) > CHUNK
+        waiting[_submit_large(options, *batch[0]) if large else task.remote(options, batch)] = number
+        collect(until=most_waiting)
+    collect(until=0)
+    compare = ray.remote(num_cpus=1)(same_voxels)
+    in_order = (found[number] for number in sorted(found))
+    return _collected(options, in_order, same=lambda one, other: ray.get(compare.remote(one, other)))
+
+
+def _collected(
+    options: SearchOptions,
+    found: Iterable[Findings],
+    *,
+    same: Callable[[FoundScan, FoundScan], bool] = same_voxels,
+) -> Findings:
+    """Findings of all folders as one, each scan once."""
+    scans: list[FoundScan] = []
+    passed_over: list[str] = []
+    for part in found:
+        scans += part.scans
+        passed_over += part.passed_over
+    unique = without_repeated(scans, options.root, same=same)
+    return Findings(unique.scans, passed_over + unique.passed_over)
+
+
+def _batches(folders: Iterable[Folder]) -> Iterator[list[Folder]]:
+    """Consecutive folders with up to `CHUNK` files together; a larger folder alone."""
+    batch: list[Folder] = []
+    size = 0
+    for folder in folders:
+        if batch and size + len(folder[1]) > CHUNK:
+            yield batch
+            batch, size = [], 0
+        batch.append(folder)
+        size += len(folder[1])
+    if batch:
+        yield batch
+
+
+def _submit_large(options: SearchOptions, folder: Path, names: list[str]) -> Any:
+    """Tasks for one large folder: headers in chunks, and one task that merges them. Returns its reference."""
+    import ray
+
+    headers = ray.remote(num_cpus=1)(_index)
+    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
+    parts = [headers.remote(folder, chunk) for chunk in chunks]
+    return ray.remote(num_cpus=1)(_scans_of_parts).remote(options, folder, names, *parts)
+
+
+def _scans_of_folders(options: SearchOptions, batch: Sequence[Folder]) -> Findings:
+    found = [scans_of_folder(options, *folder) for folder in batch]
+    return Findings(
+        [s for part in found for s in part.scans], [line for part in found for line in part.passed_over]
+    )
+
+
+def _index(folder: Path, names: Sequence[str]) -> list[Series]:
+    files = (folder / name for name in names)
+    return index_files(file for file in files if not volume_suffix(file))
+
+
+def _scans_of_parts(
+    options: SearchOptions, folder: Path, names: Sequence[str], *parts: list[Series]
+) -> Findings:
+    return scans_of_headers(options, folder, names, merge(parts))

@@ -1,0 +1,41 @@
+"""What a volume of any format must be: three dimensions, enough slices, one value a voxel, complete."""
+
+from __future__ import annotations
+
+from ctplatform.errors import ScanError
+
+MIN_SLICES = 10
+"""Fewer along any axis are no volume that can be registered."""
+
+
+def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The first three sizes; all further ones must be 1.
+
+    Raises:
+        ScanError: not-3d, four-d.
+    """
+    if any(n > 1 for n in shape[3:]):
+        raise ScanError(
+            f"the image has {len(shape)} dimensions ({' x '.join(map(str, shape))})",
+            "Give one 3-D volume; split a time series or a multi-channel image first",
+            code="four-d",
+        )
+    if len(shape) < 3 or min(shape[:3]) < 2:
+        raise ScanError(
+            f"the image is not a volume ({' x '.join(map(str, shape))} voxels)",
+            "Give a 3-D chest CT",
+            code="not-3d",
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def truncated() -> ScanError:
+    """The error of a file that ends too early."""
+    return ScanError("the file ends before its voxel data does", "Copy or export it again", code="truncated")
+
+
+def not_scalar() -> ScanError:
+    """The error of colour, complex and vector images."""
+    return ScanError(
+        "the voxels hold several values each (colour, complex or vector)", "Give a CT", code="not-scalar"
+    )

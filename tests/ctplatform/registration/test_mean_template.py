@@ -1,0 +1,59 @@
+"""The mean template of a cohort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ctplatform.config.preparation import RegistrationConfig
+from ctplatform.errors import StageError
+from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.registration.affine_registration import register
+from ctplatform.registration.mean_template import make_mean_template
+from ctplatform.registration.template import Template
+from tests.ctplatform.chest import lung_image, random_affine
+
+CONFIG = RegistrationConfig.model_validate({})
+
+
+@pytest.fixture(scope="module")
+def masks() -> list[sitk.Image]:
+    rng = np.random.default_rng(7)
+    return [lung_image(random_affine(rng, degrees=8, scale=0.15), spacing=4.0) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def mean(masks) -> sitk.Image:
+    return make_mean_template(masks, spacing_mm=2.0)
+
+
+def test_mean_template_is_unbiased(masks, mean):
+    """The affines from the template to the masks average to no change of shape."""
+    built = Template.from_image(mean, config=CONFIG)
+    linear = np.mean([register(mask, built, CONFIG).affine_44[:3, :3] for mask in masks], axis=0)
+    np.testing.assert_allclose(linear, np.eye(3), atol=0.01)
+
+
+def test_mean_template_keeps_the_shape(masks, mean):
+    built = Template.from_image(mean, config=CONFIG)
+    assert min(register(mask, built, CONFIG).dice for mask in masks) > 0.95
+    assert set(np.unique(sitk.GetArrayViewFromImage(mean))) == {0, RIGHT, LEFT}
+
+
+def test_mean_template_order_hardly_matters(masks, mean):
+    other = make_mean_template(masks[::-1], spacing_mm=2.0)
+    moved = sitk.Resample(other, mean, sitk.Transform(), sitk.sitkNearestNeighbor)
+    a, b = sitk.GetArrayViewFromImage(mean), sitk.GetArrayViewFromImage(moved)
+    assert 2 * ((a == b) & (a > 0)).sum() / ((a > 0).sum() + (b > 0).sum()) > 0.98
+
+
+def test_mean_template_is_deterministic_from_two_masks_up(masks):
+    first, second = (make_mean_template(masks[:2], iterations=1, spacing_mm=3.0) for _ in range(2))
+    assert first.GetOrigin() == second.GetOrigin()
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second))
+
+
+def test_one_mask_is_too_few(masks):
+    with pytest.raises(StageError, match="at least 2"):
+        make_mean_template(masks[:1])

@@ -1,0 +1,23 @@
+"""Templates from images and files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ctplatform.config.preparation import RegistrationConfig
+from ctplatform.errors import StageError
+from ctplatform.registration.template import Template
+
+CONFIG = RegistrationConfig.model_validate({})
+
+
+def test_template_files(tmp_path, template):
+    sitk.WriteImage(template.labels, str(tmp_path / "lungs.nii.gz"))
+    again = Template.read(tmp_path / "lungs.nii.gz", config=CONFIG)
+    np.testing.assert_allclose(again.points_N3, template.points_N3, atol=1e-3)
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    for bad in ("missing.nii.gz", "text.nii.gz"):
+        with pytest.raises(StageError, match=bad):
+            Template.read(tmp_path / bad)
