@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ctplatform.cohort.catalogue import Found, Look, judge, look_into, same_voxels, walk, without_repeats
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.cluster import RayConfig
 from ctplatform.imaging.dicom_headers import Series, index_files, join
 from ctplatform.imaging.files import volume_suffix
@@ -57,23 +58,15 @@ def _side_by_side(look: Look, folders: Iterable[Folder]) -> Answer:
     import ray
 
     task = ray.remote(num_cpus=1)(_look_into_all)
-    waiting: dict[Any, int] = {}
-    answers: dict[int, Answer] = {}
-    room = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    in_flight = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def collect(*, until: int) -> None:
-        while len(waiting) > until:
-            (ready,), _ = ray.wait(list(waiting))
-            answers[waiting.pop(ready)] = ray.get(ready)
-
-    for number, batch in enumerate(_batches(folders)):
+    def submit(batch: list[Folder]) -> Any:
         large = len(batch) == 1 and len(batch[0][1]) > CHUNK
-        waiting[_large(look, *batch[0]) if large else task.remote(look, batch)] = number
-        collect(until=room)
-    collect(until=0)
+        return _large(look, *batch[0]) if large else task.remote(look, batch)
+
+    answers = fan_out(submit, _batches(folders), in_flight=in_flight)
     compare = ray.remote(num_cpus=1)(same_voxels)
-    in_order = (answers[number] for number in sorted(answers))
-    return _settled(look, in_order, same=lambda one, other: ray.get(compare.remote(one, other)))
+    return _settled(look, answers, same=lambda one, other: ray.get(compare.remote(one, other)))
 
 
 def _settled(look: Look, answers: Iterable[Answer], *, same: Any = same_voxels) -> Answer:

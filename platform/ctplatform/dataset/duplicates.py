@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.digest import config_hash
 from ctplatform.dataset import shards
 from ctplatform.errors import StageError
@@ -144,7 +145,7 @@ def _run(workspace: Workspace, parts: list[list[str]]) -> list[list[bytes]]:
     if not ray.is_initialized():
         return [_part(workspace, part) for part in parts]
     task = ray.remote(num_cpus=1)(_part)
-    return ray.get([task.remote(workspace, part) for part in parts])
+    return fan_out(lambda part: task.remote(workspace, part), parts)
 
 
 def _part(workspace: Workspace, scan_ids: list[str]) -> list[bytes]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.cluster import PlacementConfig
 from ctplatform.config.digest import config_hash
@@ -42,14 +43,11 @@ def phantom_cohort(
     there = set(workspace.files(PHANTOM, "rows", suffix=".json"))
     todo = [index for index, name in enumerate(names) if name not in there]
     make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make)
-    waiting = [make.remote(workspace, index, config, names[index]) for index in todo]
-    done = 0
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        ray.get(ready)
-        done += len(ready)
-        if on_progress:
-            on_progress(done, len(todo))
+    fan_out(
+        lambda index: make.remote(workspace, index, config, names[index]),
+        todo,
+        on_progress=on_progress and (lambda done: on_progress(done, len(todo))),
+    )
     rows = [workspace.read_json(PHANTOM, "rows", name) for name in names]
     for row in rows:
         for column in ("path", *(name for name in LABEL_MAPS if name in row)):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.isolation import MANY
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
@@ -163,7 +164,7 @@ def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
 
     task = ray.remote(num_cpus=0.5)(_fingerprints)
     chunks = [scans[i : i + _CHUNK] for i in range(0, len(scans), _CHUNK)]
-    return [print_ for part in ray.get([task.remote(chunk) for chunk in chunks]) for print_ in part]
+    return [print_ for part in fan_out(task.remote, chunks) for print_ in part]
 
 
 def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
