@@ -74,7 +74,7 @@ RECIPE = (
 WORK = {
     "phantom": (r"ray::_make", "prepare"),
     "atlas": (r"ray::(Map\(_Masker|_mean_template)", "prepare"),
-    "prepare": (r"ray::(Map\(_Preparer|_compact_and_sweep)", "prepare"),
+    "prepare": (r"ray::(Map\(Preparer|_tidy_ledger)", "prepare"),
     "pretrain": (r"ray::.*RayTrainWorker", "train"),
     "embed": (r"ray::Map\(_EmbedTask", "train"),
     "sweep": (r"ray::(ImplicitFunc|_trainable)", "train"),

@@ -256,10 +256,10 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from ctplatform.compute.job_log import Follow, attach
+    from ctplatform.compute.job_log import FollowOptions, attach
     from ctplatform.compute.submission import submit
 
-    options = Follow(patience_s=args.patience)
+    options = FollowOptions(patience_s=args.patience)
     if args.attach:
         sys.exit(attach(args.attach, address=args.address, options=options))
     rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments

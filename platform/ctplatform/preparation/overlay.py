@@ -1,4 +1,4 @@
-"""One picture a scan for people who check: three views, the lung contours and the atlas locations."""
+"""One image a scan for visual quality control: three views, the lung contours and the atlas locations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEAR_MM = 8.0
 """Locations closer than this to a slice are drawn on it."""
 
 COLOURS = {RIGHT: (230, 159, 0), LEFT: (86, 180, 233)}
-"""Okabe and Ito's orange and sky blue: told apart with any colour vision."""
+"""Orange and sky blue of Okabe and Ito's palette, which colour-blind readers can distinguish."""
 DOT = (240, 228, 66)
 VERDICTS = {
     "accepted": (0, 158, 115),
@@ -100,7 +100,7 @@ def _extent(image: sitk.Image) -> tuple[NDArray, NDArray]:
 
 
 def _around_lungs(labels: sitk.Image, low_3: NDArray, high_3: NDArray) -> tuple[NDArray, NDArray]:
-    """The part of the scan that shows the lungs with some of the body around them."""
+    """The bounding box of the lungs with a margin, within the scan."""
     lung = sitk.GetArrayViewFromImage(labels) > 0
     if not lung.any():
         return low_3, high_3
@@ -184,7 +184,7 @@ def _panel(
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels on either side of a mask's edge: two wide, so that it is seen in a small picture."""
+    """Pixels on both sides of a mask's edge: two wide, to be visible in a small image."""
     padded = np.pad(mask, 1)
     outer = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
@@ -192,7 +192,7 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:
-    """Cut a line to the picture's width."""
+    """Cut a line to the image's width."""
     font = ImageFont.load_default(13)
     while text and draw.textlength(text, font=font) > WIDTH - 12:
         text = text[:-2].rstrip(" …") + "…"

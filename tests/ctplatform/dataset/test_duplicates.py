@@ -11,7 +11,7 @@ from ctplatform.config.preparation import SplitConfig
 from ctplatform.dataset import duplicates, shards
 from ctplatform.dataset.duplicates import Pair, alike, near_duplicates, signature
 from ctplatform.dataset.ledger import read_ledger
-from ctplatform.dataset.splits import Split, across, make_split, read_split, write_split
+from ctplatform.dataset.splits import Split, leak_warnings, make_split, read_split, write_split
 from ctplatform.evaluation.problems import assemble
 from ctplatform.storage.layout import PATCHES, SIGNATURES_FILE
 from ctplatform.storage.workspace import Workspace
@@ -144,5 +144,5 @@ def test_it_can_be_switched_off(world):
 
 def test_two_scans_of_one_subject_may_look_alike():
     table = pd.DataFrame({"scan_id": ["a", "b", "c"], "subject_id": ["x", "x", "y"]})
-    assert across(Split(train=("x",), test=("y",)), table, [Pair("a", "b", 0.9)]) == []
-    assert len(across(Split(train=("x",), test=("y",)), table, [Pair("a", "c", 0.9)])) == 1
+    assert leak_warnings(Split(train=("x",), test=("y",)), table, [Pair("a", "b", 0.9)]) == []
+    assert len(leak_warnings(Split(train=("x",), test=("y",)), table, [Pair("a", "c", 0.9)])) == 1

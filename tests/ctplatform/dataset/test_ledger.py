@@ -182,7 +182,11 @@ def test_what_killed_writers_left_is_swept_once_it_is_old(workspace, tmp_path):
     for file in (tmp_path / "patches").iterdir():
         if "young" not in file.name:
             os.utime(file, (0, time.time() - 7200))
-    assert compaction.sweep(workspace) == [f"{TEMPORARY}1-a.parquet", "c.parquet", "orphan.parquet"]
+    assert compaction.remove_leftovers(workspace) == [
+        f"{TEMPORARY}1-a.parquet",
+        "c.parquet",
+        "orphan.parquet",
+    ]
     assert sorted(p.name for p in (tmp_path / "patches").iterdir()) == [
         "a.parquet",
         "b.parquet",

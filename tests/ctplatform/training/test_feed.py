@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ctplatform.dataset import shards
-from ctplatform.dataset.byte_ranges import Ranges
+from ctplatform.dataset.byte_ranges import ByteRanges
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
@@ -205,8 +205,8 @@ def test_patches_taken_on_a_gpu_are_those_taken_on_the_cpu(cohort, small_atlas):
 
 def test_mapped_or_fetched_the_batches_are_the_same(cohort, small_atlas):
     mapped, fetched = feed(cohort, small_atlas), feed(cohort, small_atlas)
-    mapped._ranges = Ranges(mapped.workspace, mapped=True)
-    fetched._ranges = Ranges(fetched.workspace, mapped=False)
+    mapped._ranges = ByteRanges(mapped.workspace, mapped=True)
+    fetched._ranges = ByteRanges(fetched.workspace, mapped=False)
     for a, b in zip(mapped.epoch(2), fetched.epoch(2), strict=True):
         assert torch.equal(a.scans_S, b.scans_S)
         assert torch.equal(a.anchors(), b.anchors())
@@ -217,7 +217,7 @@ def test_mapped_or_fetched_the_batches_are_the_same(cohort, small_atlas):
 def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas, mapped):
     before = threading.active_count()
     loader = feed(cohort, small_atlas)
-    loader._ranges = Ranges(loader.workspace, mapped=mapped)
+    loader._ranges = ByteRanges(loader.workspace, mapped=mapped)
     batches = loader.epoch(0)
     next(batches)
     batches.close()
