@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def fan_out(
-    submit: Callable[[Item], ray.ObjectRef],
+    submit: Callable[[Item], ray.ObjectRef[Any]],
     items: Iterable[Item],
     *,
     in_flight: int | None = None,
@@ -36,7 +36,7 @@ def fan_out(
         in_flight is None and on_progress is None
     ):  # one call, where a call a task would look at all references
         return ray.get([submit(item) for item in items])
-    pending: dict[ray.ObjectRef, int] = {}
+    pending: dict[ray.ObjectRef[Any], int] = {}
     results: dict[int, Any] = {}
 
     def collect(*, until: int) -> None:

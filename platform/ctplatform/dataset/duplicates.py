@@ -126,7 +126,8 @@ def signature(hu_LDHW: np.ndarray) -> np.ndarray:
     kept = side // cube * cube
     clipped = np.clip(hu_LDHW[:, :kept, :kept, :kept].astype(np.float32), *WINDOW)
     parts = kept // cube
-    return clipped.reshape(count, parts, cube, parts, cube, parts, cube).mean((2, 4, 6)).ravel()
+    cubes = clipped.reshape(count, parts, cube, parts, cube, parts, cube)
+    return np.asarray(cubes.mean((2, 4, 6)).ravel())
 
 
 def read_signature(workspace: Workspace, scan_id: str, blocks: Sequence[int]) -> np.ndarray:

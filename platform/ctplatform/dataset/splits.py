@@ -217,7 +217,7 @@ def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.notna().sum() == 0 and column.notna().any():  # texts: classes
         first = column.astype("string").fillna("").groupby(group_of_row).first()
-        return pd.factorize(first.loc[groups], sort=True)[0]
+        return np.asarray(pd.factorize(first.loc[groups], sort=True)[0])
     values = numbers.groupby(group_of_row).mean().loc[groups].to_numpy()
     strata = np.full(len(groups), -1)  # those without a value are a stratum of their own
     known = np.isfinite(values)

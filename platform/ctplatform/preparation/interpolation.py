@@ -62,7 +62,7 @@ class Axis:
     def inside_share(self, start_N: NDArray[np.integer], size: int) -> NDArray[np.float64]:
         """For each window of `size` positions, the share of them that is inside."""
         running = np.concatenate([[0], np.cumsum(~self.outside_N)])
-        return (running[start_N + size] - running[start_N]) / size
+        return np.asarray((running[start_N + size] - running[start_N]) / size)
 
 
 def interpolate_box(
@@ -146,7 +146,7 @@ def _weights(positions_N: NDArray[np.floating], count: int, kind: Interpolation)
     # Rows of A are 1/6, 4/6, 1/6; the mirror doubles the neighbour of an end, which is a column of the transpose.
     transposed_3V = np.repeat([[1 / 6], [4 / 6], [1 / 6]], count, axis=1)
     transposed_3V[2, 0] = transposed_3V[0, -1] = 2 / 6
-    return solve_banded((1, 1), transposed_3V, basis_NV.T).T
+    return np.asarray(solve_banded((1, 1), transposed_3V, basis_NV.T).T)
 
 
 def resample_box(

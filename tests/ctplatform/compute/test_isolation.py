@@ -53,7 +53,7 @@ def test_arguments_that_are_references_are_passed_as_objects(ray_local):
 
 
 def test_in_this_process_it_is_this_process():
-    assert list(in_this_process(steps, False)) == [os.getpid()] * 1
+    assert list(in_this_process(steps, False)) == [os.getpid()] * 2
     stream = in_this_process(steps, True)
     assert next(stream) == os.getpid()
     with pytest.raises(StageError, match="a"):
