@@ -32,7 +32,7 @@ SETS = [part for item in SMALL for part in ("--set", item)]
 BASE = """
 from tests.conftest import SMALL
 from ctplatform.preparation.atlas import atlas
-from ctplatform.config import RayConfig
+from ctplatform.config.cluster import RayConfig
 from ctplatform.config.loader import load_recipe
 from ctplatform.phantom.cohort import phantom_cohort
 from ctplatform.preparation.prepare import prepare

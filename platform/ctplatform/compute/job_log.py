@@ -37,7 +37,7 @@ class FollowOptions:
     choose: Callable[[str], str] | None = None
 
 
-def attach(job: str, *, address: str, client: Any = None, options: FollowOptions | None = None) -> int:
+def follow_job(job: str, *, address: str, client: Any = None, options: FollowOptions | None = None) -> int:
     """Follow a submitted job to its end.
 
     Args:

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ctplatform import __version__
-from ctplatform.compute.job_log import FollowOptions, attach, connect
+from ctplatform.compute.job_log import FollowOptions, connect, follow_job
 from ctplatform.errors import StageError
 
 EXCLUDES = [
@@ -73,7 +73,7 @@ def submit(
         environment["pip"] = {"packages": pins(root), "pip_check": False}
     job = _submit(client, shlex.join(["python", ENTRY, *arguments]), environment, metadata(arguments))
     print(f"submitted {job}; also at {address}/#/jobs/{job}", flush=True)
-    return attach(job, address=address, client=client, options=options) if follow else 0
+    return follow_job(job, address=address, client=client, options=options) if follow else 0
 
 
 def metadata(arguments: Sequence[str]) -> dict[str, str]:

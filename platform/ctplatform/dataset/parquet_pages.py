@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 _LENGTH = 4  # bytes before each value of a plain-encoded binary column
 _DATA_PAGE, _PLAIN = 0, 0
 
-Bytes = bytes | memoryview | pa.Buffer
+Bytes: TypeAlias = "bytes | memoryview | pa.Buffer"
 
 logger = logging.getLogger(__name__)
 
