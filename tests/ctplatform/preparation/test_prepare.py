@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
@@ -151,24 +150,6 @@ def test_only_bad_scans_stop_the_chain_with_a_reason(workspace, small_recipe):
 def test_without_an_atlas(tmp_path, ray_local, small_recipe, prepared):
     with pytest.raises(StageError, match=ATLAS_FILE):
         prepare(Workspace(tmp_path), prepared[1].head(1), small_recipe)
-
-
-def test_a_ledger_row_survives_a_round_trip(tmp_path):
-    workspace = Workspace(tmp_path)
-    row = {
-        "scan_id": "x",
-        "subject_id": "y",
-        "state": "flagged",
-        "dice": 0.5,
-        "affine": [1.0] * 16,
-        "footer": b"123",
-    }
-    ledger.write_row(workspace, row)
-    back = ledger.read_ledger(workspace, columns=["scan_id", "state", "dice", "affine", "footer", "reason"])
-    assert back.loc[0, "footer"] == b"123"
-    assert back.loc[0, "dice"] == 0.5
-    assert back.loc[0, "reason"] is None
-    assert pa.table(back[["scan_id"]]).num_rows == 1
 
 
 def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tmp_path, caplog, capfd):
