@@ -54,8 +54,8 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """The environment in which workers import what the driver imports: installed packages without further ado, a source
-    tree that was uploaded with a job through PYTHONPATH, relative to the working directory of every worker."""
+    """The environment in which workers import what the driver imports: nothing for installed packages; for a source
+    tree that was uploaded with a job PYTHONPATH, relative to the working directory of every worker."""
     spec = importlib.util.find_spec("ctplatform")
     origin = Path(spec.origin).resolve() if spec and spec.origin else None
     if origin and origin.is_relative_to(Path.cwd()):

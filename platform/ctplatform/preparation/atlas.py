@@ -96,7 +96,7 @@ def _build_template(
     workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, on_progress: Progress | None
 ) -> tuple[sitk.Image, int]:
     """Template, and the number of its scans. Masks by Ray Data, one task a scan, and their mean in one more task: the
-    driver never decodes an image."""
+    driver decodes no mask but the mean."""
     import ray
 
     config = recipe.atlas
