@@ -1,4 +1,4 @@
-"""Shortages are told by their remedy, however deep Ray has wrapped them."""
+"""Shortages end in an error with a remedy, however deep Ray has wrapped them."""
 
 from __future__ import annotations
 
