@@ -151,7 +151,7 @@ def test_a_killed_worker_costs_nothing_but_time(undisturbed, workspace, env):
     same_as(workspace, undisturbed)
 
 
-def test_a_killed_driver_is_gone_on_with(undisturbed, workspace, env):
+def test_a_killed_driver_is_resumed_by_the_next_run(undisturbed, workspace, env):
     driver = Driver(undisturbed, workspace, env)
     driver.until(lambda: finished(workspace) >= 2)
     kill_alone(driver)
