@@ -116,10 +116,10 @@ class Engines:
 
     def release(self) -> None:
         """Unmap the shards: the kernel does not drop pages that a process has mapped."""
-        from ctplatform.dataset.byte_ranges import Ranges
+        from ctplatform.dataset.byte_ranges import ByteRanges
 
         for feed in self.feeds.values():
-            feed._ranges = Ranges(feed.workspace)
+            feed._ranges = ByteRanges(feed.workspace)
 
     def run(self, name: str, *, cold: bool) -> int:
         """One pass."""

@@ -24,7 +24,7 @@ SCANS, STEPS = 16, 72
 
 
 def serve(folder: Path, latency_s: float, pipe: Connection) -> None:
-    """The store, until it is told to end."""
+    """The store, until standard input ends."""
     from tests.ctplatform.objectstore import ObjectStore
 
     store = ObjectStore()

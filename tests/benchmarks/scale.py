@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from ctplatform.compute.isolation import MANY
+from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.compute.session import ray_session
 from ctplatform.config.cluster import RayConfig
 from ctplatform.config.loader import load_recipe
 from ctplatform.config.preparation import AtlasConfig
 from ctplatform.dataset import compaction, ledger, shards
-from ctplatform.dataset.atlas import _image_to_bytes, read_atlas
+from ctplatform.dataset.atlas import image_to_bytes, read_atlas
 from ctplatform.imaging.fingerprint import fingerprint
 from ctplatform.preparation.atlas import _given, locate
 from ctplatform.preparation.plan import settings_hash
@@ -80,7 +80,7 @@ def simulate(workspace: Workspace, cohort: pd.DataFrame, recipe: Any) -> dict[st
     def watch(done: int, total: int) -> None:
         if done == 1 or done % 500 == 0:
             memory.append((done, me.memory_info().rss))
-        if done % MANY == MANY - 100:
+        if done % PART_SIZE == PART_SIZE - 100:
             for process in me.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     if process.name().startswith("ray::_wave"):
@@ -142,7 +142,7 @@ def atlas_at(folder: str, source: str, side: int) -> Workspace:
     workspace = Workspace(folder)
     template, corners = _given(source)
     made = locate(template, AtlasConfig(source=source, patch_size=side), corners_N3=corners)
-    workspace.write_bytes(_image_to_bytes(template), ATLAS, TEMPLATE_FILE)
+    workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
     workspace.write_json(made.to_json(), ATLAS, ATLAS_FILE)
     return workspace
 
@@ -228,7 +228,7 @@ def section(scans: int, found: dict[str, Any], atlas: Any) -> str:
 
     lines = [
         line("tasks, one a scan; waves", f"{scans:,}; {len(found['waves'])}",
-             f"{COHORT:,}; {COHORT / MANY:.0f}"),
+             f"{COHORT:,}; {COHORT / PART_SIZE:.0f}"),
         line("files of patches", f"{found['patches'][0]:,}", f"{COHORT:,}"),
         line("row groups", f"{scans * atlas.num_blocks:,}", f"{COHORT * atlas.num_blocks:,}"),
         line("overlays", f"{found['overlays'][0]:,}", f"{COHORT:,}"),

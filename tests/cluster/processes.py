@@ -68,12 +68,12 @@ def until(
     *,
     seconds: float = 240,
     pause: float = 0.05,
-    told: Callable[[], str] = lambda: "",
+    detail: Callable[[], str] = lambda: "",
 ) -> Any:
     """The condition's first true value.
 
     Raises:
-        AssertionError: it stayed false; with the end of what `told` says.
+        AssertionError: it stayed false; with the end of `detail`.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -81,7 +81,7 @@ def until(
         if found:
             return found
         time.sleep(pause)
-    raise AssertionError("waited in vain: " + told()[-3000:])
+    raise AssertionError("waited in vain: " + detail()[-3000:])
 
 
 class Command:
@@ -100,7 +100,7 @@ class Command:
         )
 
     def text(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace")
 
     def tree(self) -> list[psutil.Process]:
@@ -124,7 +124,7 @@ class Command:
             assert found or self.process.poll() is None, "it ended too early: " + self.text()[-3000:]
             return found
 
-        return until(look, seconds=seconds, told=self.text)
+        return until(look, seconds=seconds, detail=self.text)
 
     def end(self, *, gently: bool = True) -> None:
         """It and all below it; by SIGKILL where it is not gentle or does not end."""
@@ -195,7 +195,7 @@ class Head:
             raise
 
     def get(self, path: str) -> Any:
-        """What the dashboard answers."""
+        """The dashboard's answer."""
         token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text()
         request = urllib.request.Request(self.address + path, headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -222,7 +222,7 @@ class Head:
         return found
 
     def resources(self, raylet: psutil.Process) -> dict[str, float]:
-        """What a node offers."""
+        """Resources of a node."""
         (words,) = re.findall(r"--static_resource_list=(\S*)", _line(raylet)) or [""]
         parts = words.split(",")
         return {name: float(amount) for name, amount in zip(parts[::2], parts[1::2])}

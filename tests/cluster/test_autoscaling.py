@@ -74,7 +74,7 @@ RECIPE = (
 WORK = {
     "phantom": (r"ray::_make", "prepare"),
     "atlas": (r"ray::(Map\(_Masker|_mean_template)", "prepare"),
-    "prepare": (r"ray::(Map\(_Preparer|_compact_and_sweep)", "prepare"),
+    "prepare": (r"ray::(Map\(Preparer|_tidy_ledger)", "prepare"),
     "pretrain": (r"ray::.*RayTrainWorker", "train"),
     "embed": (r"ray::Map\(_EmbedTask", "train"),
     "sweep": (r"ray::(ImplicitFunc|_trainable)", "train"),
@@ -110,7 +110,7 @@ def submit(head: Head, store: ObjectStore, log: Path, *more: str) -> Command:
 
 
 class Observer:
-    """Looks at a cluster until told to stop: nodes of each type, who works on which of them, our measures."""
+    """Observes a cluster until it is stopped: nodes of each type, who works on which of them, our measures."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -263,7 +263,7 @@ def test_nodes_lost_in_every_stage_and_a_store_that_refuses(undisturbed, head, s
 
 
 def test_a_lost_head_is_gone_on_with_by_the_same_command(undisturbed, head, store, tmp_path):
-    """Killed with everything on it while it trains; a new one is somewhere else and knows nothing."""
+    """Killed with everything on it while it trains; a new one is elsewhere and has no state."""
     expected, _ = undisturbed
     wanted = _results_of(store, expected)
     later = re.compile(r"ws/(pretrain|embeddings|evaluation|stages/(pretrain|embed|sweep|report))")

@@ -1,7 +1,7 @@
 """Exactly once: `drasclr prepare` with a worker, the driver or a node killed by SIGKILL in the middle of it.
 
 Real processes throughout. Run again (or, where only a worker or a node died, in the same run), the result is row for
-row and byte for byte that of the run that nobody disturbed; finished scans keep the time stamp of their row.
+row and byte for byte that of the undisturbed run; finished scans keep the time stamp of their row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETS = [part for item in SMALL for part in ("--set", item)]
 BASE = """
 from tests.conftest import SMALL
 from ctplatform.preparation.atlas import atlas
-from ctplatform.config import RayConfig
+from ctplatform.config.cluster import RayConfig
 from ctplatform.config.loader import load_recipe
 from ctplatform.phantom.cohort import phantom_cohort
 from ctplatform.preparation.prepare import prepare
@@ -71,7 +71,7 @@ def env(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(env, tmp_path_factory):
-    """Atlas, cohort and the result of a run that nobody disturbed. Read only."""
+    """Atlas, cohort and the result of an undisturbed run. Read only."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = subprocess.run(
         [sys.executable, "-c", BASE, str(folder)], env=env, cwd=ROOT, capture_output=True, text=True
@@ -151,7 +151,7 @@ def test_a_killed_worker_costs_nothing_but_time(undisturbed, workspace, env):
     same_as(workspace, undisturbed)
 
 
-def test_a_killed_driver_is_gone_on_with(undisturbed, workspace, env):
+def test_a_killed_driver_is_resumed_by_the_next_run(undisturbed, workspace, env):
     driver = Driver(undisturbed, workspace, env)
     driver.until(lambda: finished(workspace) >= 2)
     kill_alone(driver)
@@ -186,7 +186,7 @@ def test_a_killed_node_is_replaced_by_the_rest(undisturbed, workspace, env):
 @pytest.mark.parametrize("renewed", [False, True], ids=["new", "renewed"])
 @pytest.mark.parametrize("point", ["shard", "row"])
 def test_a_scan_killed_between_shard_and_row_is_no_scan(undisturbed, tmp_path, env, point, renewed):
-    """Its shard lies there, and nobody who starts from the ledger sees it; whoever repeats the task ends well."""
+    """Its shard lies there, and no reader of the ledger opens it; the repeated task succeeds."""
     workspace = Workspace(tmp_path / "ws")
     folders = [ATLAS, SCANS, PATCHES] if renewed else [ATLAS]
     for folder in folders:

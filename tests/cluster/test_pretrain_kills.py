@@ -1,7 +1,7 @@
 """Resumed is uninterrupted: `drasclr pretrain` with a worker, the driver or a node killed by SIGKILL at a random step.
 
 Real processes throughout: Ray Train's own workers, controller and nodes. What counts is the curve that is left in the
-workspace: every step once, each with the loss of the run that nobody disturbed. Two workers add gradients up in one
+workspace: every step once, each with the loss of the undisturbed run. Two workers add gradients up in one
 order, so a run that keeps its two is that run to the last digit; where their number changed, sums are taken in another
 order, and losses of about 3 agree to 1e-5 (measured: 1e-6 after 48 steps).
 """
@@ -68,18 +68,18 @@ class Run(Command):
         self.workspace = workspace
         self.name = run_name(workspace, recipe_with(*LONGER))
 
-    def told(self) -> dict[str, Any]:
-        """The newest line of its metrics that it has told."""
+    def progress(self) -> dict[str, Any]:
+        """The progress that it last wrote."""
         if not self.workspace.exists(PRETRAIN, self.name, PROGRESS_FILE):
             return {"step": 0, "workers": 0}
         return self.workspace.read_json(PRETRAIN, self.name, PROGRESS_FILE)
 
     def step(self) -> int:
-        """The newest one told."""
-        return int(self.told()["step"])
+        """The last step of its progress."""
+        return int(self.progress()["step"])
 
     def reach(self, step: int) -> int:
-        """The step told once it is at least this one."""
+        """The last step, once it is at least this one."""
         return self.until(lambda: self.step() if self.step() >= step else 0, seconds=300)
 
     def trainers(self, nodes: Nodes | None = None) -> list[psutil.Process]:
@@ -110,7 +110,7 @@ def start(workspace, tmp_path, env):
 
 
 def somewhere(low: int, high: int) -> int:
-    """A step by chance; told where the test fails."""
+    """A random step; printed where the test fails."""
     step = random.randint(low, high)
     print(f"killed at step {step} or soon after")
     return step
@@ -119,7 +119,7 @@ def somewhere(low: int, high: int) -> int:
 def uninterrupted(
     workspace: Workspace, name: str, undisturbed: list[dict], *, tolerance: float
 ) -> list[dict]:
-    """The curve holds every step once, with the losses of the run that nobody disturbed."""
+    """The curve holds every step once, with the losses of the undisturbed run."""
     lines = read_metrics(workspace, name)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     for measure in ("loss", "local", "global", "lr"):
@@ -170,7 +170,7 @@ def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):
         run.reach(somewhere(6, 10))
         started = time.monotonic()
         nodes.tell("kill")
-        first = run.until(lambda: run.told()["workers"] == 1 and run.step(), seconds=200)
+        first = run.until(lambda: run.progress()["workers"] == 1 and run.step(), seconds=200)
         print(f"a killed node cost {time.monotonic() - started:.0f} s")
         # Held, once its own checkpoint is there, until there are two: a fast machine might train to the end before.
         run.reach(first + EVERY + 1)

@@ -1,6 +1,6 @@
 """Too little of something: the workspace's disk is full, the object store nearly, a node's disk beyond its threshold.
 
-Each is survived with the same results, or stops with a remedy and is gone on with by the same command.
+Each is survived with the same results, or stops with a remedy and the same command completes it.
 """
 
 from __future__ import annotations

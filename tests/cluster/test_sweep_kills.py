@@ -26,7 +26,7 @@ pytestmark = pytest.mark.cluster
 DRIVER = """
 import sys
 import pandas as pd
-from ctplatform.config import RayConfig
+from ctplatform.config.cluster import RayConfig
 from ctplatform.config.loader import validate
 from ctplatform.compute.session import ray_session
 from ctplatform.evaluation.sweep import sweep

@@ -15,7 +15,7 @@ from tests.cluster.processes import kill_node
 
 
 def main() -> None:
-    """Start, obey, end."""
+    """Start, follow the commands of standard input, end."""
     store = {"object_store_memory": 100_000_000}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
     nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]

@@ -256,12 +256,12 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from ctplatform.compute.job_log import Follow, attach
+    from ctplatform.compute.job_log import FollowOptions, follow_job
     from ctplatform.compute.submission import submit
 
-    options = Follow(patience_s=args.patience)
+    options = FollowOptions(patience_s=args.patience)
     if args.attach:
-        sys.exit(attach(args.attach, address=args.address, options=options))
+        sys.exit(follow_job(args.attach, address=args.address, options=options))
     rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     follow = not args.detach
     sys.exit(submit(rest, address=args.address, follow=follow, install=args.install, options=options))

@@ -20,6 +20,7 @@ from ctplatform.cohort.scan_rules import (
     scans_of_folder,
     scans_of_headers,
 )
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.cluster import RayConfig
 from ctplatform.imaging.dicom_headers import Series, index_files, merge
 from ctplatform.imaging.files import volume_suffix
@@ -81,23 +82,15 @@ def _search_with_ray(options: SearchOptions, folders: Iterable[Folder]) -> Findi
     import ray
 
     task = ray.remote(num_cpus=1)(_scans_of_folders)
-    waiting: dict[Any, int] = {}
-    found: dict[int, Findings] = {}
-    most_waiting = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    in_flight = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def collect(*, until: int) -> None:
-        while len(waiting) > until:
-            (ready,), _ = ray.wait(list(waiting))
-            found[waiting.pop(ready)] = ray.get(ready)
-
-    for number, batch in enumerate(_batches(folders)):
+    def submit(batch: list[Folder]) -> Any:
         large = len(batch) == 1 and len(batch[0][1]) > CHUNK
-        waiting[_submit_large(options, *batch[0]) if large else task.remote(options, batch)] = number
-        collect(until=most_waiting)
-    collect(until=0)
+        return _submit_large(options, *batch[0]) if large else task.remote(options, batch)
+
+    found = fan_out(submit, _batches(folders), in_flight=in_flight)
     compare = ray.remote(num_cpus=1)(same_voxels)
-    in_order = (found[number] for number in sorted(found))
-    return _collected(options, in_order, same=lambda one, other: ray.get(compare.remote(one, other)))
+    return _collected(options, found, same=lambda one, other: ray.get(compare.remote(one, other)))
 
 
 def _collected(

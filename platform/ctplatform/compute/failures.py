@@ -1,7 +1,7 @@
-"""What machines run out of, told with a remedy: disks, memory, Ray's object store.
+"""Errors of Ray in the platform's words: shortages of disk, memory and object store, each with a remedy.
 
-Ray wraps what went wrong on a node in errors of its own, often several deep. Whoever runs the chain should read the
-innermost one that says what to do.
+Ray wraps an error of a node in errors of its own, often several deep. The user should read the innermost one that has
+a remedy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ctplatform.storage.capacity import FULL_REMEDY, GOES_ON, disk_full
 
 
 def explained(error: BaseException) -> BaseException:
-    """The error of ours below an error of Ray's, or one that names the shortage; else the error itself."""
+    """The `PlatformError` below an error of Ray; else a `StageError` that names a shortage; else the error itself."""
     from ray import exceptions as ray_errors
 
     chain = list(_chain(error))
@@ -32,7 +32,7 @@ def _shortage(error: BaseException) -> StageError | None:
 
     if isinstance(error, ray_errors.OutOfDiskError):
         return StageError(
-            "a node's disk is nearly full, and Ray puts nothing more on it",
+            "a node's disk is nearly full, and Ray writes nothing more to it",
             "Free space where Ray's temporary folder is (/tmp/ray), or start Ray with --temp-dir on another disk; "
             + GOES_ON,
             code="node-disk",
@@ -55,7 +55,7 @@ def _shortage(error: BaseException) -> StageError | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from, outermost first; Ray's own errors carry theirs in `cause`."""
+    """An error and its causes, outermost first; Ray's errors have theirs in `cause`."""
     seen: set[int] = set()
     left = [error]
     while left:
@@ -64,7 +64,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(here))
         yield here
-        # Training: the errors of its workers by rank.
+        # Ray Train's error has those of its workers by rank.
         failures = getattr(here, "worker_failures", None)
         inner = list(failures.values()) if isinstance(failures, dict) else []
         for below in (getattr(here, "cause", None), here.__cause__, *inner, here.__context__):

@@ -1,5 +1,4 @@
-"""Work in a process of its own beside the driver: what it needs of memory, and what Ray keeps of the tasks it starts,
-ends with it."""
+"""Work of the driver in a process of its own: its memory, and what Ray keeps of the tasks it starts, end with it."""
 
 from __future__ import annotations
 
@@ -12,27 +11,31 @@ from ctplatform.errors import PlatformError
 if TYPE_CHECKING:
     import ray
 
-#: Scans; more are looked at by Ray tasks, and planned and done beside the driver, in parts of as many.
-MANY = 1000
+#: Scans of one part of a large cohort's work list. A cohort is large if it has more: then Ray tasks read its files'
+#: states, and isolated processes plan and hand out the work.
+PART_SIZE = 1000
 
-#: `aside` or `here`.
-Run = Callable[..., Generator[Any, None, None]]
+#: `isolated` or `in_this_process`.
+Runner = Callable[..., Generator[Any, None, None]]
 
 
-def here(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any, None, None]:
+def in_this_process(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any, None, None]:
     """What the generator function yields, run in this process: for little work, which a process would cost seconds."""
     yield from steps(*arguments)
 
 
-def aside(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[ray.ObjectRef, None, None]:
+def isolated(
+    steps: Callable[..., Iterator[Any]], *arguments: Any
+) -> Generator[ray.ObjectRef[Any], None, None]:
     """References to what the generator function yields, as it does, run in a new process on this node.
 
-    The process takes no CPU from Ray's count and is not started again if it dies: the next reference then raises
-    what Ray says. Closing this iterator, or an exception while it waits, stops the process and the tasks it started.
+    The process takes no CPU of Ray's count and is not started again if it dies: `resolve` of the next reference then
+    raises Ray's error. Closing this iterator, or an exception while it waits, stops the process and the tasks it
+    started.
 
     Args:
         steps: a generator function that can be pickled.
-        arguments: its own; references to objects are given as the objects.
+        arguments: its own; references to objects are passed as the objects.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -49,14 +52,14 @@ def aside(steps: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[ray
 
 @lru_cache
 def _task(steps: Callable[..., Iterator[Any]]) -> Any:
-    """Made once: Ray keeps each for good."""
+    """Made once a function: Ray never drops a remote function."""
     import ray
 
     return ray.remote(num_cpus=0, max_calls=1, max_retries=0)(steps)
 
 
-def value(ref: Any) -> Any:
-    """What a reference stands for; anything else as it is.
+def resolve(ref: Any) -> Any:
+    """The object of a reference; anything else as it is.
 
     Raises:
         PlatformError: which the task raised, as it was.

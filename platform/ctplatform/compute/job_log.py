@@ -1,4 +1,4 @@
-"""TODO."""
+"""The log of a submitted job: followed to its end across lost connections, and the exit status that follows from it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ctplatform.compute.ray_internals import SUBMISSION_LOGGERS, set_levels
 from ctplatform.errors import StageError
 
 RETRY_S = 2.0
-QUIET_S = 60.0  # a connection that says nothing for so long may be dead: take a new one
+SILENCE_S = 60.0  # a connection without a line for so long may be dead, and is replaced
 ANSWER_S = 30.0
-INTERRUPTED = 130
-LOST = 75  # sysexits.h: a temporary failure, try again
+INTERRUPTED = 130  # exit status after Ctrl-C, as of shells
+LOST = 75  # exit status EX_TEMPFAIL of sysexits.h: a temporary failure
 
 
 @dataclass(frozen=True)
-class Follow:
+class FollowOptions:
     """How a job is followed.
 
     Args:
-        patience_s: how long a dashboard may stay away before we leave the job to itself.
-        ask: asked after Ctrl-C: "detach", "stop" or "continue".
+        patience_s: for which the dashboard may be unreachable before following ends; the job runs on.
+        choose: called with the job's id after Ctrl-C, returns "detach", "stop" or "continue"; None: a prompt on the
+            terminal.
     """
 
     patience_s: float = 900.0
-    ask: Callable[[str], str] | None = None
+    choose: Callable[[str], str] | None = None
 
 
-def attach(job: str, *, address: str, client: Any = None, options: Follow | None = None) -> int:
-    """Follow a submitted job to its end; exit status as of `submit`.
+def follow_job(job: str, *, address: str, client: Any = None, options: FollowOptions | None = None) -> int:
+    """Follow a submitted job to its end.
+
+    Args:
+        job: its id.
+        address: of the dashboard, http://host:8265.
+        client: a client of the dashboard; None: a new one.
+        options: patience and the choice after Ctrl-C.
+
+    Returns:
+        Exit status as of `submission.submit`.
 
     Raises:
         StageError: no dashboard at `address`, or no such job.
     """
     client = client or connect(address)
-    options = options or Follow()
+    options = options or FollowOptions()
     log = _Log(client, job, options.patience_s)
     again = f"drasclr submit --address {address} --attach {job}"
     while True:
@@ -50,7 +61,7 @@ def attach(job: str, *, address: str, client: Any = None, options: Follow | None
             log.follow()
             break
         except KeyboardInterrupt:
-            choice = (options.ask or ask_on_terminal)(job)
+            choice = (options.choose or choose_on_terminal)(job)
             if choice == "continue":
                 continue
             if choice == "stop":
@@ -77,23 +88,20 @@ def connect(address: str) -> Any:
     """A client of the dashboard.
 
     Raises:
-        StageError: none answers, or it wants a token that we do not have.
+        StageError: none answers, or it requires a token and there is none.
     """
-    # Ray reads this when it is imported: clusters that ask for a token get it, others ignore it.
+    # Ray reads this at import. Clusters that require a token get it, others ignore it.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray._private.runtime_env.packaging", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("ray._private.runtime_env.working_dir", "ray.dashboard.modules.job.sdk"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    set_levels(SUBMISSION_LOGGERS)
     try:
         return JobSubmissionClient(address)
     except RayError as error:
         raise StageError(
             f"there is no token for the cluster: {str(error).partition('.')[0]}",
-            "Put it into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH; a cluster that asks for none is reached "
+            "Put it into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH; a cluster without tokens is reached "
             "with RAY_AUTH_MODE=disabled",
             code="token",
         ) from None
@@ -101,7 +109,7 @@ def connect(address: str) -> Any:
         problem = str(error).splitlines()[0]
         if "auth" in problem.lower() or "401" in problem or "token" in problem.lower():
             raise StageError(
-                f"the dashboard at {address} refuses us: {problem}",
+                f"the dashboard at {address} refuses the connection: {problem}",
                 "Put the cluster's token into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH",
                 code="token",
             ) from None
@@ -112,8 +120,8 @@ def connect(address: str) -> Any:
         ) from None
 
 
-def ask_on_terminal(job: str) -> str:
-    """What to do with the job after Ctrl-C; without a terminal it is left alone."""
+def choose_on_terminal(job: str) -> str:
+    """Prompt for what to do with the job after Ctrl-C; "detach" without a terminal."""
     if not sys.stdin.isatty():
         return "detach"
     while True:
@@ -130,7 +138,7 @@ def ask_on_terminal(job: str) -> str:
 
 
 class _Log:
-    """A job's log, printed once, however often the connection is lost."""
+    """A job's log, each line printed once, however often the connection is lost."""
 
     def __init__(self, client: Any, job: str, patience_s: float) -> None:
         self.client, self.job, self.patience_s = client, job, patience_s
@@ -161,7 +169,7 @@ class _Log:
         lines = self.client.tail_job_logs(self.job)
         try:
             while True:
-                async with asyncio.timeout(QUIET_S):
+                async with asyncio.timeout(SILENCE_S):
                     text = await anext(lines)
                 fresh = text[max(0, self.printed - seen) :]
                 seen += len(text)
@@ -174,43 +182,43 @@ class _Log:
             raise ConnectionError(str(error)) from None
 
     def _ended(self) -> bool:
-        """Ask until somebody answers."""
+        """Whether the job has ended, as soon as the dashboard answers."""
         deadline = time.monotonic() + self.patience_s
-        told = False
+        lost = False
         while True:
             try:
-                self.info = _answered(lambda: self.client.get_job_info(self.job))
+                self.info = _within_limit(lambda: self.client.get_job_info(self.job))
             except (OSError, RuntimeError) as error:
                 if "does not exist" in str(error):
                     raise StageError(
-                        f"the cluster knows no job {self.job}",
+                        f"the cluster has no job {self.job}",
                         "Look for it with `ray job list`",
                         code="submit",
                     ) from None
                 if time.monotonic() > deadline:
                     raise ConnectionError(str(error)) from None
-                if not told:
+                if not lost:
                     print("\n[connection lost; the job runs on, trying again]", file=sys.stderr, flush=True)
-                    told = True
+                    lost = True
                 time.sleep(RETRY_S)
                 continue
-            if told:
+            if lost:
                 print("[connected again]", file=sys.stderr, flush=True)
             self.status = str(self.info.status.value)
-            return self.info.status.is_terminal()
+            return bool(self.info.status.is_terminal())
 
 
-def _answered(ask: Callable[[], Any]) -> Any:
-    """The answer to a request that knows no time limit of its own.
+def _within_limit(request: Callable[[], Any]) -> Any:
+    """The answer to a request that has no time limit of its own.
 
     Raises:
-        TimeoutError: none came.
+        TimeoutError: none came within `ANSWER_S`.
     """
-    answer: queue.Queue = queue.Queue()
+    answer: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
 
     def run() -> None:
         try:
-            answer.put((ask(), None))
+            answer.put((request(), None))
         except Exception as error:
             answer.put((None, error))
 

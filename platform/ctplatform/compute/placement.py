@@ -1,4 +1,4 @@
-"""Where a stage runs: custom resources and node labels of the recipe, as Ray wants them."""
+"""Where a stage runs: custom resources and node labels of the recipe as options of Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ctplatform.config.cluster import PlacementConfig
 
 
 def ray_options(placement: PlacementConfig) -> dict[str, Any]:
-    """Options of a task or actor; empty where the recipe asks for nothing."""
+    """Options of a task or actor; empty where the recipe has no placement."""
     options: dict[str, Any] = {}
     if placement.resources:
         options["resources"] = dict(placement.resources)

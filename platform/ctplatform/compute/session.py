@@ -1,4 +1,4 @@
-"""Connection to Ray: the cluster around us if there is one, else a small local one."""
+"""Connection to Ray: to a running cluster where an address is given, else to a local one, started here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from ctplatform.compute.ray_internals import SESSION_LOGGERS, set_levels
 from ctplatform.config.cluster import RayConfig
 
-# Before ray is imported anywhere: quiet, per-stage progress is ours to show.
-QUIET = {
+#: Set before Ray is imported: no output of Ray's own, as the console shows the progress of each stage.
+SILENCING = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -23,41 +25,37 @@ QUIET = {
 
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
-    """Connect for the duration of the block; what is already connected is used and left alone."""
-    for name, value in QUIET.items():
+    """Connect for the duration of the block. A connection that is there already is used, and stays afterwards.
+
+    Args:
+        config: address of a cluster (else RAY_ADDRESS), or CPUs and dashboard of a local one.
+    """
+    for name, value in SILENCING.items():
         os.environ.setdefault(name, value)
-    # Told at every start, and of no concern to who runs the chain: authentication is on, as it should be.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    set_levels(SESSION_LOGGERS)
     import ray
 
     if ray.is_initialized():
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    options: dict = {"log_to_driver": False, "logging_level": logging.WARNING}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address:
         ray.init(address=address, runtime_env=_runtime_env(), **options)
     else:
         ray.init(
             address="local", num_cpus=config.num_cpus, include_dashboard=config.include_dashboard, **options
         )
-    hush()
+    silence()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def dashboard_address() -> str | None:
-    """HOST:PORT of the Ray dashboard of the cluster that we are connected to; None where it has none."""
-    from ray._private.worker import get_dashboard_url  # Ray has no public way to ask after ray.init
-
-    return get_dashboard_url() or None
-
-
-def _runtime_env() -> dict:
-    """Workers must import what the driver imports. Installed packages are there; a source tree that was uploaded with a
-    job is found through PYTHONPATH, relative to the working directory of every worker."""
+def _runtime_env() -> dict[str, Any]:
+    """The environment in which workers import what the driver imports: nothing for installed packages; for a source
+    tree that was uploaded with a job PYTHONPATH, relative to the working directory of every worker."""
     spec = importlib.util.find_spec("ctplatform")
     origin = Path(spec.origin).resolve() if spec and spec.origin else None
     if origin and origin.is_relative_to(Path.cwd()):
@@ -65,8 +63,8 @@ def _runtime_env() -> dict:
     return {}
 
 
-def hush() -> None:
-    """Ray's own bars and messages off in this process; its errors stay."""
+def silence() -> None:
+    """Turn off Ray's progress bars and messages in this process; its errors stay."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False

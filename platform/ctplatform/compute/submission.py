@@ -1,7 +1,7 @@
-"""Submitting the chain to a running Ray cluster: small upload, followed log, real exit status.
+"""Submission of the chain to a running Ray cluster: a small upload, a followed log, the exit status of the job.
 
 The job belongs to the cluster from the moment that it is submitted: a lost connection, a closed laptop or Ctrl-C
-does not end it. A log that broke off goes on at the character where it stopped.
+does not end it. A log that broke off continues at the character where it stopped.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from ctplatform import __version__
-from ctplatform.compute.job_log import Follow, attach, connect
+from ctplatform.compute.job_log import FollowOptions, connect, follow_job
 from ctplatform.errors import StageError
 
 EXCLUDES = [
@@ -42,17 +45,17 @@ def submit(
     root: str | Path = ".",
     follow: bool = True,
     install: bool = False,
-    options: Follow | None = None,
+    options: FollowOptions | None = None,
 ) -> int:
     """Submit `jobs/pipeline.py` with these arguments from a source tree.
 
     Args:
-        arguments: what `python jobs/pipeline.py` gets.
+        arguments: of `python jobs/pipeline.py`.
         address: of the Ray dashboard, http://host:8265.
         root: the source tree, uploaded as the job's working directory.
         follow: print the log until the job ends.
         install: let every node install the pinned dependencies for this job; otherwise its image has them.
-        options: patience and what happens on Ctrl-C.
+        options: how the job is followed.
 
     Returns:
         The job's exit status: 0 when it succeeded; 0 at once without `follow`; 75 when the connection stayed lost;
@@ -70,11 +73,11 @@ def submit(
         environment["pip"] = {"packages": pins(root), "pip_check": False}
     job = _submit(client, shlex.join(["python", ENTRY, *arguments]), environment, metadata(arguments))
     print(f"submitted {job}; also at {address}/#/jobs/{job}", flush=True)
-    return attach(job, address=address, client=client, options=options) if follow else 0
+    return follow_job(job, address=address, client=client, options=options) if follow else 0
 
 
 def metadata(arguments: Sequence[str]) -> dict[str, str]:
-    """What the dashboard shows beside the job: software, recipe, workspace, who submitted it."""
+    """Metadata of the job for the dashboard: software, recipe, workspace, user."""
     values = {"project": "drasclr", "version": __version__}
     for option in ("--recipe", "--workspace", "--from", "--to"):
         for place, word in enumerate(arguments):
@@ -96,30 +99,33 @@ def pins(root: Path) -> list[str]:
         StageError: a dependency has no exact version there.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    exact: dict[str, str] = {}
-    for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        name, sep, version = line.partition("==")
-        if sep and not line.startswith("#"):
-            exact[_canonical(name)] = version.strip()
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    exact = {
+        canonicalize_name(pin.name): pin.specifier
+        for pin in pinned
+        if any(version.operator == "==" for version in pin.specifier)
+    }
     found = []
-    for requirement in project["dependencies"]:
-        name = requirement.split(">")[0].split("=")[0].split("<")[0].strip()
-        bare = name.partition("[")[0]
-        if _canonical(bare) not in exact:
+    for requirement in map(Requirement, project["dependencies"]):
+        if canonicalize_name(requirement.name) not in exact:
             raise StageError(
-                f"constraints.txt pins no version of {bare}", "Add the tested version there", code="submit"
+                f"constraints.txt pins no version of {requirement.name}",
+                "Add the tested version there",
+                code="submit",
             )
-        found.append(f"{name}=={exact[_canonical(bare)]}")
-    # Ray itself is what runs the installation: it comes with the node.
-    return [pin for pin in found if not pin.startswith("ray[")]
+        requirement.specifier = exact[canonicalize_name(requirement.name)]
+        if requirement.name != "ray":  # it runs the installation, and comes with the node
+            found.append(str(requirement))
+    return found
 
 
 def _submit(client: Any, entrypoint: str, environment: dict[str, Any], about: dict[str, str]) -> str:
-    """Submit; a head that has just started needs a moment until its agent takes jobs."""
+    """The id of the submitted job. The agent of a head that has just started accepts jobs only after a moment."""
     deadline = time.monotonic() + AGENT_WAIT_S
     while True:
         try:
-            return client.submit_job(entrypoint=entrypoint, runtime_env=environment, metadata=about)
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=environment, metadata=about))
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise StageError(
@@ -128,7 +134,3 @@ def _submit(client: Any, entrypoint: str, environment: dict[str, Any], about: di
                     code="submit",
                 ) from None
             time.sleep(1.0)
-
-
-def _canonical(name: str) -> str:
-    return name.strip().lower().replace("_", "-")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The workspace's atlas as stored: its locations, and the lung-mask template they lie on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_atlas(workspace: Workspace) -> Atlas:
-    """The workspace's locations.
+    """The workspace's atlas.
 
     Raises:
         StageError: there is no atlas yet.
@@ -28,10 +28,11 @@ def read_atlas(workspace: Workspace) -> Atlas:
 
 def read_template(workspace: Workspace) -> sitk.Image:
     """The workspace's lung-mask template: uint8, 50 right, 100 left, LPS mm."""
-    return _image_from_bytes(workspace.read_bytes(ATLAS, TEMPLATE_FILE))
+    return image_from_bytes(workspace.read_bytes(ATLAS, TEMPLATE_FILE))
 
 
-def _image_to_bytes(image: sitk.Image) -> bytes:
+def image_to_bytes(image: sitk.Image) -> bytes:
+    """The image as a compressed NIfTI file."""
     import SimpleITK as sitk
 
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +41,8 @@ def _image_to_bytes(image: sitk.Image) -> bytes:
         return path.read_bytes()
 
 
-def _image_from_bytes(data: bytes, *, name: str = TEMPLATE_FILE) -> sitk.Image:
+def image_from_bytes(data: bytes, *, name: str = TEMPLATE_FILE) -> sitk.Image:
+    """The image of a file's bytes; the suffix of `name` tells the format."""
     import SimpleITK as sitk
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,19 +1,18 @@
-"""Ranges of the shards' bytes, asked for some time before they are wanted.
+"""Ranges of the shards' bytes, requested some time before they are used.
 
-On a local disk a shard is mapped into memory, once, so that what is taken is the kernel's own copy of the file; to ask
-is to tell the kernel, which reads while others compute. Everywhere else (object stores, network file systems, where
-a lost connection would kill a process that reads mapped memory) threads fetch what is asked for, several at a time, as
-one request after the other would leave a store's bandwidth unused.
+On a local disk a shard is mapped into memory, once, so that a range is a view of the kernel's page cache; a request
+advises the kernel, which reads while others compute. Everywhere else (object stores, network file systems, where a lost
+connection would kill a process that reads mapped memory) threads fetch the requested ranges, several at a time, as one
+request after the other would leave a store's bandwidth unused.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import torch
 
@@ -24,17 +23,17 @@ from ctplatform.storage.workspace import Workspace
 
 FETCHERS = 16
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "overlay", "tmpfs"})
-MOUNTS = Path("/proc/self/mountinfo")
 
-Take = Callable[[], "memoryview | bytes | pa.Buffer"]
+#: Returns the bytes of a requested range, and waits for them where it must.
+Pending = Callable[[], "memoryview | bytes | pa.Buffer"]
 
 
-class Ranges:
+class ByteRanges:
     """Ranges of the shards of one workspace.
 
     Args:
-        workspace: where the shards are.
-        mapped: whether to map files; None: where the workspace is on a local disk (`on_local_disk`).
+        workspace: holds the shards.
+        mapped: whether to map files; None: if the workspace is on a local disk (`on_local_disk`).
     """
 
     def __init__(self, workspace: Workspace, *, mapped: bool | None = None) -> None:
@@ -45,15 +44,15 @@ class Ranges:
         self._streams: dict[str, pa.NativeFile] = {}
         self._pool: ThreadPoolExecutor | None = None
 
-    def ask(self, scan_id: str, extent: Extent) -> Take:
-        """What returns the range's bytes, waiting for them where it must; called once, by any thread.
+    def request(self, scan_id: str, extent: Extent) -> Pending:
+        """Request a range. The returned function is called once, by any thread.
 
         Raises:
             StageError: there is no shard of that scan. Where it is fetched, the returned function raises this.
         """
         if self._mapping:
             try:
-                return self._ask_kernel(scan_id, extent)
+                return self._request_mapped(scan_id, extent)
             except MemoryError:
                 self._mapping = False
         if self._pool is None:
@@ -61,12 +60,12 @@ class Ranges:
         return self._pool.submit(self._fetch, scan_id, extent).result
 
     def close(self) -> None:
-        """Stop fetching; what was not fetched yet will not be. Whoever asks again starts it again."""
+        """Stop fetching; requests that wait are cancelled. A later request starts the threads again."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def _ask_kernel(self, scan_id: str, extent: Extent) -> Take:
+    def _request_mapped(self, scan_id: str, extent: Extent) -> Pending:
         path, file = self._open(scan_id)
         try:
             if scan_id not in self._maps:
@@ -84,13 +83,13 @@ class Ranges:
         if self._workspace.is_local:
             _, file = self._open(scan_id)
             try:
-                # What follows belongs to another block, wanted at another time: else the kernel reads it too.
+                # The bytes that follow belong to another block, read at another time: no read-ahead by the kernel.
                 if hasattr(os, "posix_fadvise"):  # Linux
                     os.posix_fadvise(file, extent.offset, extent.size, os.POSIX_FADV_RANDOM)
                 return os.pread(file, extent.size, extent.offset)
             finally:
                 os.close(file)
-        if scan_id not in self._streams:  # opening one costs a request of its own: for the size
+        if scan_id not in self._streams:  # opening a file costs a request for its size
             self._streams[scan_id] = shards.stream(self._workspace, scan_id)
         return self._streams[scan_id].read_at(extent.size, extent.offset)
 
@@ -104,7 +103,7 @@ class Ranges:
 
 
 def _mapped(path: str, size: int) -> memoryview:
-    """A file's bytes, as long as somebody has them.
+    """A file's bytes, mapped as long as a reference to them exists.
 
     Raises:
         MemoryError: the system maps no more: vm.max_map_count, or a limit of the address space.
@@ -116,7 +115,7 @@ def _mapped(path: str, size: int) -> memoryview:
 
 
 def _in_memory(file: int, offset: int) -> bool:
-    """Whether the kernel has the file's page at an offset; False where the file system cannot say."""
+    """Whether the page cache holds the file's page at an offset; False where the file system does not report it."""
     try:
         return os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
     except OSError:
@@ -124,15 +123,14 @@ def _in_memory(file: int, offset: int) -> bool:
 
 
 def on_local_disk(path: str) -> bool:
-    """Whether a path is on a file system of this machine's own (`LOCAL`); False where this cannot be told."""
+    """Whether a path is on a file system of a disk of this machine (`LOCAL`); False where the mounts are unknown."""
     try:
-        lines = os.fsdecode(MOUNTS.read_bytes()).splitlines()
-    except OSError:
+        mounts = psutil.disk_partitions(all=True)
+    except (OSError, RuntimeError):  # no /proc; a system that psutil does not support
         return False
     real, kind, longest = os.path.realpath(path), "", -1
-    for line in lines:
-        first, _, second = line.partition(" - ")
-        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), first.split()[4])
-        if len(mount) >= longest and os.path.commonpath([mount, real]) == mount:
-            kind, longest = second.split()[0], len(mount)
+    for mount in mounts:
+        point = mount.mountpoint
+        if len(point) >= longest and os.path.commonpath([point, real]) == point:
+            kind, longest = mount.fstype, len(point)
     return kind in LOCAL

@@ -1,7 +1,7 @@
-"""Housekeeping of a workspace's scans: many small ledger files become few, and leftovers of killed writers go.
+"""Compaction of a workspace's ledger, many small files into few, and removal of what killed writers left.
 
-Safe at any moment: a merged file is complete before those that it replaces are dropped, and rows that are there twice
-count once. Killed anywhere, or run twice, or beside readers, it changes nothing that `ledger.read_ledger` returns.
+Safe at any moment: a merged file is complete before those that it replaces are deleted, and rows that are there twice
+count once. Killed anywhere, run twice, or beside readers, it changes nothing that `ledger.read_ledger` returns.
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from ctplatform.dataset import ledger
-from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.layout import OVERLAYS, PATCHES, SCANS
 from ctplatform.storage.workspace import TEMPORARY, Workspace
 
 ROWS_PER_FILE = 2000
-OLD_S = 3600.0  # what is younger may belong to another run that is at work
+OLD_S = 3600.0  # younger files may belong to another run
 
 
 def compact(workspace: Workspace, *, rows_per_file: int = ROWS_PER_FILE) -> int:
-    """Merge the ledger's files into as few as there are thousands of scans.
+    """Merge the ledger's files into files of about `rows_per_file` rows.
 
-    Rows that no longer count are dropped; so are files whose rows moved. Files that are half full and hold nothing
-    else stay as they are, so that a few new scans do not rewrite all. Rows in state `started` stay in files of
-    their own, which a running task may be about to replace.
+    Rows that no longer count are dropped, and files whose rows were merged are deleted. Files that are at least half
+    full and hold only rows that count stay as they are, so that a few new scans do not rewrite all. Rows in state
+    `started` stay in files of their own, which a running task may be about to replace.
 
     Returns:
         How many files were replaced.
@@ -47,7 +48,7 @@ def compact(workspace: Workspace, *, rows_per_file: int = ROWS_PER_FILE) -> int:
         for group in _groups(keep, rows_per_file):
             _merge(workspace, group)
     except FileNotFoundError:
-        return 0  # someone else compacts
+        return 0  # another process compacts
     for path in replaced:
         workspace.delete(SCANS, path.rpartition("/")[2])
     return len(replaced)
@@ -82,21 +83,21 @@ def _merge(workspace: Workspace, rows: pd.DataFrame) -> None:
     workspace.write_table(merged, SCANS, f"rows-{uuid.uuid4().hex}.parquet")
 
 
-def _tuples(rows: pd.DataFrame) -> Iterator[tuple]:
-    return rows.fillna(0).itertuples(index=False, name=None)
+def _tuples(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    return iter(rows.fillna(0).itertuples(index=False, name=None))
 
 
-def sweep(workspace: Workspace, *, older_than_s: float = OLD_S) -> list[str]:
-    """Remove what no reader ever sees: unfinished files, and shards of scans that have no row.
+def remove_leftovers(workspace: Workspace, *, older_than_s: float = OLD_S) -> list[str]:
+    """Delete what no reader opens: unfinished files, and shards of scans without a row or without usable patches.
 
     Returns:
-        Their names.
+        The names of the deleted files.
     """
     rows = ledger.read_ledger(workspace, columns=["scan_id", "state"], started=True)
     known = set(rows.loc[~rows["state"].isin(["rejected", "failed"]), "scan_id"])
     limit = time.time() - older_than_s
     removed = []
-    for folder in ((PATCHES,), (SCANS,), (SCANS, "qc")):
+    for folder in ((PATCHES,), (SCANS,), (SCANS, OVERLAYS)):
         for info in workspace.infos(*folder):
             if not info.is_file:
                 continue

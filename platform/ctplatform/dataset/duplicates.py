@@ -1,9 +1,9 @@
-"""Near-duplicate scans: one acquisition that is in the cohort twice, reconstructed, cropped, resampled or sent anew.
+"""Near-duplicate scans: one acquisition that is in the cohort twice, reconstructed, cropped or resampled again.
 
-Equal content is found by its hash. What differs in every voxel is found by a signature: mean HU of 8 mm cubes at the
-same atlas locations of every scan. What all scans of the cohort share is taken off; what is left of two scans of one
-acquisition is much the same, whatever the kernel, the slices or the field of view, and of two people it is not.
-Signatures come from the shards, once a scan.
+Identical images have the same content hash. Scans that differ in every voxel are compared by signature: mean HU of 8 mm
+cubes at the same atlas locations of every scan, minus the mean of all scans. Signatures of one acquisition correlate,
+whatever the kernel, the slice thickness or the field of view; those of two people do not. They are computed from the
+shards, once a scan.
 
 Shape legend: S scans, L locations, F cubes, B scans of a batch.
 """
@@ -18,22 +18,24 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.digest import config_hash
 from ctplatform.dataset import shards
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import SIGNATURES_FILE
 from ctplatform.storage.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 CUBE = 8  # voxels of 1 mm
-WINDOW = (-1000.0, -300.0)  # HU: lung; a chest wall that is a little off weighs no more than this
-BATCH = 512  # scans whose differences to all others are formed at once
+WINDOW = (-1000.0, -300.0)  # HU of lung: limits the weight of a chest wall that is a little misregistered
+BATCH = 512  # scans correlated with all others in one matrix product
 SCANS_A_TASK = 16
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two scans that look like one acquisition, and how their signatures correlate."""
+    """Two scans that look like one acquisition, and the correlation of their signatures."""
 
     a: str
     b: str
@@ -44,10 +46,10 @@ class Pair:
 
 
 def near_duplicates(workspace: Workspace, scans: pd.DataFrame, *, alike_above: float) -> list[Pair]:
-    """Pairs of these scans that are near-duplicates, the most alike first; equal content is not among them.
+    """Pairs of these scans that are near-duplicates, highest correlation first; without those of equal content hash.
 
     Args:
-        workspace: with shards; receives the signatures that it lacks.
+        workspace: holds the shards; receives the signatures that are missing.
         scans: `scan_id`, `content_hash` and `atlas_hash`, as in the ledger.
         alike_above: correlation above which two scans are near-duplicates (`split.alike_above`); 1 or more: none are.
     """
@@ -63,9 +65,9 @@ def near_duplicates(workspace: Workspace, scans: pd.DataFrame, *, alike_above: f
 
 
 def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_above: float) -> list[Pair]:
-    """Pairs whose signatures correlate by more, after the mean over all scans has been taken off.
+    """Pairs whose signatures, minus the mean of all scans, correlate by more than the threshold.
 
-    With two scans nothing is left to compare: three are needed at least.
+    None of fewer than three scans: two scans minus their mean are each other's negative.
     """
     if len(names) < 3:
         return []
@@ -75,7 +77,7 @@ def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_above: float)
     found = []
     for start in range(0, len(names), BATCH):
         product_BS = rest_SF[start : start + BATCH] @ rest_SF[start:].T
-        # A little below the threshold, as single precision rounds; what passes is computed anew.
+        # A little below the threshold, for rounding in single precision; candidates are recomputed in double.
         for row, column in np.argwhere(product_BS > alike_above - 1e-3):
             if row < column:
                 first, second = start + int(row), start + int(column)
@@ -87,7 +89,7 @@ def alike(signature_SF: np.ndarray, names: Sequence[str], *, alike_above: float)
 
 
 def signatures(workspace: Workspace, scans: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Signatures [S, F] of these scans, and their ids. Missing ones are made, by Ray tasks if it is there."""
+    """Signatures [S, F] of these scans, and their ids. Missing ones are computed, by Ray tasks if Ray is connected."""
     rows = scans.drop_duplicates("scan_id").sort_values("scan_id")
     keys = {
         str(row.scan_id): config_hash(f"{row.content_hash}|{row.atlas_hash}|{CUBE}|{WINDOW}")
@@ -101,7 +103,7 @@ def signatures(workspace: Workspace, scans: pd.DataFrame) -> tuple[np.ndarray, l
     missing = [scan for scan in keys if scan not in known]
     if missing:
         parts = [missing[i : i + SCANS_A_TASK] for i in range(0, len(missing), SCANS_A_TASK)]
-        for part, made in zip(parts, _run(workspace, parts), strict=True):
+        for part, made in zip(parts, _signatures_of(workspace, parts), strict=True):
             known |= dict(zip(part, made, strict=True))
         table = pa.table(
             {
@@ -111,7 +113,7 @@ def signatures(workspace: Workspace, scans: pd.DataFrame) -> tuple[np.ndarray, l
             }
         )
         workspace.write_table(table, SIGNATURES_FILE)
-    # A scan without a shard has an empty signature and is like none.
+    # A scan without a shard has an empty signature, and no pair.
     names = [scan for scan in keys if known[scan]]
     stacked = [np.frombuffer(known[scan], "<f2").astype(np.float32) for scan in names]
     return (np.stack(stacked) if stacked else np.empty((0, 1), np.float32)), names
@@ -124,7 +126,8 @@ def signature(hu_LDHW: np.ndarray) -> np.ndarray:
     kept = side // cube * cube
     clipped = np.clip(hu_LDHW[:, :kept, :kept, :kept].astype(np.float32), *WINDOW)
     parts = kept // cube
-    return clipped.reshape(count, parts, cube, parts, cube, parts, cube).mean((2, 4, 6)).ravel()
+    cubes = clipped.reshape(count, parts, cube, parts, cube, parts, cube)
+    return np.asarray(cubes.mean((2, 4, 6)).ravel())
 
 
 def read_signature(workspace: Workspace, scan_id: str, blocks: Sequence[int]) -> np.ndarray:
@@ -134,22 +137,20 @@ def read_signature(workspace: Workspace, scan_id: str, blocks: Sequence[int]) ->
 
 
 def chosen_blocks(count: int) -> list[int]:
-    """Every fourth of the atlas's blocks: as good as all, for a quarter of the reading; all, where they are few."""
+    """Every fourth of the atlas's blocks, which find as many pairs as all of them; all of fewer than eight."""
     return list(range(1, count, 4)) if count >= 8 else list(range(count))
 
 
-def _run(workspace: Workspace, parts: list[list[str]]) -> list[list[bytes]]:
+def _signatures_of(workspace: Workspace, parts: list[list[str]]) -> list[list[bytes]]:
     import ray
 
     if not ray.is_initialized():
         return [_part(workspace, part) for part in parts]
     task = ray.remote(num_cpus=1)(_part)
-    return ray.get([task.remote(workspace, part) for part in parts])
+    return fan_out(lambda part: task.remote(workspace, part), parts)
 
 
 def _part(workspace: Workspace, scan_ids: list[str]) -> list[bytes]:
-    from ctplatform.dataset.atlas import read_atlas
-
     blocks = chosen_blocks(read_atlas(workspace).num_blocks)
     made = []
     for scan_id in scan_ids:

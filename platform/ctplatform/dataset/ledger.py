@@ -1,9 +1,10 @@
-"""The ledger: what happened to each scan, one row a scan. A scan counts once its row is there.
+"""The ledger: the state of each scan, one row a scan. A scan is prepared once its row is written.
 
-The folder is a log of Parquet files that are only added or dropped whole. A worker adds `<scan_id>.<version>.parquet`
+The folder is a log of Parquet files that are only added or deleted whole. A worker adds `<scan_id>.<version>.parquet`
 after the shard; `compaction.compact` later merges many such files into few `rows-*.parquet`. Of several rows of a
 scan the highest version counts. A scan that is prepared again first gets a row in state `started` under its next
-version: from then on, until the new row replaces it, the scan is invisible, for its shard may be either one.
+version: from then on, until the new row replaces it, the scan is invisible, since its shard may be the old or the new
+one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ctplatform.errors import StageError
 from ctplatform.storage.layout import SCANS
 from ctplatform.storage.workspace import Workspace
 
+#: Columns of densitometry: LAA-950, 15th percentile of the HU, lung volume in litres.
 DENSITY = ("laa950", "perc15", "volume_l")
 
 STATES = ("accepted", "flagged", "rejected", "failed")
@@ -72,11 +74,11 @@ SCHEMA = pa.schema(
         ("steps", pa.string()),  # JSON: CPU-seconds a step
     ]
 )
-#: What differs between two runs that did the same.
+#: Columns that differ between two runs with the same results.
 TIMES = ("committed", "seconds", "cpu_seconds", "steps")
 
 _KEYS = ["scan_id", "version", "state", "committed"]
-_ATTEMPTS = 8  # to read while another process compacts
+_ATTEMPTS = 8  # at reading while another process compacts
 
 
 def write_row(workspace: Workspace, row: dict[str, Any]) -> None:
@@ -87,7 +89,7 @@ def write_row(workspace: Workspace, row: dict[str, Any]) -> None:
 
 
 def read_row(workspace: Workspace, scan_id: str, version: int) -> dict[str, Any] | None:
-    """The finished row of just this version, unless it was compacted or never written."""
+    """The finished row of this version; None if it was merged into another file or never written."""
     try:
         rows = workspace.read_table(SCANS, _file(scan_id, version)).to_pylist()
     except StageError:
@@ -101,9 +103,9 @@ def read_ledger(
     """The row that counts of every scan, sorted by scan_id. Without `columns`, everything but the shards' footers.
 
     Args:
-        workspace: whose.
+        workspace: holds the ledger.
         columns: of `SCHEMA`.
-        started: also rows of scans whose renewed preparation never ended.
+        started: also rows of scans whose renewed preparation did not finish.
 
     Raises:
         StageError: there is no ledger yet, or one of its files is damaged.
@@ -121,7 +123,7 @@ def read_ledger(
 
 
 def counting_rows(table: pa.Table) -> pd.Index:
-    """Places of the rows that count: of each scan the highest version, sorted by scan_id.
+    """Positions of the rows that count: of each scan the highest version, sorted by scan_id.
 
     Within a version (retries of one task) finished before started, then the latest.
     """
@@ -137,10 +139,10 @@ def read_files(
 ) -> pa.Table | None:
     """All rows of the ledger's files, or of some, file by file; None if there are none.
 
-    Files that vanish between listing and reading were compacted meanwhile: they are listed anew.
+    Files that vanish between listing and reading were merged by a compaction: the folder is listed again.
 
     Args:
-        workspace: whose.
+        workspace: holds the ledger.
         columns: of `SCHEMA`, and `file`, the name of the row's file.
         names: only these files.
 

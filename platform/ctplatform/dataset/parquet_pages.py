@@ -1,63 +1,174 @@
-"""A row group's patches straight from its Parquet pages: one range read, one decompression, nothing copied between.
+"""A row group's patches straight from its Parquet pages: one range read, one decompression, no copies.
 
-pyarrow appends patch by patch to a growing column, which costs more than decompressing fast zstd does; and a parsed
-footer is 150 KB, too much to keep for ten thousand scans where two integers a block say it all. So the training feed
-reads the pages that `shards.encode` writes by itself. Everybody else reads the same files through pyarrow.
+pyarrow appends patch by patch to a growing column, which costs more than decompressing fast zstd; and a parsed footer
+is 150 KB, too much to keep for ten thousand scans where a few integers a block suffice. So the training feed decodes
+the pages that `shards.encode` writes itself. Other pages (dictionary-encoded, other codecs, other page versions) are
+decoded by pyarrow, from the same bytes. Everything but the feed reads the same files through pyarrow.
 
 Source: github.com/apache/parquet-format, PageHeader in parquet.thrift; Thrift's compact protocol; "plain" encoding.
 """
 
 from __future__ import annotations
 
+import io
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 _LENGTH = 4  # bytes before each value of a plain-encoded binary column
 _DATA_PAGE, _PLAIN = 0, 0
 
+Bytes: TypeAlias = "bytes | memoryview | pa.Buffer"
+
+logger = logging.getLogger(__name__)
+
 
 class PageError(ValueError):
-    """The pages are not of the kind that `shards.encode` writes."""
+    """The pages cannot be decoded, or are not of the kind that `shards.encode` writes."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a row group's patches lie in their file: bytes; `values` patches in them."""
+    """The column chunk of a row group's patches in its file.
+
+    Attributes:
+        offset, size: bytes.
+        values: patches in it.
+        codec: of its pages, as pyarrow names it in lower case.
+        nullable: whether definition levels come before the values of a page.
+        row_group, column: its place in the file's footer.
+        dictionary: whether its first page is a dictionary.
+    """
 
     offset: int
     size: int
     values: int
     codec: str
     nullable: bool
+    row_group: int
+    column: int
+    dictionary: bool = False
 
     @classmethod
     def of(cls, footer: pq.FileMetaData, row_group: int, column: str) -> Extent:
-        """From a file's footer."""
+        """From a file's footer.
+
+        Raises:
+            PageError: the column is not binary.
+        """
         index = footer.schema.names.index(column)
         chunk = footer.row_group(row_group).column(index)
-        if chunk.has_dictionary_page or chunk.physical_type != "BYTE_ARRAY":
-            raise PageError(f"column {column} is {chunk.physical_type}, or dictionary-encoded")
-        if chunk.compression not in ("ZSTD", "UNCOMPRESSED"):
-            raise PageError(f"column {column} is packed with {chunk.compression}, not with zstd")
+        if chunk.physical_type != "BYTE_ARRAY":
+            raise PageError(f"column {column} is {chunk.physical_type}, not binary")
+        # Writers differ in whether they say where a dictionary starts; where it does, the data pages come after it.
+        starts = [chunk.data_page_offset]
+        if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+            starts.append(chunk.dictionary_page_offset)
         return cls(
-            offset=chunk.data_page_offset,
+            offset=min(starts),
             size=chunk.total_compressed_size,
             values=chunk.num_values,
             codec=chunk.compression.lower(),
             nullable=footer.schema.column(index).max_definition_level > 0,
+            row_group=row_group,
+            column=index,
+            dictionary=chunk.has_dictionary_page,
         )
 
 
-def rows(data: bytes | memoryview | pa.Buffer, extent: Extent, *, width: int) -> np.ndarray:
-    """The values of a binary column whose values all have `width` bytes: uint8 [values, width], not contiguous.
+def read_rows(
+    data: Bytes, extent: Extent, *, width: int, footer: Callable[[], pq.FileMetaData]
+) -> NDArray[np.uint8]:
+    """The values of a binary column whose values all have `width` bytes, whatever wrote them.
+
+    Args:
+        data: the bytes of the extent.
+        extent: from the footer.
+        width: bytes a value.
+        footer: returns the file's footer; called only for pages that `plain_rows` does not decode.
+
+    Returns:
+        uint8 [values, width]; only the bytes of a value are contiguous.
 
     Raises:
-        PageError: other pages than plain-encoded ones of that width without nulls.
+        PageError: damaged pages, or values of another width or null.
     """
+    try:
+        return plain_rows(data, extent, width=width)
+    except PageError as unfit:
+        rows = _arrow_rows(data, extent, width, footer())
+        _warn_once(str(unfit))
+        return rows
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    logger.warning("patches are decoded by pyarrow, which takes longer: %s", reason)
+
+
+def _arrow_rows(data: Bytes, extent: Extent, width: int, footer: pq.FileMetaData) -> NDArray[np.uint8]:
+    try:
+        file = pq.ParquetFile(pa.PythonFile(_Chunk(data, extent.offset), mode="r"), metadata=footer)
+        column = file.read_row_group(extent.row_group, columns=[footer.schema.names[extent.column]]).column(0)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        values = column.cast(pa.large_binary()).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise PageError(f"pages that pyarrow does not decode either: {error}") from error
+    _, ends, content = values.buffers()
+    ends = np.frombuffer(ends, np.int64)[values.offset : values.offset + len(values) + 1]
+    if values.null_count or (np.diff(ends) != width).any():
+        raise PageError(f"{len(values)} values, where each should have {width} bytes and none be null")
+    return np.frombuffer(content, np.uint8)[ends[0] : ends[-1]].reshape(-1, width)
+
+
+class _Chunk(io.RawIOBase):
+    """The bytes of one column chunk at their place in the file; nothing else of it can be read."""
+
+    def __init__(self, data: Bytes, offset: int) -> None:
+        super().__init__()
+        self._data, self._offset, self._at = memoryview(data), offset, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._offset + len(self._data)}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if self._at < self._offset:
+            raise OSError(f"byte {self._at} lies before the column chunk")
+        part = self._data[self._at - self._offset :][: len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+def plain_rows(data: Bytes, extent: Extent, *, width: int) -> NDArray[np.uint8]:
+    """The values of a column chunk as `shards.encode` writes it: uint8 [values, width], not contiguous.
+
+    Raises:
+        PageError: other pages than plain-encoded ones of values of that width without nulls, zstd or uncompressed.
+    """
+    if extent.dictionary:
+        raise PageError("a column that is dictionary-encoded")
+    if extent.codec not in ("zstd", "uncompressed"):
+        raise PageError(f"pages that are compressed with {extent.codec}, not with zstd")
     view, parts, found = memoryview(data), [], 0
     while found < extent.values:
         header, body = _header(view)
@@ -90,7 +201,7 @@ def _zstd() -> pa.Codec:
     return pa.Codec("zstd")
 
 
-def _header(view: memoryview) -> tuple[dict, int]:
+def _header(view: memoryview) -> tuple[dict[int, Any], int]:
     """A page's header as {field number: value}, and where the page's body starts."""
     try:
         return _struct(view, 0)
@@ -98,8 +209,8 @@ def _header(view: memoryview) -> tuple[dict, int]:
         raise PageError("the page header cannot be read") from error
 
 
-def _struct(view: memoryview, at: int) -> tuple[dict, int]:
-    fields: dict[int, object] = {}
+def _struct(view: memoryview, at: int) -> tuple[dict[int, Any], int]:
+    fields: dict[int, Any] = {}
     number = 0
     while view[at]:
         step, kind = view[at] >> 4, view[at] & 15

@@ -70,7 +70,7 @@ def encode(
 
     Args:
         scan_id: the scan; its file will be `patches/<scan_id>.parquet`.
-        subject_id: whose scan it is.
+        subject_id: the scan's subject.
         hu_NDHW: int16 HU, one patch for each of the atlas's locations, in their order.
         inside_N: fraction of each patch inside the scan, 0 to 1.
         atlas: locations, blocks and neighbours.
@@ -86,7 +86,7 @@ def encode(
     side = atlas.patch_size
     if hu_NDHW.shape != (atlas.num_locations, side, side, side) or hu_NDHW.dtype != np.int16:
         raise ValueError(
-            f"{scan_id}: patches are {hu_NDHW.dtype} {hu_NDHW.shape}, the atlas asks for int16 "
+            f"{scan_id}: patches are {hu_NDHW.dtype} {hu_NDHW.shape}, the atlas requires int16 "
             f"{(atlas.num_locations, side, side, side)}"
         )
     texts = {
@@ -133,18 +133,18 @@ def encode(
 
 
 def row_order(atlas: Atlas, block: int) -> tuple[np.ndarray, int]:
-    """Locations of a row group's rows, int32, and how many of them, the first, are the block's own."""
+    """Locations of a row group's rows, int32, and the number of those, first in order, that are the block's own."""
     home, halo = np.sort(atlas.members(block)), np.sort(atlas.halo(block))
     return np.concatenate([home, halo]).astype(np.int32), len(home)
 
 
 def read_footer(footer: bytes) -> pq.FileMetaData:
-    """Metadata of a shard from the bytes that the ledger keeps."""
+    """Metadata of a shard from the bytes in the ledger's column `footer`."""
     return pq.read_metadata(pa.BufferReader(footer))
 
 
 def footer_of(workspace: Workspace, scan_id: str) -> pq.FileMetaData:
-    """Metadata of a shard from the file itself, for who reads many of its blocks.
+    """Metadata of a shard from the file itself; pass it to `read_block` where many blocks are read.
 
     Raises:
         StageError: there is no shard of that scan.
@@ -169,8 +169,8 @@ def read_patches(
     """A scan's patches, each location once, sorted by location.
 
     Args:
-        workspace: where the shard is.
-        scan_id: which scan.
+        workspace: holds the shard.
+        scan_id: of the scan.
         locations: only these; row groups without one of them are not read. None: all.
 
     Returns:
@@ -192,7 +192,7 @@ def read_patches(
         found.append((block.locations_N[keep], block.hu_NDHW[keep]))
     if not found:
         raise StageError(
-            f"{scan_id}: none of the locations asked for is in its shard", "Check the atlas", code="shard"
+            f"{scan_id}: none of the requested locations is in its shard", "Check the atlas", code="shard"
         )
     locations_N = np.concatenate([part for part, _ in found])
     order = np.argsort(locations_N, kind="stable")
@@ -214,7 +214,7 @@ def _open(workspace: Workspace, scan_id: str, footer: pq.FileMetaData | None) ->
 
 
 def stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
-    """A shard, opened for reading anywhere in it.
+    """A shard, opened for random access.
 
     Raises:
         StageError: there is no shard of that scan.
@@ -226,7 +226,7 @@ def stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
 
 
 def missing(workspace: Workspace, scan_id: str) -> StageError:
-    """What is said of a scan that has no shard."""
+    """The error for a scan without a shard."""
     return StageError(
         f"scan {scan_id} has no shard in {workspace.display(PATCHES)}",
         "Run `drasclr prepare` again; it redoes only what is missing",
@@ -251,7 +251,7 @@ def _block(table: pa.Table) -> Block:
 
 
 def _binary(raw: np.ndarray) -> pa.Array:
-    """A binary column around the array's own bytes, no copy a row."""
+    """A binary column that shares the array's memory."""
     count, size = raw.shape[0], raw.shape[1] * raw.itemsize
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(size)
     return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(raw)])

@@ -1,30 +1,25 @@
 """The split of subjects into training and test: by subject, stratified, stored, and checked for leaks.
 
-It is made before pretraining, which never sees a test subject.
+It is made before pretraining, which reads no scan of a test subject.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from ctplatform.config.recipe import Recipe
-from ctplatform.metrics.stratification import quantile_strata, stratified_order
-from ctplatform.storage.layout import SPLITS_FILE
-from ctplatform.storage.workspace import Workspace
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
 from ctplatform.config.preparation import SplitConfig
-from ctplatform.dataset.duplicates import Pair
+from ctplatform.config.recipe import Recipe
+from ctplatform.dataset import ledger
+from ctplatform.dataset.duplicates import Pair, near_duplicates
 from ctplatform.errors import StageError
+from ctplatform.metrics.stratification import quantile_strata, stratified_order
+from ctplatform.storage.layout import SPLITS_FILE
+from ctplatform.storage.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 DEFAULT_COLUMN = "laa950"
@@ -32,23 +27,31 @@ DEFAULT_COLUMN = "laa950"
 
 @dataclass(frozen=True)
 class Split:
-    """Who is trained on and who is tested on; sorted subject ids."""
+    """Training and test subjects.
+
+    Attributes:
+        train, test: sorted subject ids.
+        seed: of the draw.
+        stratify: column whose quantiles or classes were kept in proportion; None: not stratified.
+        test_fraction: of the subjects, as configured.
+        similar: (scan_id, scan_id, correlation) of near-duplicate scans of different subjects.
+    """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     seed: int = 0
     stratify: str | None = None
     test_fraction: float = 0.0
-    similar: tuple[tuple[str, str, float], ...] = ()  # near-duplicate scans of different subjects
+    similar: tuple[tuple[str, str, float], ...] = ()
 
     def check(self, table: pd.DataFrame) -> None:
-        """Prove that nothing of a test subject is on the training side.
+        """Check that nothing of a test subject is on the training side.
 
         Args:
             table: scans with `subject_id` and, where known, `content_hash`.
 
         Raises:
-            StageError: a subject on both sides or on none, or the same image on both sides.
+            StageError: a subject on both sides or on none, or the same image on both group_in_test.
         """
         both = set(self.train) & set(self.test)
         if both:
@@ -80,9 +83,8 @@ def make_split(
 ) -> Split:
     """Draw the test subjects; the same table in any order gives the same split.
 
-    Subjects that share a scan with identical content, or have scans that are near-duplicates, are one person for this
-    purpose. Within quantile bins of
-    `config.stratify` (numbers) or within its classes (texts), the same share goes to the test side.
+    Subjects that share a scan with identical content, or have scans that are near-duplicates, stay on one side. Of each
+    quantile bin of `config.stratify` (numbers) or each of its classes (texts), the same share goes to the test side.
 
     Args:
         table: one row a scan: `subject_id`, and where there are any `content_hash` and the column to stratify on.
@@ -91,7 +93,7 @@ def make_split(
         similar: near-duplicate scans (`duplicates.near_duplicates`), by `scan_id`.
 
     Raises:
-        StageError: no such column, or too few subjects for two sides.
+        StageError: no such column, or too few subjects for two group_in_test.
     """
     column = config.stratify if config.stratify is not None else DEFAULT_COLUMN
     if column not in table:
@@ -105,7 +107,7 @@ def make_split(
         column = ""
     subjects = table["subject_id"].astype(str).to_numpy()
     pairs = _of_different_subjects(table, similar)
-    group_of = _people(subjects, table.get("content_hash"), pairs)
+    group_of = _linked_subjects(subjects, table.get("content_hash"), pairs)
     groups = sorted(set(group_of.values()))
     if len(groups) < 2:
         raise StageError(
@@ -114,21 +116,23 @@ def make_split(
             code="split",
         )
     fixed = dict.fromkeys(previous.train, False) | dict.fromkeys(previous.test, True) if previous else {}
-    sides: dict[str, bool] = {}
+    group_in_test: dict[str, bool] = {}
     for subject in sorted(fixed):
-        sides.setdefault(group_of.get(subject, subject), fixed[subject])
-    open_groups = [group for group in groups if group not in sides]
+        group_in_test.setdefault(group_of.get(subject, subject), fixed[subject])
+    open_groups = [group for group in groups if group not in group_in_test]
     strata = _strata(table[column] if column else None, [group_of[s] for s in subjects], open_groups)
     drawn = stratified_order(strata, seed=config.seed)
     count = round(config.test_fraction * len(open_groups))
     if not fixed:
         count = min(max(count, 1), len(groups) - 1)
     for place, index in enumerate(drawn):
-        sides[open_groups[index]] = place < count
-    side_of = {subject: fixed.get(subject, sides[group]) for subject, group in group_of.items()} | fixed
+        group_in_test[open_groups[index]] = place < count
+    in_test = {
+        subject: fixed.get(subject, group_in_test[group]) for subject, group in group_of.items()
+    } | fixed
     split = Split(
-        train=tuple(sorted(s for s, test in side_of.items() if not test)),
-        test=tuple(sorted(s for s, test in side_of.items() if test)),
+        train=tuple(sorted(s for s, test in in_test.items() if not test)),
+        test=tuple(sorted(s for s, test in in_test.items() if test)),
         seed=config.seed,
         stratify=column or None,
         test_fraction=config.test_fraction,
@@ -154,9 +158,9 @@ def read_split(workspace: Workspace) -> Split:
     return Split(**values | {"similar": tuple(tuple(pair) for pair in values.get("similar", ()))})
 
 
-def across(split: Split, table: pd.DataFrame, similar: Sequence[Pair]) -> list[str]:
-    """For people: near-duplicate scans of which one is trained on and the other tested on. Not an error, as two people
-    may look alike; what is certain, equal content, `Split.check` refuses."""
+def leak_warnings(split: Split, table: pd.DataFrame, similar: Sequence[Pair]) -> list[str]:
+    """Messages on near-duplicate scans on different sides of the split. No errors, as two people may look alike;
+    identical content is refused by `Split.check`."""
     test = set(split.test)
     return [
         f"scans {pair} look like one acquisition, but subject {a} and subject {b} stand on different sides of the "
@@ -175,36 +179,36 @@ def _of_different_subjects(table: pd.DataFrame, similar: Sequence[Pair]) -> list
     return [(pair, a, b) for pair, a, b in known if a is not None and b is not None and a != b]
 
 
-def _people(
+def _linked_subjects(
     subjects: np.ndarray, hashes: pd.Series | None, pairs: Sequence[tuple[Pair, str, str]] = ()
 ) -> dict[str, str]:
     """Subject -> the first subject (by id) that it shares a scan with, in any number of steps."""
-    parent = {subject: subject for subject in sorted(set(subjects))}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(subject: str) -> str:
-        while parent[subject] != subject:
-            subject = parent[subject]
-        return subject
+    linked = DisjointSet(sorted(set(subjects)))
+    first_of = {subject: subject for subject in linked}  # root of a set -> its first subject
+
+    def link(one: str, other: str, message: str, *arguments: object) -> None:
+        a, b = first_of[linked[one]], first_of[linked[other]]
+        if a != b:
+            logger.warning(message, *arguments or (a, b))
+            linked.merge(one, other)
+            first_of[linked[one]] = min(a, b)
 
     if hashes is not None:
         first: dict[str, str] = {}
         for subject, content in sorted(zip(subjects, hashes.fillna("").astype(str))):
             if not content:
                 continue
-            a, b = root(first.setdefault(content, subject)), root(subject)
-            if a != b:
-                logger.warning("subjects %s and %s have the same image; they stay on one side", a, b)
-                parent[max(a, b)] = min(a, b)
+            message = "subjects %s and %s have the same image; they stay on one side"
+            link(first.setdefault(content, subject), subject, message)
     for pair, one, other in pairs:
-        a, b = root(one), root(other)
-        if a != b:
-            logger.warning(
-                "scans %s of subjects %s and %s look like one acquisition; the subjects stay on one side. Compare the "
-                "pictures in scans/qc: one patient under two names should have one subject_id",
-                *(pair, one, other),
-            )
-            parent[max(a, b)] = min(a, b)
-    return {subject: root(subject) for subject in parent}
+        message = (
+            "scans %s of subjects %s and %s look like one acquisition; the subjects stay on one side. Compare the "
+            "pictures in scans/qc: one patient under two names should have one subject_id"
+        )
+        link(one, other, message, pair, one, other)
+    return {subject: first_of[linked[subject]] for subject in linked}
 
 
 def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]) -> np.ndarray:
@@ -213,7 +217,7 @@ def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.notna().sum() == 0 and column.notna().any():  # texts: classes
         first = column.astype("string").fillna("").groupby(group_of_row).first()
-        return pd.factorize(first.loc[groups], sort=True)[0]
+        return np.asarray(pd.factorize(first.loc[groups], sort=True)[0])
     values = numbers.groupby(group_of_row).mean().loc[groups].to_numpy()
     strata = np.full(len(groups), -1)  # those without a value are a stratum of their own
     known = np.isfinite(values)
@@ -221,8 +225,8 @@ def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]
     return strata
 
 
-def _some(names: object) -> str:
-    names = sorted({str(name) for name in names})  # type: ignore[attr-defined]
+def _some(subjects: Iterable[object]) -> str:
+    names = sorted({str(subject) for subject in subjects})
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"subject(s) {', '.join(names[:5])}{more}"
 
@@ -235,18 +239,19 @@ def _leak(problem: str) -> StageError:
     )
 
 
-def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> Any:
-    """The stored split; made, or grown by new subjects, from the usable scans."""
-    from ctplatform.dataset import ledger, splits
-    from ctplatform.dataset.duplicates import near_duplicates
+def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> Split:
+    """The stored split; made, or extended by new subjects, from the usable scans.
 
+    Raises:
+        StageError: no usable scan, or as of `make_split`.
+    """
     rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     extra = [c for c in cohort.columns if c == "scan_id" or c not in rows.columns]
     table = rows.merge(cohort[extra], on="scan_id", how="left")
-    previous = splits.read_split(workspace) if workspace.exists(SPLITS_FILE) else None
+    previous = read_split(workspace) if workspace.exists(SPLITS_FILE) else None
     if previous and set(table["subject_id"]) <= {*previous.train, *previous.test}:
         return previous
     similar = near_duplicates(workspace, rows, alike_above=recipe.split.alike_above)
-    split = splits.make_split(table, recipe.split, previous=previous, similar=similar)
-    splits.write_split(workspace, split)
+    split = make_split(table, recipe.split, previous=previous, similar=similar)
+    write_split(workspace, split)
     return split

@@ -11,12 +11,12 @@ Legend: L locations, S subjects (scans) of a batch, P features, D H W space.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache, cached
 from torch import Tensor, nn
 
 from ctplatform.config.evaluation import FinetuneConfig, ScratchConfig
@@ -34,7 +34,8 @@ from drasclr.norm import recalibrate
 CACHE_BYTES = 2 << 30
 RECALIBRATION_BATCHES = 8
 MARKS = (1 / 3, 2 / 3, 1.0)  # of a fold's steps, where its left-out subjects are scored
-_cache: OrderedDict[tuple, np.ndarray] = OrderedDict()  # one a worker process: trials that follow reuse it
+#: One a worker process: trials that follow reuse it.
+_cache: LRUCache[tuple[str, str, bytes], np.ndarray] = LRUCache(CACHE_BYTES, getsizeof=lambda hu: hu.nbytes)
 
 
 class PatchPool:
@@ -68,18 +69,17 @@ class PatchPool:
 
     def scan(self, scan_id: str) -> np.ndarray:
         """hu_LDHW int16 of one scan."""
-        key = (self.workspace.uri, scan_id, self.locations_L.tobytes())
-        if key not in _cache:
-            _cache[key] = read_patches(self.workspace, scan_id, self.locations_L)[1]
-            while sum(array.nbytes for array in _cache.values()) > CACHE_BYTES and len(_cache) > 1:
-                _cache.popitem(last=False)
-        _cache.move_to_end(key)
-        return _cache[key]
+        return _patches(self.workspace, scan_id, self.locations_L)
 
     def batch(self, scan_ids: Sequence[str], rows: np.ndarray) -> Tensor:
         """[L, S, 1, D, H, W] normalised patches of some of the pool's locations."""
         hu_LSDHW = np.stack([self.scan(scan_id)[rows] for scan_id in scan_ids], axis=1)
         return augment.normalise(torch.from_numpy(hu_LSDHW).to(self.device), hu_window=self.hu_window)
+
+
+@cached(_cache, key=lambda workspace, scan_id, locations_L: (workspace.uri, scan_id, locations_L.tobytes()))
+def _patches(workspace: Workspace, scan_id: str, locations_L: np.ndarray) -> np.ndarray:
+    return read_patches(workspace, scan_id, locations_L)[1]
 
 
 class EndToEnd:

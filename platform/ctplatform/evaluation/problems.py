@@ -12,7 +12,7 @@ from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.dataset.duplicates import near_duplicates
-from ctplatform.dataset.splits import Split, across, read_split
+from ctplatform.dataset.splits import Split, leak_warnings, read_split
 from ctplatform.errors import StageError
 from ctplatform.evaluation.cells import Problem, Shared
 from ctplatform.evaluation.initialisations import END_TO_END, FINETUNE
@@ -47,7 +47,9 @@ def assemble(
     scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
     split = read_split(workspace)
     split.check(scans)
-    messages = across(split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above))
+    messages = leak_warnings(
+        split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above)
+    )
     representations: dict[str, Representation] = {}
     runs = ablation_runs(workspace, recipe)
     on_maps = [task for task in config.tasks if isinstance(get_task(task), VolumeTask)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.cluster import PlacementConfig
 from ctplatform.config.digest import config_hash
@@ -42,14 +43,11 @@ def phantom_cohort(
     existing = set(workspace.files(PHANTOM, PHANTOM_ROWS, suffix=".json"))
     missing = [index for index, name in enumerate(names) if name not in existing]
     make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make_subject)
-    waiting = [make.remote(workspace, index, config, names[index]) for index in missing]
-    done = 0
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        ray.get(ready)
-        done += len(ready)
-        if on_progress:
-            on_progress(done, len(missing))
+    fan_out(
+        lambda index: make.remote(workspace, index, config, names[index]),
+        missing,
+        on_progress=on_progress and (lambda done: on_progress(done, len(missing))),
+    )
     rows = [workspace.read_json(PHANTOM, PHANTOM_ROWS, name) for name in names]
     for row in rows:
         for column in ("path", *(name for name in LABEL_MAPS if name in row)):

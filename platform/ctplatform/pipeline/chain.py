@@ -231,7 +231,7 @@ def _embed(
 def _sweep(
     ws: Workspace, cohort: pd.DataFrame, recipe: Recipe, watcher: _Keeper, outcome: Outcome
 ) -> tuple[Any, str]:
-    from ctplatform.compute.session import dashboard_address
+    from ctplatform.compute.ray_internals import dashboard_address
     from ctplatform.evaluation.dashboards import places
     from ctplatform.evaluation.sweep import sweep
     from ctplatform.tracking.pretraining import tracking_uri

@@ -212,14 +212,15 @@ def _local_logs() -> list[tuple[str, list[str]]]:
     """Logs of workers and of training on this node whose end speaks of trouble, newest first."""
     import ray
 
+    from ctplatform.compute.ray_internals import session_folder
+
     if not ray.is_initialized():
         return []
-    node = ray._private.worker.global_worker.node
-    if node is None:  # connected from outside: the logs are elsewhere
+    session = session_folder()
+    if session is None:  # connected from outside: the logs are elsewhere
         return []
-    session = Path(node.get_session_dir_path()) / "logs"
     names = ("worker-", "ray-train", "python-core-worker")
-    paths = [path for path in session.rglob("*") if path.is_file() and path.name.startswith(names)]
+    paths = [path for path in (session / "logs").rglob("*") if path.is_file() and path.name.startswith(names)]
     found = []
     for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
         with path.open("rb") as stream:

@@ -14,7 +14,7 @@ from ctplatform.compute.placement import ray_options
 from ctplatform.config.digest import config_hash
 from ctplatform.config.preparation import AtlasConfig
 from ctplatform.config.recipe import Recipe
-from ctplatform.dataset.atlas import _image_from_bytes, _image_to_bytes
+from ctplatform.dataset.atlas import image_from_bytes, image_to_bytes
 from ctplatform.errors import ScanError, StageError
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
@@ -34,12 +34,12 @@ Progress = Callable[[int, int], None]
 def atlas(
     workspace: Workspace, cohort: pd.DataFrame | None, recipe: Recipe, *, on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Make the workspace's atlas, or keep the one that is there and fits.
+    """Make the workspace's atlas, or keep the one that is there if it was made with the same settings.
 
     Args:
-        workspace: where to put it.
-        cohort: the scan table that a built template is the mean of; not needed for a given one.
-        recipe: `atlas.source` says which, the rest of the section how.
+        workspace: receives the atlas.
+        cohort: the scan table; a built template is the mean of its lung masks. Not needed for a given one.
+        recipe: its section `atlas`: `source` is "build", or where the template is.
         on_progress: called with (scans done, scans in all).
 
     Returns:
@@ -65,7 +65,7 @@ def atlas(
         template, corners = _given(config.source)
         used = 0
     made = locate(template, config, corners_N3=corners)
-    workspace.write_bytes(_image_to_bytes(template), ATLAS, TEMPLATE_FILE)
+    workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
     workspace.write_json(made.to_json(), ATLAS, ATLAS_FILE)
     stage = {"config_hash": wanted, "hash": made.hash, "locations": made.num_locations, "scans": used}
     workspace.write_json(stage, ATLAS, ATLAS_STAGE_FILE)
@@ -73,7 +73,7 @@ def atlas(
 
 
 def locate(template: sitk.Image, config: AtlasConfig, *, corners_N3: np.ndarray | None = None) -> Atlas:
-    """The grid of locations on a template."""
+    """The atlas whose locations are a grid on a template, or at given corners."""
     import SimpleITK as sitk
 
     from drasclr.atlas import Atlas
@@ -95,11 +95,12 @@ def locate(template: sitk.Image, config: AtlasConfig, *, corners_N3: np.ndarray 
 def _build_template(
     workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, on_progress: Progress | None
 ) -> tuple[sitk.Image, int]:
-    """Masks by Ray Data, one task a scan; the mean in one more task. The driver sees sums only."""
+    """Template, and the number of its scans. Masks by Ray Data, one task a scan, and their mean in one more task: the
+    driver decodes no mask but the mean."""
     import ray
 
     config = recipe.atlas
-    # A scan's place in the draw depends on its id alone, so that a longer table changes little.
+    # A scan's place in the draw depends on its id alone, so that new scans change the draw little.
     order = sorted(
         range(len(cohort)), key=lambda i: hashlib.sha256(cohort["scan_id"][i].encode()).hexdigest()
     )
@@ -128,11 +129,11 @@ def _build_template(
         )
     options = ray_options(recipe.placement.prepare)
     mean = ray.remote(num_cpus=recipe.prepare.num_cpus, **options)(_mean_template)
-    return _image_from_bytes(ray.get(mean.remote(refs, config.iterations))), len(refs)
+    return image_from_bytes(ray.get(mean.remote(refs, config.iterations))), len(refs)
 
 
 class _Masker:
-    """Row -> its coarse lung mask as bytes, or why there is none."""
+    """Row -> its coarse lung mask as bytes, or the reason why it is not used."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -158,7 +159,7 @@ class _Masker:
             problem = f"lung volume {litres:.1f} L"
         elif cut > quality.flag_cut_cm2:
             problem = f"lungs cut off at an end slice ({cut:.0f} cm2)"
-        data = b"" if problem else _image_to_bytes(mask.labels)
+        data = b"" if problem else image_to_bytes(mask.labels)
         return {"scan_id": row["scan_id"], "mask": data, "problem": problem}
 
 
@@ -169,8 +170,8 @@ def _mean_template(refs: list[Any], iterations: int) -> bytes:
     from ctplatform.registration.mean_template import make_mean_template
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    masks = [_image_from_bytes(data) for data in ray.get(refs)]
-    return _image_to_bytes(make_mean_template(masks, iterations=iterations))
+    masks = [image_from_bytes(data) for data in ray.get(refs)]
+    return image_to_bytes(make_mean_template(masks, iterations=iterations))
 
 
 def _given(source: str) -> tuple[sitk.Image, np.ndarray | None]:
@@ -192,7 +193,7 @@ def _given(source: str) -> tuple[sitk.Image, np.ndarray | None]:
             corners = np.load(io.BytesIO(place.read_bytes(PUBLISHED_CORNERS)), allow_pickle=False)
     for name in names:
         if place.exists(name):
-            image = _image_from_bytes(place.read_bytes(name), name=name)
+            image = image_from_bytes(place.read_bytes(name), name=name)
             if image.GetDimension() != 3 or not sitk.GetArrayViewFromImage(image).any():
                 break
             return sitk.Cast(image, sitk.sitkUInt8), corners

@@ -21,7 +21,7 @@ from ctplatform.imaging.hounsfield import PADDING_HU
 
 BLOCK = 64
 NEGLIGIBLE = 1e-5
-"""Weights below this are dropped: together under 0.05 HU."""
+"""Weights below this are dropped; their sum changes a value by less than 0.05 HU."""
 
 Interpolation = Literal["bspline", "linear"]
 
@@ -31,8 +31,8 @@ class Axis:
     """Interpolation along one axis.
 
     Attributes:
-        blocks: where positions go, which voxels they take, and the weights [positions, voxels], float32.
-        outside_N: positions more than half a voxel beyond the ends; they have no weights of their own.
+        blocks: positions, the voxels they depend on, and the weights [positions, voxels], float32.
+        outside_N: positions more than half a voxel beyond the ends; they get padding.
     """
 
     blocks: tuple[tuple[slice, slice, NDArray[np.float32]], ...]
@@ -55,15 +55,15 @@ class Axis:
 
     @property
     def used(self) -> slice:
-        """All voxels that any position takes."""
+        """The range of voxels that any position depends on."""
         if not self.blocks:
             return slice(0, 0)
         return slice(min(t.start for _, t, _ in self.blocks), max(t.stop for _, t, _ in self.blocks))
 
     def inside_share(self, start_N: NDArray[np.integer], size: int) -> NDArray[np.float64]:
-        """Of windows of `size` positions, the share that is not outside."""
+        """For each window of `size` positions, the share of them that is inside."""
         running = np.concatenate([[0], np.cumsum(~self.outside_N)])
-        return (running[start_N + size] - running[start_N]) / size
+        return np.asarray((running[start_N + size] - running[start_N]) / size)
 
 
 def interpolate_box(
@@ -75,7 +75,7 @@ def interpolate_box(
         axes: along x, y, z.
 
     Returns:
-        int16 [z,y,x] in the window; -1024 outside the volume. Memory beyond the two volumes is a few dozen slices.
+        int16 [z,y,x] in the window; -1024 outside the volume. Memory beside the two volumes: a few dozen slices.
     """
     along_x, along_y, along_z = axes
     box_ZYX = np.full([len(axis.outside_N) for axis in reversed(axes)], PADDING_HU, np.int16)
@@ -96,7 +96,7 @@ def interpolate_box(
 def _slabs(
     volume_ZYX: NDArray[np.int16], axes: tuple[Axis, Axis, Axis]
 ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
-    """For every block along z: the interpolated slices [voxels,y,x] that it takes, each made once."""
+    """For every block along z: the slices [voxels,y,x] that it depends on, interpolated along x and y, each once."""
     along_x, along_y, along_z = axes
     shape_YX = (len(along_y.outside_N), len(along_x.outside_N))
     most = max((taken.stop - taken.start for _, taken, _ in along_z.blocks), default=0)
@@ -116,7 +116,7 @@ def _slabs(
 
 
 def _apply(axis: Axis, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Interpolate the first dimension of `values` (its voxels in use) into `out`."""
+    """Interpolate the first dimension of `values`, which starts at the first voxel in use, into `out`."""
     first = axis.used.start
     for block, taken, weights in axis.blocks:
         out[block] = weights @ values[taken.start - first : taken.stop - first]
@@ -147,7 +147,7 @@ def _weights(positions_N: NDArray[np.floating], count: int, kind: Interpolation)
     # Rows of A are 1/6, 4/6, 1/6; the mirror doubles the neighbour of an end, which is a column of the transpose.
     transposed_3V = np.repeat([[1 / 6], [4 / 6], [1 / 6]], count, axis=1)
     transposed_3V[2, 0] = transposed_3V[0, -1] = 2 / 6
-    return solve_banded((1, 1), transposed_3V, basis_NV.T).T
+    return np.asarray(solve_banded((1, 1), transposed_3V, basis_NV.T).T)
 
 
 def resample_box(

@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from ctplatform.lungs.mask import LEFT, RIGHT
 
 HEART_MM, SOFT = 8.0, 0.2
-"""Half of what the two differences are on most scans: each then counts about 1 to 2."""
+"""Half of the two differences as most scans have them: each then contributes about 1 to 2 to the evidence."""
 
 SLOPE = 3.0
-"""Log odds a unit of evidence; low for what was measured, since it was measured on few scans."""
+"""Log odds a unit of evidence: lower than measured, since it was measured on few scans."""
 
 SOFT_HU = (0, 250)
 LEVELS = (0.1, 0.65)
-"""Where the heart is looked for, share of the lungs' height from below."""
+"""Range in which the heart is looked for, as shares of the lungs' height from below."""
 
 DOME_MARGIN_MM = 12.0
 UNDER_DOME_MM = 30.0
 OPEN_CM2 = 10.0
-"""With more lung than this on the lowest slice, what is under the domes is not in the scan."""
+"""With more lung than this on the lowest slice, the scan ends above the domes."""
 
 
 @dataclass(frozen=True)
-class Sides:
+class Laterality:
     """Differences between the patient's left and right.
 
     Attributes:
@@ -51,8 +51,8 @@ class Sides:
         return 1 / (1 + math.exp(min(50.0, SLOPE * evidence)))
 
 
-def sides(hu_ZYX: NDArray[np.int16], labels: sitk.Image) -> Sides:
-    """Compare the sides.
+def measure_laterality(hu_ZYX: NDArray[np.int16], labels: sitk.Image) -> Laterality:
+    """Compare the patient's left and right.
 
     Args:
         hu_ZYX: the scan on the grid of `labels`.
@@ -60,7 +60,7 @@ def sides(hu_ZYX: NDArray[np.int16], labels: sitk.Image) -> Sides:
     """
     labels_ZYX = sitk.GetArrayViewFromImage(labels)
     spacing = labels.GetSpacing()
-    return Sides(_heart(labels_ZYX, spacing), _soft(hu_ZYX, labels_ZYX, spacing))
+    return Laterality(_heart(labels_ZYX, spacing), _soft(hu_ZYX, labels_ZYX, spacing))
 
 
 def _heart(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, ...]) -> float:

@@ -1,10 +1,11 @@
-"""One picture a scan for people who check: three views, the lung contours and the atlas locations."""
+"""One image a scan for visual quality control: three views, the lung contours and the atlas locations."""
 
 from __future__ import annotations
 
 import io
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ctplatform.lungs.mask import LEFT, RIGHT
+
+Points = NDArray[np.floating]
 
 WIDTH = 900
 HEADER = 40
@@ -23,7 +26,7 @@ NEAR_MM = 8.0
 """Locations closer than this to a slice are drawn on it."""
 
 COLOURS = {RIGHT: (230, 159, 0), LEFT: (86, 180, 233)}
-"""Okabe and Ito's orange and sky blue: told apart with any colour vision."""
+"""Orange and sky blue of Okabe and Ito's palette, which colour-blind readers can distinguish."""
 DOT = (240, 228, 66)
 VERDICTS = {
     "accepted": (0, 158, 115),
@@ -90,7 +93,7 @@ def overlay_png(
     return buffer.getvalue()
 
 
-def _extent(image: sitk.Image) -> tuple[NDArray, NDArray]:
+def _extent(image: sitk.Image) -> tuple[Points, Points]:
     """Bounding box of the scan in LPS mm."""
     last = [n - 1 for n in image.GetSize()]
     corners = [
@@ -99,8 +102,8 @@ def _extent(image: sitk.Image) -> tuple[NDArray, NDArray]:
     return np.min(corners, axis=0), np.max(corners, axis=0)
 
 
-def _around_lungs(labels: sitk.Image, low_3: NDArray, high_3: NDArray) -> tuple[NDArray, NDArray]:
-    """The part of the scan that shows the lungs with some of the body around them."""
+def _around_lungs(labels: sitk.Image, low_3: Points, high_3: Points) -> tuple[Points, Points]:
+    """The bounding box of the lungs with a margin, within the scan."""
     lung = sitk.GetArrayViewFromImage(labels) > 0
     if not lung.any():
         return low_3, high_3
@@ -112,13 +115,13 @@ def _around_lungs(labels: sitk.Image, low_3: NDArray, high_3: NDArray) -> tuple[
     return np.maximum(low_3, low), np.minimum(high_3, high)
 
 
-def _middle(labels: sitk.Image | None, low_3: NDArray, high_3: NDArray) -> list[NDArray]:
+def _middle(labels: sitk.Image | None, low_3: Points, high_3: Points) -> list[Points]:
     """A point in each view's slice: the middle of both lungs, for the sagittal one of the right lung."""
     if labels is None:
         return [(low_3 + high_3) / 2] * 3
     labels_ZYX = sitk.GetArrayViewFromImage(labels)
 
-    def centre(mask: NDArray) -> NDArray:
+    def centre(mask: NDArray[np.bool_]) -> Points:
         counts = [mask.sum(axis=axes) for axes in ((0, 1), (0, 2), (1, 2))]
         index = [float((c * np.arange(len(c))).sum() / c.sum()) for c in counts]
         return np.array(labels.TransformContinuousIndexToPhysicalPoint(index))
@@ -134,11 +137,11 @@ def _middle(labels: sitk.Image | None, low_3: NDArray, high_3: NDArray) -> list[
 def _panel(
     image: sitk.Image,
     labels: sitk.Image | None,
-    centres_mm_N3: NDArray | None,
+    centres_mm_N3: NDArray[np.floating] | None,
     view: View,
-    point_3: NDArray,
-    low_3: NDArray,
-    high_3: NDArray,
+    point_3: Points,
+    low_3: Points,
+    high_3: Points,
     mm: float,
 ) -> Image.Image:
     size = [round((high_3[axis] - low_3[axis]) / mm) for axis in (view.across, view.down)]
@@ -149,7 +152,7 @@ def _panel(
     direction_33[view.across, 0], direction_33[view.down, 1] = 1, view.sign
     direction_33[:, 2] = np.cross(direction_33[:, 0], direction_33[:, 1])
 
-    def cut(source: sitk.Image, kind: int, outside: float, pixel: int) -> NDArray:
+    def cut(source: sitk.Image, kind: int, outside: float, pixel: int) -> NDArray[Any]:
         plane = sitk.Resample(
             source,
             [*size, 1],
@@ -161,7 +164,7 @@ def _panel(
             outside,
             pixel,
         )
-        return sitk.GetArrayFromImage(plane)[0]
+        return np.asarray(sitk.GetArrayFromImage(plane)[0])
 
     hu_YX = cut(image, sitk.sitkLinear, WINDOW_HU[0], sitk.sitkFloat32)
     scaled_YX = np.clip((hu_YX - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1)
@@ -184,7 +187,7 @@ def _panel(
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels on either side of a mask's edge: two wide, so that it is seen in a small picture."""
+    """Pixels on both sides of a mask's edge: two wide, to be visible in a small image."""
     padded = np.pad(mask, 1)
     outer = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
@@ -192,7 +195,7 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:
-    """Cut a line to the picture's width."""
+    """Cut a line to the image's width."""
     font = ImageFont.load_default(13)
     while text and draw.textlength(text, font=font) > WIDTH - 12:
         text = text[:-2].rstrip(" …") + "…"

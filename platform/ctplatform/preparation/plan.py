@@ -1,4 +1,4 @@
-"""What a run of prepare has to do, and why: the scan table against the ledger.
+"""The work list of prepare and its causes: the scan table compared with the ledger.
 
 A scan is finished when its row was made with the same settings, the same atlas and the same files, and its shard is
 there. Everything else is prepared, and its row keeps the cause.
@@ -13,46 +13,47 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ctplatform.compute.isolation import MANY
+from ctplatform.compute.fan_out import fan_out
+from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint
-from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.layout import PATCHES, SCANS, SETTINGS
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Failures that may pass by themselves: a second run tries these scans again.
+#: Codes of failures that may pass by themselves: the next run tries these scans again.
 TRANSIENT = ("unexpected", "io-error", "missing-path", "crashed")
-#: Settings that change where a scan is prepared, not what comes out.
+#: Settings that change where a scan is prepared, not its patches.
 HARDWARE = {"num_cpus", "memory_gb"}
-#: What of an old row the new one's cause follows from; kept in the row that marks a renewal.
+#: Columns of a row from which the cause of its renewal follows; kept in the row that marks the renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
 NEW = "new"
-_WORDS = {
+_CAUSES = {
     "atlas": "the atlas changed",
     "input": "their files changed",
     "subject": "their subject_id changed",
     "shard": "their shard is missing or damaged",
     "interrupted": "a run was stopped while it renewed them",
 }
-_CHUNK = 250
+_SCANS_PER_TASK = 250
 _THREADS = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The work, and what is known about the rest.
+    """Scans to be prepared, and the number of those that stay as they are.
 
     Attributes:
         items: one a scan that is to be prepared: the row of the scan table, `fingerprint`, `version`, `cause`, and
-            `old`, JSON of what the ledger knew (empty for new ones). An empty list where they come in parts.
+            `old`, JSON of the columns `OLD` of its row (empty for a new one). Empty where the items come in parts.
         causes: scans to be prepared by cause, most frequent first.
         finished: scans that stay as they are.
-        unreachable: those of them whose source cannot be reached now, so that nobody knows whether it changed.
+        unreachable: those of them whose source cannot be reached now; it may have changed.
     """
 
     items: list[dict[str, Any]]
@@ -66,7 +67,7 @@ class Plan:
         return sum(self.causes.values())
 
     def lines(self) -> list[str]:
-        """For people: what will be done and why. Nothing when there is nothing to say."""
+        """Console messages: what will be done and why; none for an empty plan."""
         lines = []
         for cause, count in self.causes.items():
             lines.append(f"{count} new" if cause == NEW else f"{count} again: {cause_in_words(cause)}")
@@ -88,16 +89,16 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
     items: list[dict[str, Any]] = []
     unreachable = 0
     changes: dict[tuple[str, str], str] = {}
-    for row, print_ in zip(rows, prints, strict=True):
+    for row, found in zip(rows, prints, strict=True):
         old = known.get(row["scan_id"])
         cause = NEW
         if old is not None:
             pair = (str(old.config_hash), str(old.atlas_hash))
             if pair not in changes:
                 changes[pair] = _changed_settings(workspace, pair, wanted, atlas_hash)
-            cause = changes[pair] or _cause(old, row["subject_id"], print_, sizes)
+            cause = changes[pair] or _cause(old, row["subject_id"], found, sizes)
             if not cause:
-                unreachable += not print_
+                unreachable += not found
                 continue
         items.append(
             {
@@ -105,7 +106,7 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
                 "subject_id": row["subject_id"],
                 "path": row["path"],
                 "series_uid": row.get("series_uid") or "",
-                "fingerprint": print_,
+                "fingerprint": found,
                 "version": 1 if old is None else int(old.version or 1) + (old.state != ledger.STARTED),
                 "cause": cause,
                 "old": "" if old is None else json.dumps({name: getattr(old, name) for name in OLD}),
@@ -118,52 +119,51 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
 def plan_in_parts(
     workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_hash: str
 ) -> Iterator[Plan | list[dict[str, Any]]]:
-    """The plan without its items, then these, `MANY` at a time: who passes them on need not hold them all."""
+    """The plan without its items, then these, `PART_SIZE` at a time, so that the receiver need not hold them all."""
     plan = make_plan(workspace, cohort, recipe, atlas_hash)
     yield replace(plan, items=[])
-    for start in range(0, len(plan.items), MANY):
-        yield plan.items[start : start + MANY]
+    for start in range(0, len(plan.items), PART_SIZE):
+        yield plan.items[start : start + PART_SIZE]
 
 
 def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
-    """Names all that a scan's patches depend on beside the scan; where and on how much it runs is no part of it."""
+    """Digest of everything a scan's patches depend on beside the scan; where it runs and with what resources does not
+    count."""
     return config_hash(_settings(recipe), atlas_hash)
 
 
 def keep_settings(workspace: Workspace, recipe: Recipe, atlas_hash: str) -> None:
-    """Store the settings under their name, so that later runs can say what changed."""
+    """Store the settings under their digest, so that later runs can name what changed."""
     name = f"{settings_hash(recipe, atlas_hash)}.json"
-    if not workspace.exists(SCANS, "settings", name):
-        workspace.write_json(
-            {"prepare": _settings(recipe), "atlas_hash": atlas_hash}, SCANS, "settings", name
-        )
+    if not workspace.exists(SCANS, SETTINGS, name):
+        workspace.write_json({"prepare": _settings(recipe), "atlas_hash": atlas_hash}, SCANS, SETTINGS, name)
 
 
 def read_settings(workspace: Workspace, config_hash: str) -> dict[str, Any]:
     """The settings behind a ledger row's `config_hash`; empty if they were not kept."""
-    parts = (SCANS, "settings", f"{config_hash}.json")
+    parts = (SCANS, SETTINGS, f"{config_hash}.json")
     return workspace.read_json(*parts) if workspace.exists(*parts) else {}
 
 
 def cause_in_words(cause: str) -> str:
-    """A ledger row's cause as the end of a sentence about several scans."""
+    """The cause of a ledger row as the end of a sentence about several scans."""
     kind, _, detail = cause.partition(": ")
     if kind == "settings":
         return detail or "the settings changed"
     if kind == "retry":
         return f"they failed before ({detail})"
-    return _WORDS.get(kind, cause)
+    return _CAUSES.get(kind, cause)
 
 
 def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
-    """`fingerprint` of many scans, given as (path, series_uid); by Ray tasks where there are thousands."""
-    if len(scans) <= MANY:
+    """`fingerprint` of each scan, given as (path, series_uid); by Ray tasks if there are more than `PART_SIZE`."""
+    if len(scans) <= PART_SIZE:
         return _fingerprints(scans)
     import ray
 
     task = ray.remote(num_cpus=0.5)(_fingerprints)
-    chunks = [scans[i : i + _CHUNK] for i in range(0, len(scans), _CHUNK)]
-    return [print_ for part in ray.get([task.remote(chunk) for chunk in chunks]) for print_ in part]
+    chunks = [scans[i : i + _SCANS_PER_TASK] for i in range(0, len(scans), _SCANS_PER_TASK)]
+    return [found for part in fan_out(task.remote, chunks) for found in part]
 
 
 def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
@@ -172,8 +172,9 @@ def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    aside: dict[str, Any] = {**dict.fromkeys(HARDWARE, True), "quality": {"use_flagged"}}  # whether, not what
-    return recipe.prepare.model_dump(mode="json", exclude=aside)
+    # `use_flagged` decides which scans are used, not what they look like.
+    excluded: dict[str, Any] = {**dict.fromkeys(HARDWARE, True), "quality": {"use_flagged"}}
+    return recipe.prepare.model_dump(mode="json", exclude=excluded)
 
 
 def _known(workspace: Workspace) -> dict[str, Any]:
@@ -185,13 +186,13 @@ def _known(workspace: Workspace) -> dict[str, Any]:
     return {row.scan_id: row for row in rows.itertuples()}
 
 
-def _cause(old: Any, subject_id: str, print_: str, sizes: dict[str, int]) -> str:
-    """Why a scan whose settings are the same is prepared again; empty if it is not."""
+def _cause(old: Any, subject_id: str, found: str, sizes: dict[str, int]) -> str:
+    """Why a scan with unchanged settings is prepared again; empty if it is not."""
     if old.code in TRANSIENT:
         return f"retry: {old.code}"
     if old.subject_id != subject_id:
         return "subject"
-    if print_ and old.fingerprint != print_:  # a source that is out of reach takes nothing away
+    if found and old.fingerprint != found:  # empty: the source cannot be reached, and its results stay
         return "input"
     if old.state == ledger.STARTED:
         return "interrupted"

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ctplatform.compute.isolation import MANY, Run, aside, here, value
+from ctplatform.compute.isolation import PART_SIZE, Runner, in_this_process, isolated, resolve
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
-from ctplatform.dataset.compaction import compact, sweep
+from ctplatform.dataset.compaction import compact, remove_leftovers
 from ctplatform.preparation.plan import Plan, plan_in_parts, settings_hash
 from ctplatform.preparation.scan import Process, process_scan
-from ctplatform.preparation.waves import RETRIES, Preparer, run_waves
+from ctplatform.preparation.waves import RETRIES, Preparer, prepare_in_waves
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What came out: scans by state, how many were done in this run, and why some are not usable."""
+    """The outcome of `prepare`.
+
+    Attributes:
+        counts: scans of the table by state.
+        done: scans prepared in this run.
+        skipped: scans that were finished before.
+        reasons: scan_id -> "state: reason" of those that were not accepted.
+        causes: scans prepared in this run by cause.
+        seconds: wall-clock time.
+    """
 
     counts: dict[str, int]
     done: int
@@ -52,10 +61,10 @@ def prepare(
     Args:
         workspace: holds the atlas; receives `scans/` and `patches/`.
         cohort: columns scan_id, subject_id, path and, for DICOM, series_uid.
-        recipe: `prepare` says how.
-        on_plan: told what will be done and why, before it is.
+        recipe: its section `prepare`.
+        on_plan: called with the plan before any of it is done.
         on_progress: called with (scans done, scans to do) in this run.
-        process: what makes patches and measures of a scan; None: `scan.process_scan`. For simulations.
+        process: what makes patches and measures of a scan; None: `scan.process_scan`. Simulations have their own.
 
     Raises:
         StageError: no atlas yet, the workspace cannot be written, or not one scan of the cohort could be used.
@@ -64,18 +73,18 @@ def prepare(
 
     start = time.monotonic()
     atlas_hash = read_atlas(workspace).hash
-    run: Run = aside if len(cohort) > MANY else here
-    first, *parts = run(plan_in_parts, workspace, cohort, recipe, atlas_hash)
-    plan = value(first)
+    runner: Runner = isolated if len(cohort) > PART_SIZE else in_this_process
+    first, *parts = runner(plan_in_parts, workspace, cohort, recipe, atlas_hash)
+    plan = resolve(first)
     if on_plan:
         on_plan(plan)
     if parts:
         settings = settings_hash(recipe, atlas_hash)
         worker = Preparer(workspace, recipe.prepare, settings, process or process_scan)
-        run_waves(parts, worker, recipe, run=run, total=plan.todo, on_progress=on_progress)
+        prepare_in_waves(parts, worker, recipe, runner=runner, total=plan.todo, on_progress=on_progress)
         _tidy(workspace, recipe)
-    (outcome,) = run(_outcome, workspace, cohort["scan_id"], recipe.prepare.quality.use_flagged)
-    counts, reasons = value(outcome)
+    (outcome,) = runner(_outcome, workspace, cohort["scan_id"], recipe.prepare.quality.use_flagged)
+    counts, reasons = resolve(outcome)
     return PrepareSummary(
         counts=counts,
         done=plan.todo,
@@ -89,7 +98,8 @@ def prepare(
 def _outcome(
     workspace: Workspace, scan_ids: pd.Series, use_flagged: bool
 ) -> Iterator[tuple[dict[str, int], dict[str, str]]]:
-    """Once: scans by state, and why those that were not accepted were not. Raises StageError if none can be used."""
+    """Yields once: scans by state, and the reasons of those that were not accepted. Raises StageError if no scan can be
+    used."""
     rows = ledger.read_ledger(workspace, columns=["scan_id", "state", "reason"])
     rows = rows[rows["scan_id"].isin(scan_ids)]
     ledger.usable(rows, use_flagged=use_flagged)
@@ -99,14 +109,14 @@ def _outcome(
 
 
 def _tidy(workspace: Workspace, recipe: Recipe) -> None:
-    """Compaction in a task of its own, on a node that is there already: the driver never holds the ledger's footers."""
+    """Compaction in a task of its own: the shards' footers, which the ledger holds, never fill the driver's memory."""
     import ray
 
     options = ray_options(recipe.placement.prepare)
-    task = ray.remote(num_cpus=0.5, max_retries=RETRIES, **options)(_compact_and_sweep)
+    task = ray.remote(num_cpus=0.5, max_retries=RETRIES, **options)(_tidy_ledger)
     ray.get(task.remote(workspace))
 
 
-def _compact_and_sweep(workspace: Workspace) -> None:
+def _tidy_ledger(workspace: Workspace) -> None:
     compact(workspace)
-    sweep(workspace)
+    remove_leftovers(workspace)

@@ -1,4 +1,4 @@
-"""Measures of one prepared scan, and the verdict on it with reasons in words."""
+"""Measures of one prepared scan, and the verdict on it with its reasons as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctplatform.config.preparation import QualityConfig
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.measures import density
-from ctplatform.preparation.laterality import sides
+from ctplatform.preparation.laterality import measure_laterality
 from ctplatform.preparation.sampling import Patches
 from ctplatform.registration.affine import transform_points
 from ctplatform.registration.affine_registration import Registration
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 State = Literal["accepted", "flagged", "rejected"]
 
 DARK_HU = -700
-"""Darker than this and no lung: room air, and some airway and bowel gas."""
+"""Voxels outside the lungs below this are room air, and some airway and bowel gas."""
 
 OPAQUE_HU = -300
-"""Denser than this is no aerated lung."""
+"""Denser tissue than this is not aerated lung."""
 
 MIN_INNER = 200
-"""Points inside the scan that a share is worth saying of."""
+"""Fewest points inside the scan of which a share is computed."""
 
 MIN_AIR = 0.005
-"""Of the voxels; in a field of view filled by the patient there is too little air to judge."""
+"""Smallest share of room air among the voxels for a median; a patient may fill the field of view."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a scan, and why; no reasons when it is accepted."""
+    """The state of a scan, and why; without reasons if it is accepted."""
 
     state: State
     reasons: tuple[str, ...] = ()
@@ -55,12 +55,12 @@ def measure(
 ) -> dict[str, float]:
     """All quality measures of a scan; those of stages that did not run, or need the template, are missing."""
     measures = {**mask.measures, **density(volume.image, mask.labels)}
-    # Linear interpolation of single voxels would leave the noise in; medians and shares do not mind.
+    # Linear interpolation keeps the noise of single voxels, to which medians and shares are robust.
     hu = sitk.Resample(
         volume.image, mask.labels, sitk.Transform(), sitk.sitkLinear, float(PADDING_HU), sitk.sitkInt16
     )
     hu_ZYX = sitk.GetArrayViewFromImage(hu)
-    found = sides(hu_ZYX, mask.labels)
+    found = measure_laterality(hu_ZYX, mask.labels)
     measures |= {"heart_left_mm": found.heart_mm, "liver_right": found.soft, "mirrored": found.mirrored}
     air = hu_ZYX[(sitk.GetArrayViewFromImage(mask.labels) == 0) & (hu_ZYX < DARK_HU) & (hu_ZYX > PADDING_HU)]
     measures["air_hu"] = float(np.median(air)) if air.size > MIN_AIR * hu_ZYX.size else math.nan
@@ -85,10 +85,10 @@ def measure(
 def opaque(
     hu: sitk.Image, labels: sitk.Image, registration: Registration, template: Template
 ) -> dict[str, float]:
-    """Share of each lung's inside, as the atlas has it, that is as dense as tissue and not in the mask.
+    """Share of each lung's interior, mapped from the atlas, that is as dense as tissue and not in the mask.
 
-    Consolidation, effusion and large tumours look like the chest wall, so a mask by density leaves them out, and the
-    affine, held by the rest of both lungs, still says where lung should be.
+    Consolidation, effusion and large tumours are as dense as the chest wall, so a mask by density leaves them out; the
+    affine, determined by the rest of both lungs, still maps the atlas's lung there.
     """
     hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(hu), sitk.GetArrayViewFromImage(labels)
     direction_33 = np.array(hu.GetDirection()).reshape(3, 3)
@@ -105,12 +105,12 @@ def opaque(
 
 
 def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence[str] = ()) -> Verdict:
-    """Judge a scan by the thresholds of the recipe.
+    """Assess a scan by the thresholds of the recipe.
 
     Args:
-        measures: as from `measure`; a measure that is missing is not judged.
-        notes: what other stages found unusual; they ride along as reasons of a scan that is not accepted
-            anyway.
+        measures: as from `measure`; one that is missing is not assessed.
+        config: the thresholds.
+        notes: what earlier steps found unusual: further reasons of a scan that is not accepted, never the only ones.
     """
     rejected: list[str] = []
     flagged: list[str] = []

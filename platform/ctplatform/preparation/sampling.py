@@ -2,8 +2,8 @@
 
 Each location's centre goes through the affine into the scan. All patches of a scan share one lattice (centres move by
 at most half a step), so the box around the lungs is interpolated once and the patches are cut from it. Interpolation is
-the cubic B-spline of the volume: linear interpolation smooths the noise of the lung away and with it most voxels below
--950 HU, the measure of emphysema.
+the cubic B-spline of the volume: linear interpolation smooths the noise of the lung, and with it removes most voxels
+below -950 HU, the measure of emphysema.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ctplatform.registration.affine import affine_from, transform_points
 from drasclr.atlas import Atlas
 
 AXIS_TOLERANCE_MM = 0.1
-"""Patch axes count as the scan's own when ignoring the angle between them moves no voxel by more."""
+"""Patch axes count as the scan's own if ignoring the angle between them moves no voxel by more."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Patches:
     Attributes:
         hu_NDHW: int16 HU, clipped to the window; axes z,y,x = superior, posterior, left.
         inside_N: float32, fraction of the patch that lies in the scan; the rest is -1024.
-        centres_mm_N3: LPS mm in the scan, where the patch really is (on the common lattice).
+        centres_mm_N3: LPS mm in the scan, on the common lattice.
     """
 
     hu_NDHW: NDArray[np.int16]
@@ -56,7 +56,7 @@ def sample_patches(
     spacing_mm: float = 1.0,
     hu_window: tuple[int, int] = (-1024, 240),
 ) -> Patches:
-    """Cut one patch a location.
+    """Sample one patch a location.
 
     Args:
         image: int16 HU, axes in LPS order (oblique directions allowed).
@@ -112,7 +112,8 @@ def lattice_box(
         size_3: voxels of the box, x,y,z.
 
     Returns:
-        int16 HU [z,y,x], and what gives the share of cubes inside the scan: (lowest voxels [N,3] x,y,z, side) -> [N].
+        int16 HU [z,y,x], and a function (lowest voxels of cubes [N,3] x,y,z, side in voxels) -> share of each cube that
+        lies in the scan [N].
     """
     linear_33 = to_index_44[:3, :3]
     off_axis_33 = linear_33 - np.diag(np.diag(linear_33))
@@ -120,12 +121,12 @@ def lattice_box(
     if (np.abs(turned_33) @ size_3).max() > AXIS_TOLERANCE_MM:
         box_ZYX, inside_ZYX = resample_box(image, to_index_44, size_3, interpolation, hu_window)
 
-        def share(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
-            cubes = (inside_ZYX[z : z + side, y : y + side, x : x + side] for x, y, z in start_N3)
-            return np.array([cube.mean() for cube in cubes])
+        def share_of_voxels(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
+            patches = (inside_ZYX[z : z + side, y : y + side, x : x + side] for x, y, z in start_N3)
+            return np.array([inside.mean() for inside in patches])
 
-        return box_ZYX, share
-    # What little the axes turn is shared out around the middle of the box.
+        return box_ZYX, share_of_voxels
+    # The axes turn by less than a tenth of a millimetre, which is split evenly about the middle of the box.
     shift_3 = off_axis_33 @ (size_3 / 2)
     along = tuple(
         Axis.at(to_index_44[i, 3] + shift_3[i] + linear_33[i, i] * np.arange(size_3[i]), count, interpolation)
@@ -134,7 +135,8 @@ def lattice_box(
     box_ZYX = interpolate_box(sitk.GetArrayViewFromImage(image), along, hu_window)  # type: ignore[arg-type]
 
     def share_of_axes(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
-        return np.prod([axis.inside_share(start_N3[:, i], side) for i, axis in enumerate(along)], axis=0)
+        shares = [axis.inside_share(start_N3[:, i], side) for i, axis in enumerate(along)]
+        return np.asarray(np.prod(shares, axis=0))
 
     return box_ZYX, share_of_axes
 
@@ -166,4 +168,4 @@ def index_from_mm(image: sitk.Image) -> NDArray[np.float64]:
 def _corners_mm(atlas: Atlas) -> NDArray[np.float64]:
     """Centres of the patches' first voxels, atlas LPS mm."""
     index_N3 = np.asarray(atlas.corners_N3, np.float64) * np.array(atlas.spacing)
-    return index_N3 @ np.array(atlas.direction).reshape(3, 3).T + np.array(atlas.origin)
+    return np.asarray(index_N3 @ np.array(atlas.direction).reshape(3, 3).T + np.array(atlas.origin))

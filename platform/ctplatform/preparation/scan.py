@@ -1,11 +1,11 @@
-"""One scan: read, masked, registered, sampled, judged, and committed with all that is known of it."""
+"""One scan: read, masked, registered, sampled, assessed, and committed: shard, overlay and ledger row."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.errors import ScanError, StageError
 from ctplatform.preparation.plan import NEW
-from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.layout import OVERLAYS, PATCHES, SCANS
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What `process_scan` is.
+#: A function with the arguments and result of `process_scan`.
 Process = Callable[..., dict[str, Any]]
 
 
 def new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
-    """What the ledger says of a scan before anything is known of it."""
+    """A scan's ledger row with what is known before it is read."""
     return {
         "scan_id": item["scan_id"],
         "subject_id": item["subject_id"],
@@ -46,12 +46,12 @@ def new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
     }
 
 
-def settle(workspace: Workspace, row: dict[str, Any]) -> None:
-    """Commit a row; what may not be used leaves no shard behind, and what failed no picture."""
+def commit(workspace: Workspace, row: dict[str, Any]) -> None:
+    """Write a scan's row, after deleting its shard if it was rejected or failed, and its overlay if it failed."""
     if row["state"] in ("failed", "rejected"):
         workspace.delete(PATCHES, f"{row['scan_id']}.parquet")
     if row["state"] == "failed":
-        workspace.delete(SCANS, "qc", f"{row['scan_id']}.png")
+        workspace.delete(SCANS, OVERLAYS, f"{row['scan_id']}.png")
     ledger.write_row(workspace, row)
 
 
@@ -63,11 +63,21 @@ def prepare_scan(
     config_hash: str,
     process: Process | None = None,
 ) -> dict[str, Any]:
-    """Prepare and commit one scan; whatever is wrong with it ends in its ledger row, which is returned.
+    """Prepare and commit one scan; an error of the scan ends in its ledger row, which is returned.
 
     Safe to repeat and to kill anywhere: a scan that an earlier attempt finished is not done again, and one that is
-    renewed is invisible from before its shard changes until its new row is there. An item that did not come from a
-    plan, and has no `version`, is prepared whatever there is.
+    renewed is invisible from before its shard changes until its new row is written. An item without `version`, which
+    did not come from a plan, is always prepared.
+
+    Args:
+        workspace: holds the atlas; receives shard, overlay and row.
+        item: of a plan: scan_id, subject_id, path, series_uid, fingerprint, version, cause, old.
+        config: how it is prepared.
+        config_hash: `plan.settings_hash`, kept in the row.
+        process: instead of `process_scan`.
+
+    Raises:
+        StageError: an error that is not the scan's own, such as a full disk.
     """
     clock = StepClock()
     row = new_row(item, config_hash)
@@ -85,17 +95,17 @@ def prepare_scan(
         row.update(state="failed", reason=error.problem, remedy=error.remedy, code=error.code)
     except StageError:
         raise
-    except Exception as error:  # whatever a library throws at a strange file must not stop the other scans
+    except Exception as error:  # an unforeseen error of a library must not stop the other scans
         logger.exception("scan %s", item["scan_id"])
         row.update(
             state="failed",
-            # Messages of foreign libraries may hold the path, and paths may hold names: the kind of error only.
+            # Messages of libraries may hold the path, and paths may hold names: the type of the error only.
             reason=f"an unexpected {type(error).__name__} while working on this scan",
             remedy="See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again",
             code="unexpected",
         )
     row["seconds"], row["cpu_seconds"], row["steps"] = clock.wall(), clock.cpu(), json.dumps(clock.steps)
-    settle(workspace, row)
+    commit(workspace, row)
     return row
 
 
@@ -108,7 +118,7 @@ def process_scan(
     clock: StepClock,
     config_hash: str,
 ) -> dict[str, Any]:
-    """Read, mask, register, sample, measure; write overlay and shard. Returns the ledger row's part of it.
+    """Read, mask, register, sample, measure; write overlay and shard. Returns the fields of the ledger row found so.
 
     Raises:
         ScanError: the scan cannot be used.
@@ -152,7 +162,7 @@ def process_scan(
                 title=item["scan_id"],
                 verdict=": ".join(filter(None, (verdict.state, "; ".join(verdict.reasons)))),
             )
-            workspace.write_bytes(png, SCANS, "qc", f"{item['scan_id']}.png")
+            workspace.write_bytes(png, SCANS, OVERLAYS, f"{item['scan_id']}.png")
     found: dict[str, Any] = {
         "state": verdict.state,
         "reason": "; ".join(verdict.reasons),
@@ -198,7 +208,7 @@ def process_scan(
 
 @lru_cache(maxsize=1)
 def _atlas_of(workspace: Workspace, config_json: str, key: str) -> tuple[Atlas, Template]:
-    """Once a worker process; `key` changes with the atlas."""
+    """Atlas and template, read once a worker process; `key` changes with the atlas."""
     from ctplatform.dataset.atlas import read_atlas, read_template
     from ctplatform.registration.template import Template
 
@@ -207,14 +217,14 @@ def _atlas_of(workspace: Workspace, config_json: str, key: str) -> tuple[Atlas, 
 
 
 class StepClock:
-    """CPU-seconds a step, and wall and CPU-seconds since it was made."""
+    """CPU-seconds of each step, and wall-clock and CPU-seconds since it was created."""
 
     def __init__(self) -> None:
         self.steps: dict[str, float] = {}
         self._start = (time.monotonic(), time.process_time())
 
     @contextmanager
-    def step(self, name: str) -> Any:
+    def step(self, name: str) -> Iterator[None]:
         """Time one step."""
         start = time.process_time()
         try:

@@ -1,7 +1,7 @@
 """The work list of prepare in waves: one Ray task a scan, some thousand scans to a Ray Data execution.
 
-Whoever runs an execution keeps something of each of its tasks until it ends as a process, about a kibibyte a scan.
-So each wave of a large cohort runs in a process of its own (`aside`), and the driver stays as it is.
+The process that runs an execution keeps about a kibibyte of each of its tasks until it ends. So each wave of a large
+cohort runs in a process of its own (`isolation.isolated`), and the driver's memory does not grow.
 """
 
 from __future__ import annotations
@@ -9,35 +9,30 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from importlib import import_module
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-from ctplatform.compute.isolation import MANY, Run, value
+from ctplatform.compute.isolation import PART_SIZE, Runner, resolve
 from ctplatform.compute.placement import ray_options
-from ctplatform.compute.session import hush
+from ctplatform.compute.ray_internals import CPU_COUNTING, TASK_POLLING
+from ctplatform.compute.session import silence
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.preparation.scan import Process, new_row, prepare_scan, settle
+from ctplatform.preparation.scan import Process, commit, new_row, prepare_scan
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray
 
-
-#: A scan whose worker dies this often (killed for its memory, crashed in a decoder) is given up, and the others go on.
+#: A scan whose worker dies this often (out of memory, or a crash of a decoder) ends as failed, and the others go on.
 RETRIES = 3
-#: Scans of a wave for each CPU of the cluster: its last scans leave CPUs idle, for a hundredth of its time then.
-PER_CPU = 100
-#: Seconds after which Ray Data looks again for tasks that have ended. Its own tenth of a second leaves a core idle
-#: after each scan, for about a tenth of what a scan takes.
-LOOK_EVERY_S = 0.02
-_LOOKING = ("streaming_executor_state", "", "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S")
-#: Seconds after which it asks again for the CPUs it may use, until the first scan ends. By itself it asks every second,
-#: and has been told of none before: for that second it runs one task, however many CPUs there are.
-COUNT_EVERY_S = 0.1
-_COUNTING = ("resource_manager", "ResourceManager", "GLOBAL_LIMITS_UPDATE_INTERVAL_S")
+#: Scans of a wave for each CPU of the cluster: while its last scans leave CPUs idle, a hundredth of its time passes.
+SCANS_PER_CPU = 100
+#: Seconds for `TASK_POLLING`.
+POLLING_S = 0.02
+#: Seconds for `CPU_COUNTING`, until the first scan ends.
+COUNTING_S = 0.1
 
 _STOPPED = "stopped"
 _CRASHED = {
@@ -50,55 +45,57 @@ _CRASHED = {
 logger = logging.getLogger(__name__)
 
 
-def run_waves(
-    parts: Sequence[list[dict[str, Any]] | ray.ObjectRef],
+def prepare_in_waves(
+    parts: Sequence[list[dict[str, Any]] | ray.ObjectRef[Any]],
     worker: Preparer,
     recipe: Recipe,
     *,
-    run: Run,
+    runner: Runner,
     total: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Prepare all scans of the parts, wave by wave. A wave whose process dies is gone on with.
+    """Prepare all scans of the parts, wave by wave. A wave whose process dies is repeated for its unfinished scans.
 
     Args:
-        parts: the items of a plan in pieces of `plan.MANY`, or references to such pieces.
+        parts: the items of a plan in pieces of `isolation.PART_SIZE`, or references to such pieces.
         worker: does one scan.
         recipe: where scans run, and on how much.
-        run: `aside`, or `here` for few scans.
+        runner: `isolated`, or `in_this_process` for few scans.
         total: scans of all parts.
         on_progress: called with (scans done, total).
 
     Raises:
-        StageError: what a task met is no fault of its scan, or a wave's process died again and again.
+        StageError: an error that is not the scan's own (no space, no permission), or a wave's process died
+            1 + `RETRIES` times.
     """
-    done, told, left = 0, 0, list(parts)
+    done, reported, left = 0, 0, list(parts)
 
-    def tell(seen: int) -> None:
-        nonlocal told
-        if done + seen > told:  # a wave that is gone on with counts from its beginning
-            told = done + seen
+    def report(seen: int) -> None:
+        nonlocal reported
+        if done + seen > reported:  # a wave that is repeated counts from its beginning
+            reported = done + seen
             if on_progress:
-                on_progress(told, total)
+                on_progress(reported, total)
 
     while left:
-        many = _parts_of_a_wave()
-        wave, left = left[:many], left[many:]
-        done += _run_wave(wave, worker, recipe, run, tell)
+        count = _parts_of_a_wave()
+        wave, left = left[:count], left[count:]
+        done += _finish_wave(wave, worker, recipe, runner, report)
 
 
 def _parts_of_a_wave() -> int:
     import ray
 
-    return max(1, round(PER_CPU * ray.cluster_resources().get("CPU", 0) / MANY))
+    cpus = float(ray.cluster_resources().get("CPU", 0))
+    return max(1, round(SCANS_PER_CPU * cpus / PART_SIZE))
 
 
-def _run_wave(
-    parts: Sequence[list[dict[str, Any]] | ray.ObjectRef],
+def _finish_wave(
+    parts: Sequence[list[dict[str, Any]] | ray.ObjectRef[Any]],
     worker: Preparer,
     recipe: Recipe,
-    run: Run,
-    tell: Callable[[int], None],
+    runner: Runner,
+    report: Callable[[int], None],
 ) -> int:
     """The number of its scans."""
     from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
@@ -106,14 +103,16 @@ def _run_wave(
     for _ in range(1 + RETRIES):
         seen = 0
         try:
-            with closing(run(_wave, worker, recipe, *parts)) as stream:
+            with closing(runner(_wave, worker, recipe, *parts)) as stream:
                 for ref in stream:
-                    value(ref)
+                    resolve(ref)
                     seen += 1
-                    tell(seen)
+                    report(seen)
             return seen
         except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
-            logger.warning("a wave died after %d scans (%s); gone on with", seen, type(error).__name__)
+            logger.warning(
+                "a wave's process died after %d scans (%s); it is repeated", seen, type(error).__name__
+            )
     raise StageError(
         f"the process that hands out the scans died {1 + RETRIES} times",
         "See whether the machine of the driver is short of memory, then run it again: finished scans are kept",
@@ -124,14 +123,16 @@ def _run_wave(
 def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Iterator[str]:
     """One Ray task a scan; the state of each as it ends. Scans whose task was lost with a node or a process, retries
     included, are tried once more; then they end as failed."""
-    hush()
+    silence()
     left = [item for part in parts for item in part]
     for _ in range(2):
         dataset = _one_task_a_scan(left, worker, recipe)
-        dataset.context.max_errored_blocks = -1  # a block is a scan here, and a lost one no reason to stop
+        dataset.context.max_errored_blocks = (
+            -1
+        )  # a block is one scan: a lost one is no reason to stop the others
         seen = set()
-        with _changed(*_LOOKING, LOOK_EVERY_S), ExitStack() as start:
-            start.enter_context(_changed(*_COUNTING, COUNT_EVERY_S))
+        with TASK_POLLING.changed(POLLING_S), ExitStack() as start:
+            start.enter_context(CPU_COUNTING.changed(COUNTING_S))
             for row in dataset.iter_rows():
                 start.close()
                 if row["state"] == _STOPPED:
@@ -142,26 +143,8 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
         if not left:
             return
     for item in left:
-        settle(worker.workspace, new_row(item, worker.wanted) | _CRASHED)
+        commit(worker.workspace, new_row(item, worker.settings) | _CRASHED)
         yield _CRASHED["state"]
-
-
-@contextmanager
-def _changed(module: str, owner: str, name: str, value: float) -> Iterator[None]:
-    """A number that Ray Data has no setting for, changed for a while; where a version of it keeps the number elsewhere,
-    it goes on at its own pace."""
-    try:
-        holder = import_module(f"ray.data._internal.execution.{module}")
-        holder = getattr(holder, owner) if owner else holder
-        before = getattr(holder, name)
-    except (ImportError, AttributeError):
-        yield
-        return
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        setattr(holder, name, before)
 
 
 def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Recipe) -> ray.data.Dataset:
@@ -169,7 +152,8 @@ def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Reci
     from ray.util.annotations import RayDeprecationWarning
 
     with warnings.catch_warnings():
-        # There is no other way yet to say this, and by itself Ray Data never gives up: one bad scan would hold up all.
+        # `max_retries` is none of the named parameters that replace Ray's remote arguments, which are deprecated;
+        # without it Ray Data retries for ever, and one bad scan would hold up all.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return ray.data.from_items(items, override_num_blocks=len(items)).map(
             worker,
@@ -181,19 +165,26 @@ def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Reci
 
 
 class Preparer:
-    """Row -> committed scan. Picklable; the atlas is read once a worker process."""
+    """Row -> committed scan. Picklable; the atlas is read once a worker process.
 
-    def __init__(self, workspace: Workspace, config: PrepareConfig, wanted: str, process: Process) -> None:
-        self.workspace, self.config, self.wanted, self.process = workspace, config, wanted, process
+    Args:
+        workspace: holds the atlas; receives shards and rows.
+        config: how scans are prepared.
+        settings: `plan.settings_hash` of the run.
+        process: what makes patches and measures of a scan: `scan.process_scan`.
+    """
+
+    def __init__(self, workspace: Workspace, config: PrepareConfig, settings: str, process: Process) -> None:
+        self.workspace, self.config, self.settings, self.process = workspace, config, settings, process
 
     def __call__(self, item: dict[str, Any]) -> dict[str, str]:
-        told = {"scan_id": item["scan_id"], "problem": "", "remedy": "", "code": ""}
+        outcome = {"scan_id": item["scan_id"], "problem": "", "remedy": "", "code": ""}
         try:
             row = prepare_scan(
-                self.workspace, item, self.config, config_hash=self.wanted, process=self.process
+                self.workspace, item, self.config, config_hash=self.settings, process=self.process
             )
-        except StageError as error:  # told as a value: exceptions of a task are counted, not shown
-            return told | {
+        except StageError as error:  # as a value: Ray Data counts a task's exceptions and does not show them
+            return outcome | {
                 "state": _STOPPED, "problem": error.problem, "remedy": error.remedy, "code": error.code
             }  # fmt: skip
-        return told | {"state": row["state"]}
+        return outcome | {"state": row["state"]}

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ctplatform.dataset import parquet_pages, shards
-from ctplatform.dataset.byte_ranges import Ranges, Take
+from ctplatform.dataset.byte_ranges import ByteRanges, Pending
 from ctplatform.errors import StageError
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import partition
@@ -165,7 +166,7 @@ class Feed:
             int, list[parquet_pages.Extent]
         ] = {}  # kept in place of parsed footers, which are far larger
         self._places: dict[int, tuple[np.ndarray, int]] = {}
-        self._ranges = Ranges(workspace)
+        self._ranges = ByteRanges(workspace)
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
@@ -221,7 +222,7 @@ class Feed:
     def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:
         """The batches of all reads in order, of each those of its steps from one to before another."""
         todo = iter(work)
-        asked: deque[tuple[Read, list[Take]]] = deque()
+        asked: deque[tuple[Read, list[Pending]]] = deque()
         running: deque[Callable[[], Patches]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="read")
 
@@ -247,29 +248,34 @@ class Feed:
     def _mine(self, read: Read) -> np.ndarray:
         return read.scans if self.own_blocks else read.scans[self.rank :: self.world]
 
-    def _ask(self, read: Read) -> list[Take]:
+    def _ask(self, read: Read) -> list[Pending]:
         """The bytes of a read's row groups, of this rank's scans, on their way."""
         takes, scan = [], -1
         try:
             for scan in self._mine(read):
-                takes.append(self._ranges.ask(self.scans[scan].scan_id, self._extent(scan, read.block)))
+                takes.append(self._ranges.request(self.scans[scan].scan_id, self._extent(scan, read.block)))
         except (parquet_pages.PageError, IndexError) as error:
             raise self._unfit(scan, error) from error
         return takes
 
-    def _unpack(self, block: int, scans: np.ndarray, takes: Sequence[Take]) -> list[np.ndarray]:
+    def _unpack(self, block: int, scans: np.ndarray, takes: Sequence[Pending]) -> list[np.ndarray]:
         """Some scans' patches of a block in `shards.row_order`, int16 [R, voxels] each: one range of each file."""
         width, found, scan = self.atlas.patch_size**3 * shards.DTYPE.itemsize, [], -1
         try:
             for scan, take in zip(scans, takes, strict=True):
-                data = parquet_pages.rows(take(), self._extents[scan][block], width=width)
+                data = parquet_pages.read_rows(
+                    take(),
+                    self._extents[scan][block],
+                    width=width,
+                    footer=partial(shards.read_footer, self.scans[scan].footer),
+                )
                 found.append(data.view(shards.DTYPE))
         except parquet_pages.PageError as error:
             raise self._unfit(scan, error) from error
         return found
 
     def _unpacking(
-        self, pool: ThreadPoolExecutor, read: Read, takes: Sequence[Take]
+        self, pool: ThreadPoolExecutor, read: Read, takes: Sequence[Pending]
     ) -> Callable[[], Patches]:
         """What returns a read's patches once the pool's threads have unpacked them, a part of the scans each."""
         mine = self._mine(read)

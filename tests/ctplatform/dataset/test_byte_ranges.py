@@ -7,10 +7,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from ctplatform.dataset import byte_ranges, parquet_pages, shards
-from ctplatform.dataset.byte_ranges import Ranges, on_local_disk
+from ctplatform.dataset import parquet_pages, shards
+from ctplatform.dataset.byte_ranges import ByteRanges, on_local_disk
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
@@ -42,9 +43,9 @@ def shard(small_atlas, tmp_path_factory):
 @pytest.mark.parametrize("mapped", [True, False])
 def test_what_is_taken_is_what_the_file_holds(shard, mapped):
     workspace, data, extents = shard
-    opened = Ranges(workspace, mapped=mapped)
+    opened = ByteRanges(workspace, mapped=mapped)
     for _ in range(2):  # again after it was closed, as every epoch does
-        takes = [opened.ask("a", extent) for extent in extents]
+        takes = [opened.request("a", extent) for extent in extents]
         for take, extent in zip(takes, extents, strict=True):
             assert bytes(memoryview(take())) == data[extent.offset : extent.offset + extent.size]
         opened.close()
@@ -55,19 +56,21 @@ def test_an_object_store_is_asked_once_for_each_range_and_once_for_each_size(sha
     store = ObjectStore()
     try:
         store.load(Path(workspace.path()), "w")
-        opened = Ranges(Workspace(store.uri("w")))
+        opened = ByteRanges(Workspace(store.uri("w")))
         for _ in range(2):
-            for take, extent in [(opened.ask("a", extent), extent) for extent in extents[:1] * 2 + extents]:
+            for take, extent in [
+                (opened.request("a", extent), extent) for extent in extents[:1] * 2 + extents
+            ]:
                 assert bytes(memoryview(take())) == data[extent.offset : extent.offset + extent.size]
         asked = [request for request in store.requests if request.endswith("a.parquet")]
         assert asked.count("GET w/patches/a.parquet") == 2 * (2 + len(extents))
         # At first several threads may open it at once.
         assert 1 <= asked.count("HEAD w/patches/a.parquet") <= 2 + len(extents)
         before = asked.count("HEAD w/patches/a.parquet")
-        opened.ask("a", extents[0])()
+        opened.request("a", extents[0])()
         assert store.requests.count("HEAD w/patches/a.parquet") == before
         with pytest.raises(StageError, match="scan b has no shard"):
-            opened.ask("b", extents[0])()
+            opened.request("b", extents[0])()
         opened.close()
     finally:
         store.close()
@@ -76,7 +79,7 @@ def test_an_object_store_is_asked_once_for_each_range_and_once_for_each_size(sha
 def test_what_is_mapped_cannot_be_written(shard):
     workspace, data, extents = shard
     with pytest.raises(TypeError, match="read-only"):
-        memoryview(Ranges(workspace, mapped=True).ask("a", extents[0])())[0] = 0
+        memoryview(ByteRanges(workspace, mapped=True).request("a", extents[0])())[0] = 0
     assert workspace.read_bytes(PATCHES, "a.parquet") == data
 
 
@@ -84,7 +87,7 @@ def test_what_is_mapped_cannot_be_written(shard):
 def test_a_scan_without_a_shard_is_named(shard, mapped):
     workspace, _, extents = shard
     with pytest.raises(StageError, match="scan b has no shard"):
-        Ranges(workspace, mapped=mapped).ask("b", extents[0])()
+        ByteRanges(workspace, mapped=mapped).request("b", extents[0])()
 
 
 def test_a_file_that_ends_too_early_is_refused(shard, tmp_path):
@@ -92,7 +95,7 @@ def test_a_file_that_ends_too_early_is_refused(shard, tmp_path):
     short = Workspace(tmp_path)
     short.write_bytes(data[: extents[-1].offset + 10], PATCHES, "a.parquet")
     with pytest.raises(parquet_pages.PageError, match="ends at byte"):
-        Ranges(short, mapped=True).ask("a", extents[-1])
+        ByteRanges(short, mapped=True).request("a", extents[-1])
 
 
 def test_what_the_system_will_not_map_is_fetched(shard, tmp_path):
@@ -106,9 +109,9 @@ def test_what_the_system_will_not_map_is_fetched(shard, tmp_path):
         os.truncate(large.path(PATCHES, "a.parquet"), 15 * 2**40)
     except OSError:
         pytest.skip("no such sparse file here")
-    opened = Ranges(large, mapped=True)
+    opened = ByteRanges(large, mapped=True)
     for extent in extents:
-        taken = memoryview(opened.ask("a", extent)())
+        taken = memoryview(opened.request("a", extent)())
         assert bytes(taken) == data[extent.offset : extent.offset + extent.size]
     assert opened._pool is not None
     opened.close()
@@ -116,23 +119,25 @@ def test_what_the_system_will_not_map_is_fetched(shard, tmp_path):
 
 def test_closing_ends_the_threads_that_fetch(shard):
     workspace, _, extents = shard
-    before, opened = threading.active_count(), Ranges(workspace, mapped=False)
+    before, opened = threading.active_count(), ByteRanges(workspace, mapped=False)
     for extent in extents * 10:
-        opened.ask("a", extent)
+        opened.request("a", extent)
     opened.close()
     assert threading.active_count() == before
 
 
 def test_only_disks_of_this_machine_are_local(tmp_path, monkeypatch):
     (tmp_path / "on nfs für CT" / "deep").mkdir(parents=True)
-    mounts = tmp_path / "mountinfo"
+    mounts = tmp_path / "proc" / "self" / "mounts"
+    mounts.parent.mkdir(parents=True)
     spaced = str(tmp_path / "on nfs für CT").replace(" ", "\\040")
     mounts.write_text(
-        "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
-        f"22 21 0:50 / {spaced} rw shared:2 - nfs4 store:/ct rw\n"
-        f"23 22 8:2 / {spaced}/deep rw shared:3 - xfs /dev/sdb1 rw\n"
+        "/dev/sda1 / ext4 rw,relatime 0 0\n"
+        f"store:/ct {spaced} nfs4 rw 0 0\n"
+        f"/dev/sdb1 {spaced}/deep xfs rw 0 0\n",
+        encoding="utf-8",
     )
-    monkeypatch.setattr(byte_ranges, "MOUNTS", mounts)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     assert on_local_disk(str(tmp_path))
     assert not on_local_disk(str(tmp_path / "on nfs für CT"))
     assert not on_local_disk(str(tmp_path / "on nfs für CT" / "patches" / "not yet there"))

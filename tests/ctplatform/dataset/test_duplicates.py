@@ -9,9 +9,9 @@ import pytest
 
 from ctplatform.config.preparation import SplitConfig
 from ctplatform.dataset import duplicates, shards
-from ctplatform.dataset.duplicates import Pair, alike, near_duplicates, signature
+from ctplatform.dataset.duplicates import alike, near_duplicates, signature
 from ctplatform.dataset.ledger import read_ledger
-from ctplatform.dataset.splits import Split, across, make_split, read_split, write_split
+from ctplatform.dataset.splits import Split, make_split, read_split, write_split
 from ctplatform.evaluation.problems import assemble
 from ctplatform.storage.layout import PATCHES, SIGNATURES_FILE
 from ctplatform.storage.workspace import Workspace
@@ -140,9 +140,3 @@ def test_it_can_be_switched_off(world):
     add_twin(workspace, cohort, original, subject="zz")
     assert near_duplicates(workspace, read_ledger(workspace), alike_above=1.0) == []
     assert not workspace.exists(SIGNATURES_FILE)
-
-
-def test_two_scans_of_one_subject_may_look_alike():
-    table = pd.DataFrame({"scan_id": ["a", "b", "c"], "subject_id": ["x", "x", "y"]})
-    assert across(Split(train=("x",), test=("y",)), table, [Pair("a", "b", 0.9)]) == []
-    assert len(across(Split(train=("x",), test=("y",)), table, [Pair("a", "c", 0.9)])) == 1

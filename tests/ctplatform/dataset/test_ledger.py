@@ -1,29 +1,15 @@
-"""Of several rows of a scan the right one counts, and compaction changes nothing that a reader sees."""
+"""Of several rows of a scan the right one counts."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-
-import pandas as pd
+import pyarrow as pa
 import pytest
 
-from ctplatform.dataset import compaction, ledger
+from ctplatform.dataset import ledger
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import PATCHES, SCANS
-from ctplatform.storage.workspace import TEMPORARY, Workspace
-
-
-def write(
-    workspace: Workspace, scan: str, *, version: int = 1, state: str = "accepted", **more: object
-) -> None:
-    row = {"scan_id": scan, "subject_id": f"p-{scan}", "version": version, "state": state, **more}
-    ledger.write_row(workspace, {"affine": [float(version)] * 16, "footer": b"f" * 50, **row})
-
-
-def everything(workspace: Workspace) -> pd.DataFrame:
-    return ledger.read_ledger(workspace, columns=ledger.SCHEMA.names, started=True)
+from ctplatform.storage.layout import SCANS
+from ctplatform.storage.workspace import Workspace
+from tests.ctplatform.dataset.rows import write
 
 
 @pytest.fixture
@@ -75,116 +61,18 @@ def test_a_damaged_file_is_named(workspace):
         ledger.read_ledger(workspace)
 
 
-def fill(workspace: Workspace, count: int) -> None:
-    for number in range(count):
-        write(workspace, f"s{number:03d}", reason=str(number))
-
-
-def test_compaction_changes_nothing_but_the_files(workspace):
-    fill(workspace, 23)
-    write(workspace, "s004", version=2, reason="again")
-    write(workspace, "s005", version=2, state=ledger.STARTED)
-    before = everything(workspace)
-    assert compaction.compact(workspace, rows_per_file=10) == 24
-    pd.testing.assert_frame_equal(everything(workspace), before)
-    files = workspace.files(SCANS, suffix=".parquet")
-    assert len(files) == 4, "22 rows in three, and the renewal's mark"
-    assert "s005.2.parquet" in files
-    assert compaction.compact(workspace, rows_per_file=10) <= 2
-    pd.testing.assert_frame_equal(everything(workspace), before)
-
-
-def test_it_is_idempotent_and_leaves_full_files_alone(workspace):
-    fill(workspace, 10)
-    assert compaction.compact(workspace, rows_per_file=10) == 10
-    (full,) = workspace.files(SCANS, suffix=".parquet")
-    assert compaction.compact(workspace, rows_per_file=10) == 0
-    write(workspace, "x")
-    write(workspace, "y")
-    assert compaction.compact(workspace, rows_per_file=10) == 2
-    assert full in workspace.files(SCANS, suffix=".parquet"), "two new rows do not rewrite ten"
-    assert len(ledger.read_ledger(workspace)) == 12
-    write(workspace, "s003", version=2)
-    compaction.compact(workspace, rows_per_file=10)
-    assert full not in workspace.files(SCANS, suffix=".parquet"), "a row that no longer counts goes"
-    assert len(ledger.read_ledger(workspace)) == 12
-
-
-@pytest.mark.parametrize("survives", range(6))
-def test_killed_anywhere_it_loses_nothing(workspace, monkeypatch, survives):
-    """Stopped before its first write, and after each of its writes and deletions."""
-    fill(workspace, 4)
-    before = everything(workspace)
-    steps = 0
-
-    class Killed(BaseException):
-        pass
-
-    def counted(action):
-        def run(*arguments, **named):
-            nonlocal steps
-            if steps == survives:
-                raise Killed
-            steps += 1
-            return action(*arguments, **named)
-
-        return run
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "write_table", counted(Workspace.write_table))
-        patch.setattr(Workspace, "delete", counted(Workspace.delete))
-        if survives < 5:
-            with pytest.raises(Killed):
-                compaction.compact(workspace)
-        else:
-            compaction.compact(workspace)
-    pd.testing.assert_frame_equal(everything(workspace), before)
-    compaction.compact(workspace)
-    pd.testing.assert_frame_equal(everything(workspace), before)
-    assert len(workspace.files(SCANS, suffix=".parquet")) == 1
-
-
-def test_readers_beside_compaction_see_every_scan(workspace):
-    """A reader in a loop while rows come and are merged: never an error, never fewer rows than before."""
-    fill(workspace, 10)
-    stop, counts, errors = threading.Event(), [], []
-
-    def read() -> None:
-        while not stop.is_set():
-            try:
-                counts.append(len(ledger.read_ledger(workspace, columns=["scan_id", "footer"])))
-            except Exception as error:
-                errors.append(error)
-                return
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(10, 40, 5):
-        for k in range(5):
-            write(workspace, f"s{number + k:03d}")
-        compaction.compact(workspace)
-    time.sleep(0.05)
-    stop.set()
-    reader.join()
-    assert not errors
-    assert counts == sorted(counts)
-    assert len(counts) > 2
-    assert len(ledger.read_ledger(workspace)) == 40
-
-
-def test_what_killed_writers_left_is_swept_once_it_is_old(workspace, tmp_path):
-    write(workspace, "a")
-    write(workspace, "b", version=2, state=ledger.STARTED)
-    write(workspace, "c", state="rejected")
-    for name in ("a", "b", "c", "orphan", "young"):
-        workspace.write_bytes(b"shard", PATCHES, f"{name}.parquet")
-    (tmp_path / "patches" / f"{TEMPORARY}1-a.parquet").write_bytes(b"half")
-    for file in (tmp_path / "patches").iterdir():
-        if "young" not in file.name:
-            os.utime(file, (0, time.time() - 7200))
-    assert compaction.sweep(workspace) == [f"{TEMPORARY}1-a.parquet", "c.parquet", "orphan.parquet"]
-    assert sorted(p.name for p in (tmp_path / "patches").iterdir()) == [
-        "a.parquet",
-        "b.parquet",
-        "young.parquet",
-    ]
+def test_a_ledger_row_survives_a_round_trip(workspace):
+    row = {
+        "scan_id": "x",
+        "subject_id": "y",
+        "state": "flagged",
+        "dice": 0.5,
+        "affine": [1.0] * 16,
+        "footer": b"123",
+    }
+    ledger.write_row(workspace, row)
+    back = ledger.read_ledger(workspace, columns=["scan_id", "state", "dice", "affine", "footer", "reason"])
+    assert back.loc[0, "footer"] == b"123"
+    assert back.loc[0, "dice"] == 0.5
+    assert back.loc[0, "reason"] is None
+    assert pa.table(back[["scan_id"]]).num_rows == 1

@@ -92,7 +92,7 @@ def test_pandas_reads_it_without_us(shard):
 
 def test_patches_that_do_not_fit_the_atlas_are_refused(small_atlas):
     side = small_atlas.patch_size
-    with pytest.raises(ValueError, match="the atlas asks for"):
+    with pytest.raises(ValueError, match="the atlas requires"):
         shards.encode(
             scan_id="a",
             subject_id="s",

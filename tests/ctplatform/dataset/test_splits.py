@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from ctplatform.config.preparation import SplitConfig
-from ctplatform.dataset.splits import Split, make_split, read_split, write_split
+from ctplatform.dataset import splits
+from ctplatform.dataset.duplicates import Pair
+from ctplatform.dataset.splits import Split, leak_warnings, make_split, read_split, write_split
 from ctplatform.errors import StageError
-from ctplatform.metrics.stratification import stratified_order
 from ctplatform.storage.workspace import Workspace
 
 
@@ -109,11 +110,40 @@ def test_what_cannot_be_split_is_refused():
         make_split(cohort(), SplitConfig(stratify="site"))
 
 
-def test_beginnings_of_the_order_hold_every_stratum_in_its_share():
-    strata = np.repeat([0, 1, 2], [50, 30, 20])
-    for seed in range(5):
-        order = stratified_order(strata, seed=seed)
-        assert sorted(order) == list(range(100))
-        for count in (10, 25, 50, 80):
-            found = np.bincount(strata[order[:count]], minlength=3)
-            assert np.abs(found - count * np.array([0.5, 0.3, 0.2])).max() <= 1.0
+def test_two_scans_of_one_subject_may_look_alike():
+    table = pd.DataFrame({"scan_id": ["a", "b", "c"], "subject_id": ["x", "x", "y"]})
+    assert leak_warnings(Split(train=("x",), test=("y",)), table, [Pair("a", "b", 0.9)]) == []
+    assert len(leak_warnings(Split(train=("x",), test=("y",)), table, [Pair("a", "c", 0.9)])) == 1
+
+
+def test_linked_subjects_are_those_of_a_search_through_the_graph(caplog):
+    """Against breadth-first search over shared images and near-duplicate scans, in any order of the table."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        count = int(rng.integers(2, 30))
+        table = pd.DataFrame(
+            {
+                "scan_id": [f"scan{i}" for i in range(3 * count)],
+                "subject_id": [f"s{i:02d}" for i in rng.integers(0, count, 3 * count)],
+                "content_hash": [f"h{i}" if i else None for i in rng.integers(0, 3 * count, 3 * count)],
+            }
+        )
+        pairs = [Pair(*(f"scan{i}" for i in rng.choice(3 * count, 2, replace=False)), 0.9) for _ in range(4)]
+        owner = table.set_index("scan_id")["subject_id"]
+        linked = {subject: {subject} for subject in set(owner)}
+        groups = [list(g["subject_id"]) for _, g in table.dropna().groupby("content_hash")]
+        for group in [*groups, *([owner[p.a], owner[p.b]] for p in pairs)]:
+            for one in group:
+                linked[one] |= set(group)
+        expected = {}
+        for subject in linked:
+            reached, border = set(), {subject}
+            while border:
+                reached |= border
+                border = set().union(*(linked[s] for s in border)) - reached
+            expected[subject] = min(reached)
+        known = [(p, owner[p.a], owner[p.b]) for p in pairs if owner[p.a] != owner[p.b]]
+        caplog.clear()
+        found = splits._linked_subjects(table["subject_id"].to_numpy(), table["content_hash"], known)
+        assert found == expected
+        assert len(caplog.records) == len(linked) - len(set(expected.values())), "one message a link"

@@ -140,10 +140,21 @@ def test_patches_are_read_once_a_process(world, monkeypatch):
 def test_the_cache_has_a_limit(world, monkeypatch):
     pool = world[2]
     finetune._cache.clear()
-    monkeypatch.setattr(finetune, "CACHE_BYTES", 3 * 3 * 32**3 * 2)
+    reads = []
+
+    def large(_, scan_id, __):
+        """Half a gibibyte that takes no memory."""
+        reads.append(scan_id)
+        return None, np.broadcast_to(np.int16(len(reads)), 1 << 28)
+
+    monkeypatch.setattr(finetune, "read_patches", large)
     for number in range(6):
         pool.scan(f"scan{number:03d}")
-    assert sum(array.nbytes for array in finetune._cache.values()) <= 3 * 3 * 32**3 * 2
+    assert sum(array.nbytes for array in finetune._cache.values()) <= finetune.CACHE_BYTES
+    assert pool.scan("scan005")[0] == 6
+    assert len(reads) == 6, "the newest are kept"
+    assert pool.scan("scan000")[0] == 7, "the oldest are not"
+    finetune._cache.clear()
 
 
 def test_cox_loss_is_the_partial_likelihood():

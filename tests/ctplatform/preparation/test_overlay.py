@@ -1,4 +1,4 @@
-"""The QC picture: size, views, colours, and that it says what it was told."""
+"""The overlay: size, views, colours and text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctplatform.preparation.overlay import COLOURS, DOT, WIDTH, overlay_png
 from tests.ctplatform.chest import lung_image, rotation
 
 
-def picture(png: bytes) -> np.ndarray:
+def pixels_of(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
@@ -38,7 +38,7 @@ def test_three_views_with_both_lungs_and_locations(case):
     centres = np.stack(np.meshgrid(*[np.arange(-90.0, 91, 26)] * 3), axis=-1).reshape(-1, 3)
     png = overlay_png(image, labels, centres_mm_N3=centres, title="scan-1", verdict="accepted")
     assert len(png) < 200_000
-    pixels = picture(png)
+    pixels = pixels_of(png)
     assert pixels.shape[1] == WIDTH
     for colour in (COLOURS[RIGHT], COLOURS[LEFT], DOT):
         assert near(pixels, colour).sum() > 50
@@ -50,9 +50,9 @@ def test_three_views_with_both_lungs_and_locations(case):
 def test_lung_is_dark_and_upright(case):
     """In the coronal view the lungs' narrow apices are above their wide bases."""
     image, labels = case
-    rows = near(picture(overlay_png(image, labels))[:, :300], COLOURS[RIGHT]).any(axis=1)
+    rows = near(pixels_of(overlay_png(image, labels))[:, :300], COLOURS[RIGHT]).any(axis=1)
     row = np.flatnonzero(rows)
-    pixels = picture(overlay_png(image, labels))[:, :300]
+    pixels = pixels_of(overlay_png(image, labels))[:, :300]
     widths = [
         np.ptp(np.flatnonzero(near(pixels[r], COLOURS[RIGHT]))) for r in (row[3], row[len(row) * 3 // 5])
     ]
@@ -62,11 +62,11 @@ def test_lung_is_dark_and_upright(case):
 def test_without_mask_and_with_a_long_verdict(case):
     image, _ = case
     verdict = "rejected: " + "the lungs are cut off at the top of the scan; " * 20
-    pixels = picture(overlay_png(image, None, title="scan-2", verdict=verdict))
+    pixels = pixels_of(overlay_png(image, None, title="scan-2", verdict=verdict))
     assert pixels.shape[1] == WIDTH
     assert not near(pixels[60:], COLOURS[LEFT]).any()
 
 
 def test_an_empty_mask_is_no_problem(case):
     image, labels = case
-    assert picture(overlay_png(image, labels * 0)).shape[1] == WIDTH
+    assert pixels_of(overlay_png(image, labels * 0)).shape[1] == WIDTH

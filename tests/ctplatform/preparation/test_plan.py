@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import SimpleITK as sitk
 
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset import ledger
-from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.imaging.fingerprint import fingerprint
 from ctplatform.preparation.plan import Plan, make_plan, settings_hash
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
-from tests.ctplatform.scans import chest
 
 ATLAS = "atlas-1"
 
@@ -135,18 +132,3 @@ def test_a_renewal_that_never_ended_is_done_under_the_same_version_and_cause(wor
     ledger.write_row(workspace, mark | json.loads(item["old"]))
     assert plan_of(world, "prepare.overlays=false").items[0] == item
     assert [i["cause"] for i in plan_of(world).items] == ["interrupted"], "back to the old settings"
-
-
-def test_fingerprints_see_all_files_of_a_scan(tmp_path):
-    write_dicom_series(chest(), tmp_path / "series")
-    first = fingerprint(str(tmp_path / "series"))
-    assert fingerprint(str(tmp_path / "series" / "0003.dcm")) == first, "one file stands for its series"
-    assert fingerprint(str(tmp_path / "series"), "1.2.3") != first, "another series of the folder"
-    (tmp_path / "series" / "0009.dcm").unlink()
-    assert fingerprint(str(tmp_path / "series" / "0003.dcm")) != first
-    sitk.WriteImage(chest(), str(tmp_path / "x.mhd"))
-    before = fingerprint(str(tmp_path / "x.mhd"))
-    (tmp_path / "x.raw").write_bytes(b"1")
-    assert fingerprint(str(tmp_path / "x.mhd")) != before
-    assert fingerprint(str(tmp_path / "nothing.nii")) == ""
-    assert fingerprint((tmp_path / "x.mhd").as_uri()) == fingerprint(str(tmp_path / "x.mhd"))

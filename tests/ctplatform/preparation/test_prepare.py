@@ -7,13 +7,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
 import SimpleITK as sitk
 
 from ctplatform.cli.explain import explain, explain_lines
+from ctplatform.compute.ray_internals import session_folder
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
@@ -24,20 +24,13 @@ from ctplatform.preparation.prepare import prepare
 from ctplatform.report import build_report
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES
 from ctplatform.storage.workspace import Workspace
-from tests.ctplatform.preparation.test_identity import SECRET, assert_clean, planted
+from tests.ctplatform.planted import SECRET, assert_clean, planted
 from tests.ctplatform.scans import chest
 
 
 @pytest.fixture
 def workspace(unprepared):
     return unprepared
-
-
-def session_folder():
-    """Where the running Ray keeps its logs."""
-    import ray
-
-    return ray._private.worker._global_node.get_session_dir_path()
 
 
 def files(workspace, folder):
@@ -74,10 +67,10 @@ def test_patches_hold_lung_of_the_measured_density(prepared):
 def test_a_second_run_does_nothing_and_a_changed_recipe_does_all_again(workspace, prepared, small_recipe):
     _, cohort = prepared
     few = cohort.head(2)
-    told = []
-    first = prepare(workspace, few, small_recipe, on_progress=lambda done, total: told.append((done, total)))
+    progress = []
+    first = prepare(workspace, few, small_recipe, on_progress=lambda *counts: progress.append(counts))
     assert (first.done, first.skipped) == (2, 0)
-    assert told == [(1, 2), (2, 2)]
+    assert progress == [(1, 2), (2, 2)]
     before = files(workspace, PATCHES)
     again = prepare(workspace, few, small_recipe)
     assert (again.done, again.skipped) == (0, 2)
@@ -159,24 +152,6 @@ def test_without_an_atlas(tmp_path, ray_local, small_recipe, prepared):
         prepare(Workspace(tmp_path), prepared[1].head(1), small_recipe)
 
 
-def test_a_ledger_row_survives_a_round_trip(tmp_path):
-    workspace = Workspace(tmp_path)
-    row = {
-        "scan_id": "x",
-        "subject_id": "y",
-        "state": "flagged",
-        "dice": 0.5,
-        "affine": [1.0] * 16,
-        "footer": b"123",
-    }
-    ledger.write_row(workspace, row)
-    back = ledger.read_ledger(workspace, columns=["scan_id", "state", "dice", "affine", "footer", "reason"])
-    assert back.loc[0, "footer"] == b"123"
-    assert back.loc[0, "dice"] == 0.5
-    assert back.loc[0, "reason"] is None
-    assert pa.table(back[["scan_id"]]).num_rows == 1
-
-
 def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tmp_path, caplog, capfd):
     """Planted in every text field of the header, in sequences and private elements, in file and folder names; looked
     for in every byte of what prepare and the report wrote, decompressed, in the logs of this process and of all of
@@ -218,7 +193,9 @@ def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tm
                 assert_clean(b"".join(values) if name == "patch" else str(values))
     assert looked_at >= 5, "ledger, settings, overlay, shard, report"
     assert "s1" in (Path(workspace.root) / "evaluation" / "run-1" / "report.html").read_text(encoding="utf-8")
-    logs = [path for path in (Path(session_folder()) / "logs").rglob("*") if path.is_file()]
+    folder = session_folder()
+    assert folder is not None
+    logs = [path for path in (folder / "logs").rglob("*") if path.is_file()]
     assert any(path.name.startswith("worker-") for path in logs)
     assert_clean(*(path.read_bytes() for path in logs))
     streams = capfd.readouterr()

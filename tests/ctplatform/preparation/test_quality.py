@@ -20,6 +20,7 @@ from ctplatform.preparation.quality import assess, measure
 from ctplatform.registration.affine_registration import Registration, register
 from ctplatform.registration.template import Template
 from tests.ctplatform.chest import lung_image
+from tests.ctplatform.preparation.phantoms import mirrored, phantom_scan, unregistered
 
 CONFIG = QualityConfig.model_validate({})
 GOOD = {
@@ -126,13 +127,6 @@ def test_measure_of_a_known_affine():
     assert all(isinstance(value, float) for value in measures.values())
 
 
-def mirrored(image: sitk.Image) -> sitk.Image:
-    """The voxels with left and right swapped under the same header."""
-    swapped = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image)[:, :, ::-1])
-    swapped.CopyInformation(image)
-    return swapped
-
-
 def shifted(image: sitk.Image, hu: int) -> sitk.Image:
     """A wrong rescale intercept."""
     return sitk.Clamp(image + hu, sitk.sitkInt16, -1024, 3071)
@@ -140,23 +134,7 @@ def shifted(image: sitk.Image, hu: int) -> sitk.Image:
 
 @pytest.fixture(scope="module", params=[0, 2])
 def phantom(request) -> sitk.Image:
-    config = PhantomConfig.model_validate({"spacing_mm": 3.0})
-    return sitk.DICOMOrient(make_subject(request.param, config=config).image, "LPS")
-
-
-def unregistered(image: sitk.Image) -> dict[str, float]:
-    mask = make_segmenter(LungsConfig.model_validate({}))(image)
-    return measure(Volume(image, (), {}), mask, None, None)
-
-
-def test_a_mirrored_phantom_is_told_from_the_same_one_as_it_is(phantom):
-    plain, swapped = unregistered(phantom), unregistered(mirrored(phantom))
-    assert assess(plain, CONFIG).reasons == ()
-    assert plain["mirrored"] == pytest.approx(1 - swapped["mirrored"], abs=0.05)
-    verdict = assess(swapped, CONFIG)
-    assert verdict.state in ("flagged", "rejected")
-    assert "mirrored left-right" in verdict.reasons[0]
-    assert "to the right of the middle" in verdict.reasons[0]
+    return phantom_scan(request.param)
 
 
 def test_air_is_measured_where_it_is(phantom):

@@ -10,7 +10,6 @@ import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.hounsfield import PADDING_HU
-from ctplatform.preparation.interpolation import Axis, interpolate_box
 from ctplatform.preparation.sampling import sample_patches
 from ctplatform.registration.affine import transform_points
 from drasclr.atlas import Atlas
@@ -165,28 +164,6 @@ def test_atlas_axes_need_no_turning_where_the_affine_does_not_turn(atlas):
 
 def bumps(points: np.ndarray) -> np.ndarray:
     return 200 * np.sin(points / (9.0, 11.0, 13.0)).sum(axis=-1) - 300
-
-
-@pytest.mark.parametrize("shape", [(12, 40, 50), (90, 70, 65)])
-def test_the_spline_is_that_of_simpleitk(shape):
-    """Box inside, across and beyond the ends of a noisy volume, spacings coarser and finer than the voxels."""
-    noise = np.random.default_rng(1).normal(0, 150, shape).astype(np.int16)
-    positions = [np.arange(-4.0, n + 3, step) + 0.3 for n, step in zip(shape[::-1], (0.37, 1.0, 1.7))]
-    axes = tuple(Axis.at(p, n, "bspline") for p, n in zip(positions, shape[::-1]))
-    found = interpolate_box(noise, axes, WIDE)
-    expected = sitk.Resample(
-        sitk.Cast(sitk.GetImageFromArray(noise), sitk.sitkFloat64),
-        [len(p) for p in positions],
-        sitk.Transform(),
-        sitk.sitkBSpline,
-        [p[0] for p in positions],
-        (0.37, 1.0, 1.7),
-        np.eye(3).ravel().tolist(),
-        float(PADDING_HU),
-    )
-    expected = sitk.GetArrayFromImage(expected)
-    np.testing.assert_array_equal(found == PADDING_HU, expected == PADDING_HU)
-    assert np.abs(found - expected).max() <= 0.6  # rounding to whole HU, and float32
 
 
 def test_the_bars_of_the_disease_signal(atlas):

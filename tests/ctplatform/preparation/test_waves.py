@@ -1,18 +1,16 @@
-"""The work list in waves: all scans, each once; what goes wrong in the process of a wave is told or gone on with."""
+"""The work list in waves: all scans, each once; a wave whose process dies is repeated, or ends with an error."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-from ray.data._internal.execution import streaming_executor_state as executor
-from ray.data._internal.execution.resource_manager import ResourceManager
 
-from ctplatform.compute.isolation import aside, here, value
+from ctplatform.compute.isolation import in_this_process, isolated
+from ctplatform.compute.ray_internals import CPU_COUNTING, TASK_POLLING
 from ctplatform.dataset import ledger
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import ScanError, StageError
@@ -24,7 +22,7 @@ from tests.cluster.processes import until
 
 
 def quick(workspace, item, config, atlas, template, clock, config_hash):
-    """In place of `process_scan`: a measure of the file, and no patches. Says by a file that it ran."""
+    """In place of `process_scan`: a measure of the file, and no patches. Leaves a file for each time that it ran."""
     path = Path(item["path"])
     path.with_name(f"{item['scan_id']}.{time.time_ns()}.ran").touch()
     words = path.read_text().split()
@@ -58,7 +56,7 @@ def table(folder: Path, words: list[str]) -> pd.DataFrame:
 
 
 def waves_running() -> list[psutil.Process]:
-    """The processes that run one now."""
+    """The processes that run a wave."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -67,34 +65,34 @@ def waves_running() -> list[psutil.Process]:
 
 
 def work(workspace, recipe, cohort):
-    """(items, what does one of them)."""
+    """(items of the plan, the worker that prepares one)."""
     atlas_hash = read_atlas(workspace).hash
     items = make_plan(workspace, cohort, recipe, atlas_hash).items
     return items, waves.Preparer(workspace, recipe.prepare, settings_hash(recipe, atlas_hash), quick)
 
 
-def run(workspace, recipe, cohort, size, *, how=aside, on_progress=None):
+def run(workspace, recipe, cohort, size, *, how=isolated, on_progress=None):
     """In parts of `size`, each of them a wave, since 2 CPUs are few."""
     items, worker = work(workspace, recipe, cohort)
     parts = [items[i : i + size] for i in range(0, len(items), size)]
-    waves.run_waves(parts, worker, recipe, run=how, total=len(items), on_progress=on_progress)
+    waves.prepare_in_waves(parts, worker, recipe, runner=how, total=len(items), on_progress=on_progress)
 
 
-@pytest.mark.parametrize("how", [aside, here])
+@pytest.mark.parametrize("how", [isolated, in_this_process])
 def test_all_scans_of_all_waves_each_once(workspace, small_recipe, cohort, tmp_path, how):
-    told = []
-    run(workspace, small_recipe, cohort, 3, how=how, on_progress=lambda *progress: told.append(progress))
+    reported = []
+    run(workspace, small_recipe, cohort, 3, how=how, on_progress=lambda *progress: reported.append(progress))
     rows = ledger.read_ledger(workspace).set_index("scan_id")
     assert list(rows.index) == list(cohort["scan_id"])
     assert rows["state"].tolist() == ["accepted"] * 2 + ["failed"] + ["accepted"] * 4
     assert rows["mean_hu"].dropna().tolist() == [1, 2, 4, 5, 6, 7], "each its own"
     assert len(list(tmp_path.glob("*.ran"))) == 7
-    assert told == [(k, 7) for k in range(1, 8)]
+    assert reported == [(k, 7) for k in range(1, 8)]
 
 
-def test_planned_and_counted_aside_it_is_the_same(workspace, small_recipe, cohort, monkeypatch):
-    """What large cohorts take: the driver sees neither items nor ledger."""
-    monkeypatch.setattr(preparing, "MANY", 3)
+def test_planned_and_counted_in_isolation_it_is_the_same(workspace, small_recipe, cohort, monkeypatch):
+    """As for large cohorts: the driver holds neither items nor ledger."""
+    monkeypatch.setattr(preparing, "PART_SIZE", 3)
     plans = []
     summary = prepare(workspace, cohort, small_recipe, on_plan=plans.append, process=quick)
     assert (summary.done, summary.skipped, summary.causes) == (7, 0, {"new": 7})
@@ -108,8 +106,8 @@ def test_planned_and_counted_aside_it_is_the_same(workspace, small_recipe, cohor
         prepare(workspace, cohort[2:3].loc[[2, 2, 2, 2]], small_recipe, process=quick)
 
 
-@pytest.mark.parametrize("how", [aside, here])
-def test_what_is_no_fault_of_a_scan_stops_all_of_it_in_its_own_words(workspace, small_recipe, tmp_path, how):
+@pytest.mark.parametrize("how", [isolated, in_this_process])
+def test_an_error_that_is_not_a_scans_own_stops_the_run_as_it_is(workspace, small_recipe, tmp_path, how):
     cohort = table(tmp_path, ["quick", "full", "quick"])
     with pytest.raises(StageError, match="the disk is full") as caught:
         run(workspace, small_recipe, cohort, 2, how=how)
@@ -117,12 +115,12 @@ def test_what_is_no_fault_of_a_scan_stops_all_of_it_in_its_own_words(workspace, 
     assert not list(tmp_path.glob("s2.*.ran")), "the next wave never began"
 
 
-def test_a_wave_whose_process_dies_is_gone_on_with(workspace, small_recipe, tmp_path):
+def test_a_wave_whose_process_dies_is_repeated(workspace, small_recipe, tmp_path):
     cohort = table(tmp_path, ["slow"] * 8)
-    killed, told = [], []
+    killed, reported = [], []
 
     def kill(done, total):
-        told.append((done, total))
+        reported.append((done, total))
         if done == 2:
             killed.extend(waves_running())
             for process in killed:
@@ -132,13 +130,13 @@ def test_a_wave_whose_process_dies_is_gone_on_with(workspace, small_recipe, tmp_
     assert len(killed) == 1
     rows = ledger.read_ledger(workspace)
     assert rows["state"].tolist() == ["accepted"] * 8
-    assert told == [(k, 8) for k in range(1, 9)], "nothing is counted twice"
-    assert len(list(tmp_path.glob("*.ran"))) <= 8 + 2, "only what was under way is done again"
+    assert reported == [(k, 8) for k in range(1, 9)], "nothing is counted twice"
+    assert len(list(tmp_path.glob("*.ran"))) <= 8 + 2, "only what was running is done again"
 
 
-@pytest.mark.parametrize("how", [aside, here])
-def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path, how):
-    """An interrupt, or an error of whoever is told."""
+@pytest.mark.parametrize("how", [isolated, in_this_process])
+def test_an_interrupt_stops_the_tasks(workspace, small_recipe, tmp_path, how):
+    """Raised where progress is reported."""
     cohort = table(tmp_path, ["slow"] * 40)
 
     def interrupt(done, total):
@@ -152,38 +150,34 @@ def test_whoever_stops_it_stops_its_tasks(workspace, small_recipe, tmp_path, how
     assert before == len(list(tmp_path.glob("*.ran"))) < 40
 
 
-def test_ended_tasks_are_looked_for_often(workspace, small_recipe, cohort):
-    """Where Ray keeps how often is its own business: this tells when it moves."""
+def test_ended_tasks_are_polled_often(workspace, small_recipe, cohort):
     items, worker = work(workspace, small_recipe, cohort)
-    usual = executor.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S
-    seen = [executor.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S for _ in waves._wave(worker, small_recipe, items)]
-    assert seen == [waves.LOOK_EVERY_S] * 7
-    assert usual > waves.LOOK_EVERY_S
-    assert usual == executor.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S
+    holder = TASK_POLLING.holder()
+    usual = getattr(holder, TASK_POLLING.name)
+    seen = [getattr(holder, TASK_POLLING.name) for _ in waves._wave(worker, small_recipe, items)]
+    assert seen == [waves.POLLING_S] * 7
+    assert usual > waves.POLLING_S
+    assert usual == getattr(holder, TASK_POLLING.name)
 
 
-def test_the_first_tasks_are_not_held_up_until_ray_data_has_counted_the_cpus():
-    usual = ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
-    with waves._changed(*waves._COUNTING, waves.COUNT_EVERY_S):
-        assert waves.COUNT_EVERY_S == ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
-    assert usual == ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S > waves.COUNT_EVERY_S
-    with waves._changed("resource_manager", "ResourceManager", "NO_LONGER_THERE", 1.0):
-        assert not hasattr(ResourceManager, "NO_LONGER_THERE")
+def test_the_cpus_are_counted_often_until_the_first_scan_has_ended(workspace, small_recipe, cohort):
+    items, worker = work(workspace, small_recipe, cohort)
+    holder = CPU_COUNTING.holder()
+    usual, seen = getattr(holder, CPU_COUNTING.name), []
+    with pytest.MonkeyPatch.context() as patch:
+        original = waves._one_task_a_scan
 
+        class Watched:
+            """The dataset, and the interval at which the executor starts on it."""
 
-def steps(fail):
-    yield os.getpid()
-    if fail:
-        raise StageError("a", "b", code="c")
-    yield os.getpid()
+            def __init__(self, dataset):
+                self.dataset, self.context = dataset, dataset.context
 
+            def iter_rows(self):
+                seen.append(getattr(holder, CPU_COUNTING.name))
+                return self.dataset.iter_rows()
 
-def test_what_runs_aside_has_a_process_of_its_own_that_ends(ray_local):
-    first, second = (set(map(value, aside(steps, False))) for _ in range(2))
-    assert len(first) == len(second) == 1
-    assert len(first | second | {os.getpid()}) == 3
-    until(lambda: not any(map(psutil.pid_exists, first)), seconds=30)
-    stream = aside(steps, True)
-    value(next(stream))
-    with pytest.raises(StageError, match="a"):
-        value(next(stream))
+        patch.setattr(waves, "_one_task_a_scan", lambda *arguments: Watched(original(*arguments)))
+        seen += [getattr(holder, CPU_COUNTING.name) for _ in waves._wave(worker, small_recipe, items)]
+    assert seen == [waves.COUNTING_S, *[usual] * 7]
+    assert waves.COUNTING_S < usual == getattr(holder, CPU_COUNTING.name)

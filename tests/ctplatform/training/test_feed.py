@@ -7,11 +7,13 @@ import threading
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from ctplatform.dataset import shards
-from ctplatform.dataset.byte_ranges import Ranges
+from ctplatform.dataset.byte_ranges import ByteRanges
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
@@ -205,8 +207,8 @@ def test_patches_taken_on_a_gpu_are_those_taken_on_the_cpu(cohort, small_atlas):
 
 def test_mapped_or_fetched_the_batches_are_the_same(cohort, small_atlas):
     mapped, fetched = feed(cohort, small_atlas), feed(cohort, small_atlas)
-    mapped._ranges = Ranges(mapped.workspace, mapped=True)
-    fetched._ranges = Ranges(fetched.workspace, mapped=False)
+    mapped._ranges = ByteRanges(mapped.workspace, mapped=True)
+    fetched._ranges = ByteRanges(fetched.workspace, mapped=False)
     for a, b in zip(mapped.epoch(2), fetched.epoch(2), strict=True):
         assert torch.equal(a.scans_S, b.scans_S)
         assert torch.equal(a.anchors(), b.anchors())
@@ -217,7 +219,7 @@ def test_mapped_or_fetched_the_batches_are_the_same(cohort, small_atlas):
 def test_stopping_early_leaves_no_thread_behind(cohort, small_atlas, mapped):
     before = threading.active_count()
     loader = feed(cohort, small_atlas)
-    loader._ranges = Ranges(loader.workspace, mapped=mapped)
+    loader._ranges = ByteRanges(loader.workspace, mapped=mapped)
     batches = loader.epoch(0)
     next(batches)
     batches.close()
@@ -256,3 +258,26 @@ def test_a_shard_that_vanished_stops_the_feed_with_its_name(cohort, small_atlas,
     broken = Feed(Workspace(tmp_path), entries, small_atlas, scans_per_batch=2, locations_per_batch=2)
     with pytest.raises(StageError, match="has no shard"):
         next(broken.epoch(0))
+
+
+def test_shards_of_any_codec_and_page_version_are_served_alike(cohort, small_atlas, tmp_path):
+    """Rewritten by pyarrow's defaults: dictionaries, snappy or gzip, pages of version 2."""
+    source, entries = cohort
+    workspace, rewritten = Workspace(tmp_path), []
+    for number, entry in enumerate(entries):
+        file = pq.ParquetFile(source.path(PATCHES, f"{entry.scan_id}.parquet"))
+        sink, footer = pa.BufferOutputStream(), pa.BufferOutputStream()
+        options = {"compression": ("snappy", "gzip")[number % 2], "data_page_version": "2.0"}
+        with pq.ParquetWriter(sink, file.schema_arrow, **options) as writer:
+            for group in range(file.num_row_groups):
+                writer.write_table(file.read_row_group(group))
+        data = sink.getvalue().to_pybytes()
+        pq.read_metadata(pa.BufferReader(data)).write_metadata_file(footer)
+        workspace.write_bytes(data, PATCHES, f"{entry.scan_id}.parquet")
+        rewritten.append(dataclasses.replace(entry, footer=footer.getvalue().to_pybytes()))
+    own = list(feed(cohort, small_atlas).epoch(0))
+    other = list(feed((workspace, rewritten), small_atlas).epoch(0))
+    assert len(own) == len(other) > 0
+    for one, two in zip(own, other, strict=True):
+        assert torch.equal(one.anchors(), two.anchors())
+        assert torch.equal(one.neighbours(), two.neighbours())

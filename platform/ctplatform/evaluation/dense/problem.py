@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.splits import Split
@@ -312,13 +313,8 @@ def _on_ray(
 
     resources = dict(recipe.placement.sweep.resources)
     remote = ray.remote(num_cpus=recipe.sweep.cpus_per_trial, max_retries=3, resources=resources)(function)
-    places = {remote.remote(*arguments): i for i, arguments in enumerate(work)}
-    results: list[Any] = [None] * len(work)
-    waiting = list(places)
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        for reference in ready:
-            results[places[reference]] = ray.get(reference)
-        if on_progress:
-            on_progress(len(work) - len(waiting), len(work), text)
-    return results
+    return fan_out(
+        lambda arguments: remote.remote(*arguments),
+        work,
+        on_progress=on_progress and (lambda done: on_progress(done, len(work), text)),
+    )

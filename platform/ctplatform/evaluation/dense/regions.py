@@ -6,12 +6,12 @@ Legend: M windows, C classes, P features, B a batch.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from cachetools import LRUCache, cached
 from torch import Tensor, nn
 
 from ctplatform.evaluation.dense import lung_volume as cubes
@@ -37,7 +37,6 @@ SUBJECTS_PER_STEP = 4
 RECALIBRATION_BATCHES = 8
 CHECKED = 64
 """Windows a training subject on which the offset of an end-to-end model is chosen."""
-_cache: OrderedDict[tuple, TrainingWindows] = OrderedDict()
 
 #: (number of the test subject) -> its cells and the classes' probabilities [M, C] in them.
 Predict = Callable[[int], tuple[Cells, np.ndarray]]
@@ -205,15 +204,14 @@ def _start_at_probe(
         head.bias.copy_(torch.from_numpy(bias_C - frequency_C))  # trained on equal shares of the classes
 
 
+def _windows_key(shared: Shared, problem: VolumeProblem, source: ScanSource) -> tuple[str, ...]:
+    return shared.workspace.uri, *source.features(problem.settings, problem.map_of(source))
+
+
+@cached(LRUCache(CACHE_BYTES, getsizeof=lambda windows: windows.hu_MDHW.nbytes), key=_windows_key)
 def _training_windows(shared: Shared, problem: VolumeProblem, source: ScanSource) -> TrainingWindows:
     """Read once a process while they fit in CACHE_BYTES."""
-    key = (shared.workspace.uri, *source.features(problem.settings, problem.map_of(source)))
-    if key not in _cache:
-        _cache[key] = TrainingWindows(shared, problem, source)
-        while sum(w.hu_MDHW.nbytes for w in _cache.values()) > CACHE_BYTES and len(_cache) > 1:
-            _cache.popitem(last=False)
-    _cache.move_to_end(key)
-    return _cache[key]
+    return TrainingWindows(shared, problem, source)
 
 
 def _draw(

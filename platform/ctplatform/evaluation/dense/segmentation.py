@@ -9,12 +9,12 @@ Legend: B crops, C classes (the background is number 0), DHW space, ZYX voxels o
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache, cached
 from torch import Tensor
 
 from ctplatform.evaluation.dense import lung_volume as cubes
@@ -34,7 +34,6 @@ CACHE_BYTES = 3 << 29
 ON_STRUCTURE = 0.5
 """Of the crops: centred on a voxel of a class that the scan has; the others on any voxel of lung."""
 GRADIENT_NORM = 1.0
-_cache: OrderedDict[tuple, tuple[cubes.Cube, np.ndarray, dict[int, np.ndarray]]] = OrderedDict()
 
 
 def predictor(
@@ -236,22 +235,20 @@ class _Contracting(torch.nn.Module):
         return self.encoder.maps(patches, locations)[-1]
 
 
+def _labels_key(shared: Shared, problem: VolumeProblem, source: ScanSource) -> tuple[str, ...]:
+    return shared.workspace.uri, *source.labels(problem.map_of(source))
+
+
+@cached(LRUCache(CACHE_BYTES, getsizeof=lambda found: found[0].hu_ZYX.nbytes * 2), key=_labels_key)
 def _labelled(
     shared: Shared, problem: VolumeProblem, source: ScanSource
 ) -> tuple[cubes.Cube, np.ndarray, dict[int, np.ndarray]]:
     """A cube, its labels and the flat voxels of each class (0: the lungs); read once while they fit in CACHE_BYTES."""
-    map_source = problem.map_of(source)
-    key = (shared.workspace.uri, *source.labels(map_source))
-    if key not in _cache:
-        cube = cubes.read_cube(shared.workspace, *source.cube)
-        labels_ZYX = cubes.read_labels(shared.workspace, *source.labels(map_source))
-        voxels = {0: _some(np.flatnonzero(cube.lungs_ZYX))}
-        voxels |= {int(c): _some(np.flatnonzero(labels_ZYX == c)) for c in np.unique(labels_ZYX) if c > 0}
-        _cache[key] = cube, labels_ZYX, voxels
-        while sum(c.hu_ZYX.nbytes * 2 for c, _, _ in _cache.values()) > CACHE_BYTES and len(_cache) > 1:
-            _cache.popitem(last=False)
-    _cache.move_to_end(key)
-    return _cache[key]
+    cube = cubes.read_cube(shared.workspace, *source.cube)
+    labels_ZYX = cubes.read_labels(shared.workspace, *source.labels(problem.map_of(source)))
+    voxels = {0: _some(np.flatnonzero(cube.lungs_ZYX))}
+    voxels |= {int(c): _some(np.flatnonzero(labels_ZYX == c)) for c in np.unique(labels_ZYX) if c > 0}
+    return cube, labels_ZYX, voxels
 
 
 def _some(flat: np.ndarray, most: int = 50_000) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import shutil
@@ -15,9 +14,6 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.datadict import DicomDictionary
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
 from ctplatform.cohort.discovery import discover
 from ctplatform.cohort.table import read_cohort, write_cohort
@@ -25,51 +21,8 @@ from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_headers import quiet_pydicom
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.imaging.volume import content_hash, read_volume
+from tests.ctplatform.planted import SECRET, assert_clean, planted
 from tests.ctplatform.scans import chest
-
-SECRET = "ZQXJ"  # in every planted text, and in nothing else
-TEXTS = {
-    "AE": SECRET,
-    "AS": "042Y",
-    "CS": SECRET,
-    "LO": f"{SECRET}^LONG",
-    "LT": f"{SECRET} text",
-    "PN": f"{SECRET}^JANE^M",
-    "SH": SECRET,
-    "ST": f"{SECRET} text",
-    "UC": SECRET,
-    "UR": f"https://{SECRET}.example",
-    "UT": f"{SECRET} text",
-    "DA": "19410203",
-    "DT": "19410203040506",
-    "TM": "194102",
-    "IS": "19410203",
-}
-NEEDED = {  # without these a file is no CT image, or not this one
-    "AcquisitionNumber",
-    "ImageType",
-    "InstanceNumber",
-    "Modality",
-    "NumberOfFrames",
-    "PhotometricInterpretation",
-    "SeriesNumber",
-}
-FORBIDDEN = (SECRET, "JANE", "19410203", "194102", "042Y")
-
-
-def planted() -> dict[str, object]:
-    """A value for every text-like element of the DICOM dictionary, and for one in a sequence."""
-    header: dict[str, object] = {}
-    for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
-        group = tag >> 16
-        if vr in TEXTS and keyword and keyword not in NEEDED and 0x0008 <= group < 0x7FE0 and group % 2 == 0:
-            header[keyword] = TEXTS[vr]
-    other = Dataset()
-    other.PatientID = SECRET
-    header["OtherPatientIDsSequence"] = Sequence([other])
-    header["ImageType"] = ["ORIGINAL", "PRIMARY", "AXIAL", SECRET]
-    header["GantryDetectorTilt"] = 7
-    return header
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +36,6 @@ def planted_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data.save_as(folder / f"{SECRET}-{k:02d}.dcm")
             file.unlink()
     return folder
-
-
-def assert_clean(*values: object) -> None:
-    for value in values:
-        if isinstance(value, str):
-            text = value
-        elif isinstance(value, bytes):
-            text = value.decode("latin-1")
-        else:
-            text = json.dumps(value, default=str)
-        for secret in FORBIDDEN:
-            assert secret.lower() not in text.lower()
 
 
 @pytest.fixture

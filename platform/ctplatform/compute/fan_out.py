@@ -1,0 +1,54 @@
+"""Many Ray tasks of one kind: submitted, awaited, their results in the order of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import ray
+
+Item = TypeVar("Item")
+
+
+def fan_out(
+    submit: Callable[[Item], ray.ObjectRef[Any]],
+    items: Iterable[Item],
+    *,
+    in_flight: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Any]:
+    """The results of one task an item, in the order of the items.
+
+    Args:
+        submit: starts the task of an item and returns the reference to its result.
+        items: consumed in this thread, no faster than tasks are submitted.
+        in_flight: tasks that may be pending or running after a submission; None: all of them are submitted before the
+            first is awaited.
+        on_progress: called in this thread with the number of results so far, after each.
+
+    Raises:
+        ray.exceptions.RayError: of the first task that failed. The others are not cancelled.
+    """
+    import ray
+
+    if (
+        in_flight is None and on_progress is None
+    ):  # one call, where a call a task would look at all references
+        return ray.get([submit(item) for item in items])
+    pending: dict[ray.ObjectRef[Any], int] = {}
+    results: dict[int, Any] = {}
+
+    def collect(*, until: int) -> None:
+        while len(pending) > until:
+            (ready,), _ = ray.wait(list(pending))
+            results[pending.pop(ready)] = ray.get(ready)
+            if on_progress:
+                on_progress(len(results))
+
+    for number, item in enumerate(items):
+        pending[submit(item)] = number
+        if in_flight is not None:
+            collect(until=in_flight)
+    collect(until=0)
+    return [results[number] for number in range(len(results))]

@@ -1,0 +1,119 @@
+"""What the platform uses of Ray's private parts, all of it here: why, and what happens where a release moves it.
+
+`tests/ctplatform/compute/test_ray_internals.py` fails when one of them moves; until then the fallback holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number of Ray Data's execution that no option or environment variable sets.
+
+    Attributes:
+        module: below `ray.data._internal.execution`.
+        owner: class of the module that holds the number; empty: the module does.
+        name: of the number.
+    """
+
+    module: str
+    owner: str
+    name: str
+
+    def holder(self) -> Any:
+        """The module or class with the number; None where this version of Ray has none."""
+        try:
+            holder = import_module(f"ray.data._internal.execution.{self.module}")
+            holder = getattr(holder, self.owner) if self.owner else holder
+        except (ImportError, AttributeError):
+            return None
+        return holder if hasattr(holder, self.name) else None
+
+    @contextmanager
+    def changed(self, value: float) -> Iterator[None]:
+        """Another value for the duration of the block. Fallback: Ray's own, which is slower and otherwise the same."""
+        holder = self.holder()
+        if holder is None:
+            yield
+            return
+        before = getattr(holder, self.name)
+        setattr(holder, self.name, value)
+        try:
+            yield
+        finally:
+            setattr(holder, self.name, before)
+
+
+#: Seconds between two looks of Ray Data's executor for tasks that have ended. Its own 0.1 s leaves a core idle after
+#: each scan, for about a tenth of the time that a scan takes.
+TASK_POLLING = Setting("streaming_executor_state", "", "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S")
+#: Seconds for which Ray Data's resource manager keeps its count of the cluster's CPUs. Its own 1 s means one task at a
+#: time in the first second of an execution, whatever CPUs there are, as the count starts at none.
+CPU_COUNTING = Setting("resource_manager", "ResourceManager", "GLOBAL_LIMITS_UPDATE_INTERVAL_S")
+
+#: Loggers of Ray's modules whose messages at every start or submission are of no use to a user: that authentication is
+#: on, which files are uploaded. Fallback: the messages appear.
+SESSION_LOGGERS = {"ray._private.authentication": logging.ERROR}
+SUBMISSION_LOGGERS = {
+    "ray._private.runtime_env.packaging": logging.WARNING,
+    "ray.dashboard.modules.dashboard_sdk": logging.WARNING,
+    "ray._private.runtime_env.working_dir": logging.ERROR,
+    "ray.dashboard.modules.job.sdk": logging.ERROR,
+}
+
+_WORKER = "ray._private.worker"
+
+
+def set_levels(loggers: dict[str, int]) -> None:
+    """Set the levels of loggers, given by name."""
+    for name, level in loggers.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def dashboard_address() -> str | None:
+    """HOST:PORT of the dashboard of the cluster that this process is connected to; None where it has none.
+
+    Ray returns it from `ray.init` only, which other code may have called. Fallback: `ray.init` once more.
+    """
+    try:
+        address = import_module(_WORKER).get_dashboard_url()
+    except (ImportError, AttributeError):
+        address = _connected().dashboard_url
+    return address or None
+
+
+def session_folder() -> Path | None:
+    """The folder of Ray's session on this node, with its logs; None in a process that is connected from elsewhere.
+
+    Ray returns it from `ray.init` only, which other code may have called. Fallback: `ray.init` once more.
+    """
+    try:
+        node = import_module(_WORKER).global_worker.node
+        folder = node and node.get_session_dir_path()
+    except (ImportError, AttributeError):
+        folder = _connected().address_info.get("session_dir")
+    return Path(folder) if folder else None
+
+
+def _connected() -> Any:
+    """The context of this process's connection, as `ray.init` returned it. A second call connects nothing, but sets
+    the level of Ray's logger and a handler for SIGTERM, which are put back."""
+    import ray
+
+    level, handler = logging.getLogger("ray").level, signal.getsignal(signal.SIGTERM)
+    try:
+        return ray.init(ignore_reinit_error=True, logging_level=logging.WARNING, log_to_driver=False)
+    finally:
+        logging.getLogger("ray").setLevel(level)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)

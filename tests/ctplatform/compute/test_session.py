@@ -1,0 +1,64 @@
+"""A session connects where Ray is not connected, and leaves an existing connection as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import ray
+import ray.data
+
+from ctplatform.compute.session import SILENCING, ray_session, silence
+from ctplatform.config.cluster import RayConfig
+
+FIRST = """
+import os, ray
+from ctplatform.compute.session import SILENCING, ray_session
+from ctplatform.config.cluster import RayConfig
+os.environ.pop("RAY_ADDRESS", None)
+with ray_session(RayConfig(num_cpus=1, include_dashboard=False)):
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 1
+    assert all(name in os.environ for name in SILENCING)
+
+    @ray.remote
+    def package():
+        import ctplatform
+        return ctplatform.__file__
+
+    print(ray.get(package.remote()))
+assert not ray.is_initialized()
+"""
+
+
+def test_a_local_cluster_lasts_as_long_as_the_session_and_imports_what_the_driver_imports():
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    import ctplatform
+
+    assert done.stdout.strip() == ctplatform.__file__
+    assert "Started a local Ray" not in done.stdout + done.stderr
+
+
+def test_an_existing_connection_is_used_and_stays(ray_local):
+    before = ray.get_runtime_context().get_job_id()
+    with ray_session(RayConfig(num_cpus=7)):
+        assert ray.get_runtime_context().get_job_id() == before
+        assert ray.cluster_resources()["CPU"] == 2
+    assert ray.is_initialized()
+
+
+def test_settings_of_the_user_are_kept(ray_local, monkeypatch):
+    name = next(iter(SILENCING))
+    monkeypatch.setenv(name, "the user's")
+    with ray_session(RayConfig()):
+        assert os.environ[name] == "the user's"
+
+
+def test_silence_leaves_errors(ray_local):
+    silence()
+    assert ray.data.DataContext.get_current().enable_progress_bars is False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        assert logging.getLogger(name).getEffectiveLevel() == logging.ERROR

@@ -1,0 +1,86 @@
+"""Interpolation on a box: the same values as of SimpleITK and of SciPy, and exact where a formula says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ctplatform.preparation.interpolation import PADDING_HU, Axis, interpolate_box, resample_box
+
+WIDE = (-3000, 3000)
+
+
+@pytest.mark.parametrize("shape", [(12, 40, 50), (90, 70, 65)])
+def test_the_spline_is_that_of_simpleitk(shape):
+    """Box inside, across and beyond the ends of a noisy volume, spacings coarser and finer than the voxels."""
+    noise = np.random.default_rng(1).normal(0, 150, shape).astype(np.int16)
+    positions = [np.arange(-4.0, n + 3, step) + 0.3 for n, step in zip(shape[::-1], (0.37, 1.0, 1.7))]
+    axes = tuple(Axis.at(p, n, "bspline") for p, n in zip(positions, shape[::-1]))
+    found = interpolate_box(noise, axes, WIDE)
+    expected = sitk.Resample(
+        sitk.Cast(sitk.GetImageFromArray(noise), sitk.sitkFloat64),
+        [len(p) for p in positions],
+        sitk.Transform(),
+        sitk.sitkBSpline,
+        [p[0] for p in positions],
+        (0.37, 1.0, 1.7),
+        np.eye(3).ravel().tolist(),
+        float(PADDING_HU),
+    )
+    expected = sitk.GetArrayFromImage(expected)
+    np.testing.assert_array_equal(found == PADDING_HU, expected == PADDING_HU)
+    assert np.abs(found - expected).max() <= 0.6  # rounding to whole HU, and float32
+
+
+@pytest.mark.parametrize("kind", ["bspline", "linear"])
+def test_at_the_voxels_it_is_the_voxels(kind):
+    noise = np.random.default_rng(2).integers(-900, 200, (9, 11, 13)).astype(np.int16)
+    axes = tuple(Axis.at(np.arange(float(n)), n, kind) for n in noise.shape[::-1])
+    np.testing.assert_array_equal(interpolate_box(noise, axes, WIDE), noise)
+
+
+@pytest.mark.parametrize("kind", ["bspline", "linear"])
+def test_along_the_axes_and_voxel_by_voxel_it_is_the_same(kind):
+    noise = np.random.default_rng(3).normal(-500, 200, (24, 30, 26)).astype(np.int16)
+    image = sitk.GetImageFromArray(noise)
+    to_index = np.diag([0.7, 0.9, 1.3, 1.0])
+    to_index[:3, 3] = (-2.2, 1.4, 3.1)
+    size = np.array([40, 25, 18])
+    axes = tuple(
+        Axis.at(to_index[i, 3] + to_index[i, i] * np.arange(size[i]), n, kind)
+        for i, n in enumerate(image.GetSize())
+    )
+    straight = interpolate_box(noise, axes, WIDE)
+    turned, inside = resample_box(image, to_index, size, kind, WIDE)
+    np.testing.assert_array_equal(inside, straight != PADDING_HU)
+    assert np.abs(straight.astype(int) - turned).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["bspline", "linear"])
+def test_weights_of_every_position_sum_to_one(kind):
+    axis = Axis.at(np.linspace(-3, 90, 301), 80, kind)
+    for block, taken, weights in axis.blocks:
+        np.testing.assert_allclose(weights.sum(axis=1)[~axis.outside_N[block]], 1, atol=1e-4)
+        assert 0 <= taken.start < taken.stop <= 80
+    assert axis.used.start == 0
+    assert axis.used.stop == 80
+
+
+def test_the_share_inside_is_that_of_the_positions():
+    axis = Axis.at(np.arange(-6.0, 20.0), 10, "linear")
+    assert axis.outside_N.tolist() == [True] * 6 + [False] * 10 + [True] * 10
+    starts = np.arange(22)
+    expected = [np.mean(~axis.outside_N[start : start + 4]) for start in starts]
+    np.testing.assert_allclose(axis.inside_share(starts, 4), expected)
+
+
+def test_wholly_outside_is_padding():
+    axes = (
+        Axis.at(np.arange(30.0, 35.0), 10, "linear"),
+        *(Axis.at(np.arange(4.0), 10, "linear") for _ in range(2)),
+    )
+    assert axes[0].used == slice(0, 0)
+    box = interpolate_box(np.zeros((10, 10, 10), np.int16), axes, WIDE)
+    assert box.shape == (4, 4, 5)
+    assert (box == PADDING_HU).all()
