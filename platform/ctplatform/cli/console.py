@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.evaluation.initialisations import NAMES
 from ctplatform.pipeline.progress import Outcome
+from ctplatform.storage import layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,20 +106,22 @@ def show_reasons(outcome: Outcome) -> None:
         for scan, reason in list(summary.reasons.items())[:20]:
             print(f"  {scan}  {reason}")
         if len(summary.reasons) > 20:
-            print(f"  ... and {len(summary.reasons) - 20} more; all of them in scans/*.parquet")
+            print(
+                f"  ... and {len(summary.reasons) - 20} more; all of them in {layout.SCANS}/*{layout.PARQUET}"
+            )
 
 
 def show_result(outcome: Outcome) -> None:
     """The result as a short table and one sentence, and where everything is."""
     workspace, run = outcome.workspace, outcome.run
-    if workspace.exists("evaluation", run, "summary.parquet"):
-        summary = workspace.read_table("evaluation", run, "summary.parquet").to_pandas()
+    if workspace.exists(*layout.summary(run)):
+        summary = workspace.read_table(*layout.summary(run)).to_pandas()
         _table(summary)
         for line in result_lines(summary):
             print(line)
-    print(f"\nReport:   {workspace.display('evaluation', run, 'report.html')}")
-    print(f"Weights:  {workspace.display('pretrain', run, 'weights.safetensors')}")
-    print(f"Tables:   {workspace.display('evaluation', run)}/*.parquet")
+    print(f"\nReport:   {workspace.display(*layout.report(run))}")
+    print(f"Weights:  {workspace.display(*layout.weights(run))}")
+    print(f"Tables:   {workspace.display(layout.EVALUATION, run)}/*{layout.PARQUET}")
 
 
 def result_lines(summary: pd.DataFrame) -> list[str]:

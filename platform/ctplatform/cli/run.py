@@ -45,12 +45,12 @@ def run_demo(workspace_uri: str, recipe: Recipe, course: Course | None = None) -
     """Make the synthetic cohort, then run the chain on it."""
 
     from ctplatform.phantom.cohort import phantom_cohort
-    from ctplatform.storage.layout import PHANTOM, PHANTOM_TABLE
+    from ctplatform.storage.layout import COHORT_FILE, PHANTOM
 
     workspace, console, course = Workspace(workspace_uri), Console(), course or Course()
     config = recipe.phantom or PhantomConfig()
     if course.dry:
-        made = workspace.exists(PHANTOM, PHANTOM_TABLE)
+        made = workspace.exists(PHANTOM, COHORT_FILE)
         table = _made(workspace) if made else _no_cohort()
         _show_plan(workspace, table, recipe, course, scans=config.subjects)
         return None
@@ -140,9 +140,9 @@ def _made(workspace: Workspace) -> pd.DataFrame:
 
     import pandas as pd
 
-    from ctplatform.storage.layout import PHANTOM, PHANTOM_TABLE
+    from ctplatform.storage.layout import COHORT_FILE, PHANTOM
 
-    return pd.read_csv(io.BytesIO(workspace.read_bytes(PHANTOM, PHANTOM_TABLE)))
+    return pd.read_csv(io.BytesIO(workspace.read_bytes(PHANTOM, COHORT_FILE)))
 
 
 def _no_cohort() -> pd.DataFrame:
