@@ -10,19 +10,19 @@ import shutil
 import pandas as pd
 import pytest
 
-import ctplatform.pipeline.graph as stages_module
 from ctplatform.cli.main import main
 from ctplatform.cli.status import show_status
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset import ledger
 from ctplatform.errors import StageError
-from ctplatform.pipeline import records
+from ctplatform.pipeline import assessment, records
+from ctplatform.pipeline.assessment import assess
 from ctplatform.pipeline.chain import run_chain
 from ctplatform.pipeline.dry_run import lines, plan
-from ctplatform.pipeline.graph import GRAPH, STAGES, assess, downstream
+from ctplatform.pipeline.graph import GRAPH, STAGES, downstream
 from ctplatform.pipeline.postmortem import scrubber
 from ctplatform.pipeline.records import Record, read_record, read_records, write_record
-from ctplatform.pipeline.state import World
+from ctplatform.pipeline.state import WorkspaceState
 from ctplatform.storage.layout import PATCHES, POSTMORTEM, POSTMORTEM_LOGS, POSTMORTEM_SUMMARY
 from ctplatform.storage.workspace import Workspace
 from tests.conftest import ROOT, SMALL
@@ -39,7 +39,7 @@ QUICK = (
 
 
 class Notes:
-    """A watcher that remembers."""
+    """An observer that keeps what it was given."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -51,7 +51,7 @@ class Notes:
     def skipped(self, stage: str, why: str) -> None:
         self.kept.append(stage)
 
-    def told(self, stage: str, lines: list[str]) -> None:
+    def announced(self, stage: str, lines: list[str]) -> None:
         assert lines
 
     def progress(self, stage: str, done: int, total: int, text: str = "") -> None:
@@ -88,7 +88,7 @@ def own(finished, tmp_path):
 
 def actions(workspace, cohort, recipe, **options) -> dict[str, tuple[str, str]]:
     steps = plan(workspace, cohort, recipe, **options)
-    return {s.verdict.stage: (s.verdict.action, s.verdict.why) for s in steps}
+    return {s.decision.stage: (s.decision.action, s.decision.why) for s in steps}
 
 
 def test_every_input_is_made_by_a_stage_before_it():
@@ -110,7 +110,7 @@ def test_the_same_again_does_nothing(finished, recipe):
     assert outcome.run, "later commands need the run's name, also when nothing ran"
     assert {path: path.stat().st_mtime_ns for path in _files(workspace)} == before
     steps = plan(workspace, cohort, recipe)
-    assert all(s.verdict.action == "skip" and s.work.amount == 0 for s in steps)
+    assert all(s.decision.action == "skip" and s.work.amount == 0 for s in steps)
 
 
 def _files(workspace):
@@ -168,8 +168,8 @@ def test_a_new_scan_is_prepared_and_only_that_one(own, recipe, capsys):
     more = pd.concat(
         [cohort, cohort.iloc[[0]].assign(scan_id="second", subject_id="someone")], ignore_index=True
     )
-    steps = {s.verdict.stage: s for s in plan(workspace, more, recipe)}
-    assert "scans changed" in steps["prepare"].verdict.why
+    steps = {s.decision.stage: s for s in plan(workspace, more, recipe)}
+    assert "scans changed" in steps["prepare"].decision.why
     assert steps["prepare"].work.amount == 1
     outcome = run_chain(workspace, more, recipe, Notes(), first="prepare", last="prepare")
     assert outcome.summaries["prepare"].done == 1
@@ -179,8 +179,8 @@ def test_what_is_gone_is_made_again(own, recipe):
     workspace, cohort = own
     run = workspace.folders("evaluation")[0]
     workspace.delete("evaluation", run, "report.html")
-    verdict = assess(World(workspace, cohort, recipe), "report")
-    assert (verdict.action, verdict.why) == ("run", "report of its last run is gone")
+    decision = assess(WorkspaceState(workspace, cohort, recipe), "report")
+    assert (decision.action, decision.why) == ("run", "report of its last run is gone")
     notes = Notes()
     run_chain(workspace, cohort, recipe, notes)
     assert notes.ran == ["report"]
@@ -191,8 +191,8 @@ def test_a_stage_that_was_cut_off_is_resumed(own, recipe):
     workspace, cohort = own
     record = read_record(workspace, "prepare")
     write_record(workspace, Record(**{**vars(record), "state": "running", "done": 5, "total": 8}))
-    verdict = assess(World(workspace, cohort, recipe), "prepare")
-    assert (verdict.action, verdict.why) == ("resume", "its last run was cut off after 5 of 8")
+    decision = assess(WorkspaceState(workspace, cohort, recipe), "prepare")
+    assert (decision.action, decision.why) == ("resume", "its last run was cut off after 5 of 8")
     outcome = run_chain(workspace, cohort, recipe, Notes(), last="prepare")
     assert outcome.summaries["prepare"].skipped == len(cohort), "finished scans are not done again"
     assert read_record(workspace, "prepare").state == "finished"
@@ -203,18 +203,18 @@ def test_scans_that_failed_in_passing_are_tried_again(own, recipe):
     lost = cohort.iloc[[0]].assign(scan_id="late", path=workspace.path("nowhere.nii.gz"))
     table = pd.concat([cohort, lost], ignore_index=True)
     run_chain(workspace, table, recipe, Notes(), first="prepare", last="prepare")
-    verdict = assess(World(workspace, table, recipe), "prepare")
-    assert verdict.action == "resume"
+    decision = assess(WorkspaceState(workspace, table, recipe), "prepare")
+    assert decision.action == "resume"
     assert not read_record(workspace, "prepare").complete
 
 
 def test_another_version_of_the_code_makes_it_again_unless_told_to_keep(own, recipe, monkeypatch):
     workspace, cohort = own
-    monkeypatch.setattr(stages_module, "__version__", "9.9.9")
-    verdict = assess(World(workspace, cohort, recipe), "prepare")
-    assert (verdict.action, verdict.redo) == ("run", True)
-    assert "9.9.9" in verdict.why
-    assert assess(World(workspace, cohort, recipe), "prepare", older_code="keep").action == "skip"
+    monkeypatch.setattr(assessment, "__version__", "9.9.9")
+    decision = assess(WorkspaceState(workspace, cohort, recipe), "prepare")
+    assert (decision.action, decision.redo) == ("run", True)
+    assert "9.9.9" in decision.why
+    assert assess(WorkspaceState(workspace, cohort, recipe), "prepare", older_code="keep").action == "skip"
     outcome = run_chain(workspace, cohort, recipe, Notes(), first="prepare", last="prepare")
     assert outcome.summaries["prepare"].done == len(cohort)
 
@@ -233,17 +233,17 @@ def test_redone_pretraining_keeps_the_older_weights(own, recipe):
 
 def test_edited_sources_are_told_but_keep_what_is_finished(finished, recipe, monkeypatch):
     workspace, cohort = finished
-    monkeypatch.setattr(stages_module, "sources_digest", lambda: "another")
-    verdict = assess(World(workspace, cohort, recipe), "atlas")
-    assert verdict.action == "skip"
-    assert "sources were edited" in verdict.why
+    monkeypatch.setattr(assessment, "sources_digest", lambda: "another")
+    decision = assess(WorkspaceState(workspace, cohort, recipe), "atlas")
+    assert decision.action == "skip"
+    assert "sources were edited" in decision.why
     assert records.sources_digest() != "another"
 
 
 def test_an_estimate_takes_its_costs_from_the_workspace(finished, recipe):
     workspace, cohort = finished
     other = load_recipe("demo", (*QUICK, "prepare.sampling.interpolation=linear"))
-    steps = {s.verdict.stage: s.work for s in plan(workspace, cohort, other)}
+    steps = {s.decision.stage: s.work for s in plan(workspace, cohort, other)}
     rows = ledger.read_ledger(workspace)
     assert steps["prepare"].amount == len(cohort)
     assert steps["prepare"].core_hours == pytest.approx(rows["cpu_seconds"].mean() * len(cohort) / 3600)
@@ -255,7 +255,8 @@ def test_an_estimate_takes_its_costs_from_the_workspace(finished, recipe):
 def test_a_plan_of_steps_is_what_training_does(finished, recipe):
     """The estimate's number of steps is that of the feed."""
     from ctplatform.dataset.atlas import read_atlas
-    from ctplatform.pipeline.estimate import size_of, steps_in_all
+    from ctplatform.pipeline.estimate import size_of
+    from ctplatform.pipeline.stages.pretrain import steps_in_all
     from ctplatform.training.feed import Feed
     from ctplatform.training.runs import training_scans
 
@@ -277,7 +278,7 @@ def test_a_dry_run_of_nothing_yet_writes_nothing(tmp_path):
     workspace = Workspace(tmp_path / "ws")
     empty = pd.DataFrame(columns=["scan_id", "subject_id", "path"])
     steps = plan(workspace, empty, recipe, scans=60)
-    assert [s.verdict.action for s in steps][:2] == ["run", "after"]
+    assert [s.decision.action for s in steps][:2] == ["run", "after"]
     assert steps[1].work.amount == 60
     assert not (tmp_path / "ws").exists()
     text = "\n".join(lines(steps))
@@ -317,7 +318,7 @@ def test_a_failure_leaves_a_bundle_without_identity_and_status_reads_it(own, rec
 
 
 def _run(workspace, cohort, recipe) -> str:
-    return World(workspace, cohort, recipe).run
+    return WorkspaceState(workspace, cohort, recipe).run
 
 
 def test_scrubbing_keeps_code_and_takes_patients():

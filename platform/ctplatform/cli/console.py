@@ -19,7 +19,7 @@ FEW = 10  # test subjects; below, a bootstrap interval says little
 
 
 class Console:
-    """Watcher for people: one live bar a stage on a terminal, one line every few seconds elsewhere."""
+    """Observer for people: one live bar a stage on a terminal, one line every few seconds elsewhere."""
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
@@ -72,8 +72,8 @@ class Console:
             self._last = time.monotonic()
             print(f"[{stage}] {done}/{total} {text}".rstrip(), flush=True)
 
-    def told(self, stage: str, lines: Sequence[str]) -> None:
-        """What a stage is about to do, and why."""
+    def announced(self, stage: str, lines: Sequence[str]) -> None:
+        """What a stage is about to do, or where it can be followed."""
         for line in lines:
             if self.live:
                 self._bar.console.print(f"  {stage:<9} {line}", markup=False, highlight=False)

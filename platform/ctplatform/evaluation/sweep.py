@@ -41,12 +41,14 @@ class SweepSummary:
         executed: how many of them ran in this call; the others were there.
         messages: tasks skipped, labels left out, fractions raised, trials failed: for people.
         seconds: of this call.
+        failed: trials without a result; a second run tries them again.
     """
 
     trials: int
     executed: int
     messages: tuple[str, ...]
     seconds: float
+    failed: int = 0
 
     def __str__(self) -> str:
         kept = f", {self.trials - self.executed} done before" if self.trials > self.executed else ""
@@ -97,6 +99,7 @@ def sweep(
     show(len(finished))
     messages += _search(shared, missing, recipe, boards, show)
     executed = 0
+    failed = 0
     if missing:
         failures = _tune(shared, missing, recipe, boards, show)
         done = {cell: trial for cell in missing if (trial := read_trial(shared, cell)) is not None}
@@ -106,6 +109,7 @@ def sweep(
             for cell in missing
             if cell not in done
         ]
+        failed = len(missing) - len(done)
         finished |= done
     boards.close()
     if not finished:
@@ -119,7 +123,7 @@ def sweep(
     _write(shared, trials, messages, recipe)
     for message in messages:
         logger.info("%s", message)
-    return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start)
+    return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start, failed)
 
 
 class _Counter:

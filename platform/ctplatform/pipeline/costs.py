@@ -1,4 +1,4 @@
-"""TODO."""
+"""Units that work is counted in: what one costs, how much a stage has of it, how large a cohort is."""
 
 from __future__ import annotations
 
@@ -31,10 +31,15 @@ class Costs:
     anchor_basis: str = DOCS
     gpu_basis: str = ""
 
+    @property
+    def gpu_remark(self) -> str:
+        """Where the GPU rate was measured, or that none is known."""
+        return self.gpu_basis or "no GPU rate is known: give --gpu-rate"
+
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done in one stage. `gpu_hours` None with `needs_gpu_rate`: nobody measured it yet."""
+    """What is to be done in one stage. `gpu_hours` is None where no GPU rate was measured or given."""
 
     stage: str
     amount: int
@@ -57,3 +62,12 @@ class Size:
     steps_done: int = 0
     atlas_done: bool = False
     exact: bool = True
+
+    def scan_bytes(self, costs: Costs) -> float:
+        """Size of a scan's shard."""
+        return self.locations * costs.patch_bytes
+
+    @property
+    def remark(self) -> str:
+        """Says of an estimate that its sizes are not known yet."""
+        return "" if self.exact else "; cohort and atlas not yet known, sizes estimated"

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctplatform.pipeline.progress import Watcher
+    from ctplatform.pipeline.progress import Observer
 
 #: name -> description; every one carries the tag `stage`.
 GAUGES = {
@@ -37,16 +37,16 @@ WINDOW_S = 120.0
 
 
 class Meter:
-    """A watcher that hands progress on and keeps the gauges; without Ray it only hands on."""
+    """Hands progress on to an observer and sets the gauges; without Ray it only hands on."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
         self._gauges: dict[str, Any] = {}
         self._seen: deque[tuple[float, int]] = deque()
 
     def progress(self, stage: str, done: int, total: int, text: str = "", **measures: float) -> None:
-        """As a watcher's; `measures` of a training line beside."""
-        self.watcher.progress(stage, done, total, text)
+        """So much of a stage is done; `measures` are those of a training step."""
+        self.observer.progress(stage, done, total, text)
         self._set(stage, "drasclr_done", done)
         self._set(stage, "drasclr_total", total)
         self._set(stage, "drasclr_progress", done / total if total else 0.0)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.compute.isolation import MANY
 from ctplatform.config.digest import config_hash
+from ctplatform.config.hardware import PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Failures that may pass by themselves: a second run tries these scans again.
 TRANSIENT = ("unexpected", "io-error", "missing-path", "crashed")
-#: Settings that change where a scan is prepared, not what comes out.
-HARDWARE = {"num_cpus", "memory_gb"}
 #: What of an old row the new one's cause follows from; kept in the row that marks a renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
@@ -172,7 +171,10 @@ def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    aside: dict[str, Any] = {**dict.fromkeys(HARDWARE, True), "quality": {"use_flagged"}}  # whether, not what
+    aside: dict[str, Any] = {
+        **dict.fromkeys(PREPARATION, True),
+        "quality": {"use_flagged"},
+    }  # whether, not what
     return recipe.prepare.model_dump(mode="json", exclude=aside)
 
 
