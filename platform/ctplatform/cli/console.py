@@ -1,4 +1,4 @@
-"""What a person sees of the chain: progress bars on a terminal, plain lines in a job's log, a table at the end."""
+"""Progress and results of the chain: bars on a terminal, plain lines in a job's log, a table at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LINE_EVERY_S = 5.0
-FEW = 10  # test subjects; below, a bootstrap interval says little
+MIN_SUBJECTS = 10  # in the test; with fewer, a bootstrap interval says little
 
 
 class Console:
@@ -125,14 +125,14 @@ def show_result(outcome: Outcome) -> None:
 
 
 def result_lines(summary: pd.DataFrame) -> list[str]:
-    """For the emphysema task with all labels: ours against chance, and whatever beats it."""
+    """For the emphysema task with all labels: DrasCLR against chance, and every initialisation that scores higher."""
     rows = headline_rows(summary)
     rows = rows[rows["task"] == "emphysema_extent"].set_index("initialisation")
     if "drasclr" not in rows.index:
         return []
     ours = rows.loc["drasclr"]
     verdict = "better than chance" if ours["low"] > ours["chance"] else "not shown to be better than chance"
-    if ours["n_test"] < FEW:
+    if ours["n_test"] < MIN_SUBJECTS:
         verdict = "too few subjects to say whether better than chance"
     lines = [
         f"\nEmphysema extent of held-out subjects (n={int(ours['n_test'])}) from the frozen DrasCLR encoder: "

@@ -1,7 +1,7 @@
-"""One scan from source to embeddings: what the workspace knows of it, gathered and put in words.
+"""One scan from source to embeddings: all that the workspace holds of it, as plain values and as text.
 
-Shown is what the ledger, the shards and the embeddings hold, which names nobody: the source by its content hash and
-known words of its header, never by its path. Who keeps the scan table finds the path there, by scan_id.
+The ledger, the shards and the embeddings contain nothing that identifies a patient: they name the source by its content
+hash and a few values of its header, not by its path. The path is in the scan table, in the row of the scan_id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def explain(workspace: Workspace, scan_id: str) -> dict[str, Any]:
     """Everything about a scan as plain values: what `drasclr explain --json` prints.
 
     Raises:
-        StageError: the workspace does not know the scan; close names are given.
+        StageError: the workspace has no such scan; the message lists similar ids.
     """
     row = _row(workspace, scan_id)
     found: dict[str, Any] = {
@@ -62,7 +62,7 @@ def explain(workspace: Workspace, scan_id: str) -> dict[str, Any]:
 
 
 def explain_lines(found: dict[str, Any]) -> Iterator[str]:
-    """The same for people."""
+    """The same as lines of text."""
     source, verdict, made = found["source"], found["verdict"], found["preparation"]
     part = f", a {found['part']} subject" if found["part"] else ""
     yield f"{found['scan_id']} of {found['subject_id']}{part}"
@@ -121,7 +121,7 @@ def _row(workspace: Workspace, scan_id: str) -> dict[str, Any]:
     if scan_id not in known:
         near = _near(scan_id, list(known))
         raise StageError(
-            f"{workspace.display(layout.SCANS)} knows no scan {scan_id!r}",
+            f"{workspace.display(layout.SCANS)} has no scan {scan_id!r}",
             f"Did you mean {', '.join(near)}"
             if near
             else f"It holds {len(known)} scans: `drasclr status` lists them",
@@ -134,7 +134,7 @@ def _row(workspace: Workspace, scan_id: str) -> dict[str, Any]:
             code="started",
         )
     rows = ledger.read_ledger(workspace)
-    row = rows[rows["scan_id"] == scan_id].iloc[0].to_dict()
+    row: dict[str, Any] = rows[rows["scan_id"] == scan_id].iloc[0].to_dict()
     plain = {name: value for name, value in row.items() if not np.ndim(value)}
     empty = {name for name, value in plain.items() if value is None or value != value}
     texts = dict.fromkeys(("source", "measures", "steps", "reason", "remedy", "notes", "code", "cause"), "")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Sections of the stages `sweep` and `report`."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def read_files(
             return dataset.to_table(columns=wanted)
 
         try:
-            return workspace.patiently(read, SCANS).rename_columns(columns)
+            return workspace.with_retries(read, SCANS).rename_columns(columns)
         except FileNotFoundError:
             if names is not None:
                 raise

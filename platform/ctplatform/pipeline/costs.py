@@ -9,11 +9,11 @@ DOCS = "docs/benchmarks"
 
 @dataclass(frozen=True)
 class Costs:
-    """What one unit costs. The defaults were measured on x86_64 cores, one thread.
+    """Cost of one unit. The defaults were measured on x86_64 cores, one thread.
 
     prepare_s: CPU-seconds a scan, reading and writing included, at 581 locations (docs/validation.md, mean).
     patch_bytes: of a shard, a location, compressed, halo included.
-    anchor_s: core-seconds an anchor of pretraining: three forward and backward passes and one forward (the chain).
+    anchor_s: core-seconds an anchor of pretraining, in the chain: three forward and backward passes, one forward.
     forward_s: CPU-seconds a patch of inference, eight locations a batch (method).
     train_s: CPU-seconds a patch of plain supervised training, forward and backward (method).
     trial_s: core-seconds a trial of the sweep that trains no network.

@@ -1,4 +1,4 @@
-"""What the chain would do, and how much work that is, without doing anything: `--dry-run`."""
+"""The plan of `--dry-run`: which stages would run, why, and how much work that is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plan(
     scans: int | None = None,
     costs: Costs | None = None,
 ) -> list[Step]:
-    """Assess the stages in order, as `run_chain` would, and say what each still has to do.
+    """Assess the stages in order, as `run_chain` would, with the work that each still has.
 
     A stage behind one that runs is assessed on what is there now; whether it really runs depends on what comes out.
 
@@ -73,7 +73,7 @@ def plan(
 
 
 def lines(steps: list[Step]) -> list[str]:
-    """A plan for people."""
+    """A plan as lines of text."""
     decisions = [f"{s.decision.stage:<9} {s.decision.action:<7} {s.decision.why}" for s in steps]
     return [*decisions, "", *table([step.work for step in steps if step.work.amount])]
 

@@ -1,8 +1,8 @@
 """How much work a run is: scans, patches, core-hours, GPU-hours and bytes, from measured costs.
 
-Costs measured in the workspace itself come first (CPU-seconds of its prepared scans, the rate of its training runs);
-where there are none, those of docs/benchmarks/, which every line of an estimate says. No GPU rate is built in: it is
-taken from a run of the workspace that trained on GPUs, or given.
+Costs measured in the workspace itself come first (CPU-seconds of its prepared scans, the rate of its training runs),
+then those of docs/benchmarks/; each line of an estimate names its source. There is no default for the GPU rate: it
+is taken from a run of the workspace that trained on GPUs, or given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PUBLISHED_LOCATIONS, PUBLISHED_STEP = 581, 26
 
 
 def size_of(workspace: Workspace, recipe: Recipe, *, scans: int) -> Size:
-    """What a workspace holds of a cohort of so many scans; what is not known yet is estimated (`exact` False)."""
+    """How much of a cohort of so many scans a workspace holds; what is not known yet is estimated (`exact` False)."""
     from ctplatform.dataset import ledger
     from ctplatform.dataset.atlas import read_atlas
     from ctplatform.preparation.plan import settings_hash
@@ -81,10 +81,10 @@ def costs_of(workspace: Workspace, base: Costs | None = None) -> Costs:
 
 
 def bill(works: list[Work], *, cores: float, gpus: float, core_price: float, gpu_price: float) -> list[str]:
-    """Hours on so many cores and GPUs, and their price: lines for people.
+    """Hours on so many cores and GPUs, and their price, as lines of text.
 
     Raises:
-        StageError: a stage needs a GPU rate that nobody measured.
+        StageError: a stage needs a GPU rate, and none was measured or given.
     """
     unknown = [work.stage for work in works if work.gpu_hours is None]
     if unknown:

@@ -1,7 +1,7 @@
 """The chain's own measures for Prometheus, through Ray's metrics agent: scans a minute, patches a second, data wait,
-how full the key memory is, progress.
+how full the queues of keys are, progress.
 
-Set in the driver from the progress that stages report anyway; a node's agent exports them beside Ray's own, as
+Set in the driver from the progress that stages report; a node's agent exports them beside Ray's own, as
 `ray_drasclr_*` (see cluster/monitoring/).
 """
 
@@ -22,7 +22,7 @@ GAUGES = {
     "drasclr_scans_per_minute": "scans finished in the last minutes",
     "drasclr_patches_per_second": "anchor patches trained on a second, all workers",
     "drasclr_data_wait": "share of the time that training waits for data, 0 to 1",
-    "drasclr_queue_keys": "keys that an anchor is compared with: how far the memory of its location is filled",
+    "drasclr_queue_keys": "keys that an anchor is compared with: how far the queue of its location is filled",
     "drasclr_loss": "newest training loss",
 }
 #: measure of a training line -> gauge

@@ -1,6 +1,6 @@
-"""What the chain remembers of each stage: one small JSON file a stage, below `stages/` of the workspace.
+"""Records of the stages: one small JSON file each, below `stages/` of the workspace.
 
-A record is written when a stage starts and again when it ends, so a stage that was cut off is known as such. Stages
+A record is written when a stage starts and again when it ends, so that a stage that was cut off is recognised. Stages
 that belong to a training run have a record for each run.
 """
 
@@ -57,7 +57,7 @@ def now() -> str:
 
 @cache
 def sources_digest() -> str:
-    """Eight hex digits of this project's own Python sources: tells two states of a development tree apart."""
+    """Eight hex digits of this project's Python sources, to tell two states of a development tree apart."""
     package = Path(__file__).resolve().parent.parent
     text = hashlib.sha256()
     for folder in (package, package.parent.parent / "drasclr", package.parent / "drasclr"):

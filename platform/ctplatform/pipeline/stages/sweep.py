@@ -24,7 +24,8 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
 
     workspace, recipe, run = state.workspace, state.recipe, state.required_run()
     mlflow = tracking_uri(recipe.watch)
-    recorder.announced(places(workspace, recipe, run, ray=dashboard_address(), mlflow=mlflow))
+    if dashboards := places(workspace, recipe, run, ray=dashboard_address(), mlflow=mlflow):
+        recorder.announced(dashboards)
     done = sweep(workspace, state.cohort, recipe, run=run, on_progress=recorder.progress)
     return StageResult(done, str(done), complete=not done.failed)
 
