@@ -14,7 +14,7 @@ from ctplatform.config.recipe import PhantomConfig, Recipe
 from ctplatform.pipeline.chain import run_chain
 from ctplatform.pipeline.graph import STAGES
 from ctplatform.pipeline.progress import Outcome
-from ctplatform.storage.layout import COHORT_FILE, PHANTOM
+from ctplatform.storage.layout import phantom_table
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def run_demo(workspace_uri: str, recipe: Recipe, options: ChainOptions | None = 
     workspace, console, options = Workspace(workspace_uri), Console(), options or ChainOptions()
     config = recipe.phantom or PhantomConfig()
     if options.dry_run:
-        made = workspace.exists(PHANTOM, COHORT_FILE)
-        table = _phantom_table(workspace) if made else _no_cohort()
+        made = workspace.exists(*phantom_table())
+        table = _made_phantom(workspace) if made else _no_cohort()
         _show_plan(workspace, table, recipe, options, scans=config.subjects)
         return None
     with ray_session(recipe.ray):
@@ -134,12 +134,12 @@ def _show_plan(
     print("\n".join(lines(steps)))
 
 
-def _phantom_table(workspace: Workspace) -> pd.DataFrame:
+def _made_phantom(workspace: Workspace) -> pd.DataFrame:
     import io
 
     import pandas as pd
 
-    return pd.read_csv(io.BytesIO(workspace.read_bytes(PHANTOM, COHORT_FILE)))
+    return pd.read_csv(io.BytesIO(workspace.read_bytes(*phantom_table())))
 
 
 def _no_cohort() -> pd.DataFrame:

@@ -98,6 +98,16 @@ def window_features(features_key: str, scan_id: str, key: str) -> Parts:
     return LABELLED, WINDOW_FEATURES, features_key, f"{scan_id}.{key}{PARQUET}"
 
 
+def phantom_row(version: str, index: int) -> Parts:
+    """Row of one synthetic subject; `version` names the cohort's configuration."""
+    return PHANTOM, PHANTOM_ROWS, f"{version}-{index:05d}{JSON}"
+
+
+def phantom_table() -> Parts:
+    """Scan table of the synthetic cohort."""
+    return PHANTOM, COHORT_FILE
+
+
 def weights(run: str) -> Parts:
     """The trained encoder."""
     return PRETRAIN, run, WEIGHTS_FILE
