@@ -205,7 +205,11 @@ def _embeddings(workspace: Workspace, scan_id: str) -> Iterator[dict[str, Any]]:
             if not rows.num_rows:
                 continue
             encoder = parts[-1].removesuffix(layout.PARQUET)
-            encoder = encoder.removeprefix("patients-") if parts[-2] == run else encoder.rpartition("-")[0]
+            encoder = (
+                encoder.removeprefix(layout.PATIENT_VECTORS)
+                if parts[-2] == run
+                else encoder.rpartition("-")[0]
+            )
             item = by_encoder.setdefault(
                 encoder, {"run": run, "encoder": encoder, "patches": 0, "dimension": 0, "files": []}
             )

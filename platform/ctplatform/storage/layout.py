@@ -35,7 +35,7 @@ WEIGHTS_FILE, CARD_FILE, PROBE_FILE = "weights.safetensors", "card.json", "probe
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
-EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS = "embeddings", "patches", "scans"
+EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
 
 EVALUATION, TRIALS, SEARCHES, MAPS, FIGURES = "evaluation", "trials", "searches", "maps", "figures"
 SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
@@ -114,7 +114,7 @@ def weights(run: str) -> Parts:
 
 
 def card(run: str) -> Parts:
-    """What the encoder is and where it comes from; written last, so that it says that training is finished."""
+    """What the encoder is and where it comes from; written last, to mark training as finished."""
     return PRETRAIN, run, CARD_FILE
 
 
@@ -145,11 +145,11 @@ def checkpoint_folder(step: int) -> str:
 
 def patient_vectors(run: str, encoder: str) -> Parts:
     """One vector a scan from one encoder, all scans."""
-    return EMBEDDINGS, run, f"patients-{encoder}{PARQUET}"
+    return EMBEDDINGS, run, f"{PATIENT_VECTORS}{encoder}{PARQUET}"
 
 
 def scan_vectors(run: str, encoder: str, group: str) -> Parts:
-    """One vector a scan of a group of scans; written last, so that it says that the group is finished."""
+    """One vector a scan of a group of scans; written last, to mark the group as finished."""
     return EMBEDDINGS, run, SCAN_VECTORS, f"{encoder}-{group}{PARQUET}"
 
 

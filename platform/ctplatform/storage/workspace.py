@@ -37,7 +37,7 @@ class Workspace:
         uri: local path, or s3://, gs:// ... URI; options of the store after `?`, as pyarrow takes them.
 
     Raises:
-        StageError: no URI that pyarrow knows.
+        StageError: pyarrow does not support the URI.
     """
 
     def __init__(self, uri: str | Path) -> None:
