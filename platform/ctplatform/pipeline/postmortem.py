@@ -141,6 +141,7 @@ def _nodes() -> list[dict[str, Any]]:
 
     if not ray.is_initialized():
         return []
+    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
     return [
         {
             "node": node["NodeID"],
@@ -149,7 +150,7 @@ def _nodes() -> list[dict[str, Any]]:
             "resources": {k: v for k, v in node["Resources"].items() if not k.startswith("node:")},
             "labels": {k: v for k, v in (node.get("Labels") or {}).items() if "ip" not in k.lower()},
         }
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        for node in nodes()
     ]
 
 
