@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from ctplatform.pipeline.state import WorkspaceState
 
 
-@dataclass(frozen=True)
-class StageResult:
+class StageResult(NamedTuple):
     """What a stage returns.
 
     Args:
@@ -30,8 +28,7 @@ class StageResult:
     run: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(NamedTuple):
     """One stage; each is defined in a module of its own in `pipeline/stages/`.
 
     Args:

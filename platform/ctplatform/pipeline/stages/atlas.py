@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ctplatform.pipeline.costs import Costs, Size, Work
 from ctplatform.pipeline.stage import Stage, StageResult
 from ctplatform.storage.layout import ATLAS, ATLAS_STAGE_FILE
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
+    from ctplatform.pipeline.costs import Costs, Size, Work
     from ctplatform.pipeline.recorder import Recorder
     from ctplatform.pipeline.state import WorkspaceState
 
@@ -30,6 +30,8 @@ def _digest(state: WorkspaceState) -> str:
 
 
 def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
+    from ctplatform.pipeline.costs import Work
+
     given = size.atlas_done or recipe.atlas.source != "build"
     scans = 0 if given else min(size.scans, recipe.atlas.max_scans)
     hours = scans * costs.prepare_s * recipe.atlas.iterations / 3600

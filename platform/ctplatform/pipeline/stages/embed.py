@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ctplatform.pipeline.costs import DOCS, Costs, Size, Work
 from ctplatform.pipeline.stage import Stage, StageResult
 from ctplatform.storage.layout import EMBEDDINGS, patient_vectors
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
+    from ctplatform.pipeline.costs import Costs, Size, Work
     from ctplatform.pipeline.recorder import Recorder
     from ctplatform.pipeline.state import WorkspaceState
 
@@ -40,6 +40,8 @@ def _digest(state: WorkspaceState) -> str:
 
 
 def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
+    from ctplatform.pipeline.costs import DOCS, Work
+
     encoders = len(recipe.embed.encoders)
     patches = size.scans * size.locations * encoders
     read = size.scans * size.scan_bytes(costs) * encoders

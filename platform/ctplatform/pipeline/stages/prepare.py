@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ctplatform.config.hardware import PREPARATION
-from ctplatform.pipeline.costs import Costs, Size, Work
 from ctplatform.pipeline.stage import Stage, StageResult
 from ctplatform.storage.layout import PARQUET, PATCHES, SCANS
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
+    from ctplatform.pipeline.costs import Costs, Size, Work
     from ctplatform.pipeline.recorder import Recorder
     from ctplatform.pipeline.state import WorkspaceState
 
@@ -49,6 +49,8 @@ def _patches_digest(state: WorkspaceState) -> str:
 
 
 def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
+    from ctplatform.pipeline.costs import Work
+
     scans = max(0, size.scans - size.prepared)
     return Work(
         "prepare",

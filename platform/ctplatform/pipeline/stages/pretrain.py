@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.config.hardware import PRETRAINING
-from ctplatform.pipeline.costs import Costs, Size, Work
 from ctplatform.pipeline.stage import Stage, StageResult
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN, WEIGHTS_FILE, card
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
+    from ctplatform.pipeline.costs import Costs, Size, Work
     from ctplatform.pipeline.recorder import Recorder
     from ctplatform.pipeline.state import WorkspaceState
 
@@ -50,6 +50,8 @@ def steps_in_all(recipe: Recipe, size: Size) -> tuple[int, int]:
 
 
 def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
+    from ctplatform.pipeline.costs import Work
+
     steps, epoch = steps_in_all(recipe, size)
     steps = max(0, steps - size.steps_done)
     anchors = round(steps / epoch * size.training_scans * size.locations)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ctplatform.pipeline.costs import DOCS, Costs, Size, Work
 from ctplatform.pipeline.stage import Stage, StageResult
 from ctplatform.storage.layout import EVALUATION, summary
 
 if TYPE_CHECKING:
     from ctplatform.config.evaluation import SearchConfig
     from ctplatform.config.recipe import Recipe
+    from ctplatform.pipeline.costs import Costs, Size, Work
     from ctplatform.pipeline.recorder import Recorder
     from ctplatform.pipeline.state import WorkspaceState
 
@@ -39,6 +39,8 @@ def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
 
     So does each configuration of a search, as far as successive halving lets it.
     """
+    from ctplatform.pipeline.costs import DOCS, Work
+
     config = recipe.sweep
     scratch, tests = config.scratch, size.scans - size.training_scans
     hours, trials = 0.0, 0
