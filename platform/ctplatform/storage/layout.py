@@ -27,7 +27,7 @@ SPLITS_FILE, SIGNATURES_FILE = "splits.json", "signatures.parquet"
 LABELLED, LUNG_VOLUMES, WINDOW_FEATURES = "labelled", "cubes", "features"
 STAGE_RECORDS = "stages"
 POSTMORTEM, POSTMORTEM_SUMMARY, POSTMORTEM_LOGS = "postmortem", "summary.json", "logs.txt"
-PHANTOM, PHANTOM_ROWS, COHORT_FILE = "phantom", "rows", "cohort.csv"
+PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 
 PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
@@ -105,7 +105,7 @@ def phantom_row(version: str, index: int) -> Parts:
 
 def phantom_table() -> Parts:
     """Scan table of the synthetic cohort."""
-    return PHANTOM, COHORT_FILE
+    return PHANTOM, PHANTOM_TABLE
 
 
 def weights(run: str) -> Parts:

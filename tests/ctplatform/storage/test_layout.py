@@ -28,9 +28,9 @@ METHODS = {
 }  # fmt: skip
 #: Names outside a workspace: the scan table that `drasclr cohort` and `python -m ctplatform.phantom` write.
 ELSEWHERE = {
-    ("cli/main.py", layout.COHORT_FILE),
-    ("phantom/files.py", layout.COHORT_FILE),
-    ("phantom/__main__.py", f"/{layout.COHORT_FILE}"),
+    ("cli/main.py", layout.PHANTOM_TABLE),
+    ("phantom/files.py", layout.PHANTOM_TABLE),
+    ("phantom/__main__.py", f"/{layout.PHANTOM_TABLE}"),
 }
 
 
