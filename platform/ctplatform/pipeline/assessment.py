@@ -71,10 +71,10 @@ def assess(state: WorkspaceState, name: str, *, older_code: str = "redo") -> Dec
 
 
 def _changed(state: WorkspaceState, stage: Stage, record: Record) -> str:
-    settings = stage.settings_in(state.recipe)
-    for key in sorted({*settings, *record.settings}):
-        if settings.get(key) != record.settings.get(key):
-            return f"{key} changed from {record.settings.get(key)} to {settings.get(key)}"
+    settings, before = stage.settings_in(state.recipe), stage.effective(record.settings, state.recipe)
+    for key in sorted({*settings, *before}):
+        if settings.get(key) != before.get(key):
+            return f"{key} changed from {before.get(key)} to {settings.get(key)}"
     # A stage that was given no cohort keeps what it made of the one before.
     inputs = {
         key: value for key, value in input_digests(state, stage).items() if value or key not in COHORT_INPUTS

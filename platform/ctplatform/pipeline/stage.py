@@ -39,6 +39,7 @@ class Stage(NamedTuple):
             there.
         settings: sections or keys of the recipe that its result depends on.
         hardware: keys and sections below them that change where and how fast it runs, not what comes out.
+        unused: sections among `settings` that have no effect on the result of a given recipe.
         of_run: whether it belongs to one training run of the workspace.
         cost: estimates what it still has to do.
         resumes_by_record: whether `cost` ignores finished work, so that an interrupted run's record has to say how
@@ -53,6 +54,7 @@ class Stage(NamedTuple):
     outputs: Mapping[str, Callable[[WorkspaceState], str]]
     settings: tuple[str, ...]
     hardware: tuple[str, ...] = ()
+    unused: Callable[[Recipe], tuple[str, ...]] | None = None
     of_run: bool = False
     cost: Callable[[Recipe, Size, Costs], Work] | None = None
     resumes_by_record: bool = False
@@ -66,14 +68,17 @@ class Stage(NamedTuple):
         plain = recipe.model_dump(mode="json")
         found: dict[str, Any] = {}
         for path in self.settings:
-            if path == "prepare.lungs" and recipe.atlas.source != "build":
-                continue  # a given atlas does not depend on how lungs are masked
             value: Any = plain
             for part in path.split("."):
                 value = value[part]
             found.update(flatten(path, value))
-        hardware = tuple(f"{key}." for key in self.hardware)
-        return {key: value for key, value in found.items() if not f"{key}.".startswith(hardware)}
+        return self.effective(found, recipe)
+
+    def effective(self, settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+        """Those of some settings, by dotted key, that have an effect on the result."""
+        unused = self.unused(recipe) if self.unused else ()
+        without = tuple(f"{key}." for key in (*self.hardware, *unused))
+        return {key: value for key, value in settings.items() if not f"{key}.".startswith(without)}
 
     def work(self, recipe: Recipe, size: Size, costs: Costs) -> Work:
         """What the stage still has to do."""

@@ -33,6 +33,17 @@ def test_the_lung_mask_counts_for_the_atlas_that_is_built():
     assert settings("atlas", "atlas.source=/given")["atlas.source"] == "/given"
 
 
+def test_fine_tuning_counts_where_something_is_fine_tuned():
+    frozen, tuned = "sweep.initialisations=[drasclr]", "sweep.initialisations=[drasclr,finetune]"
+    other = "sweep.finetune.lr=0.5"
+    assert settings("sweep", frozen) == settings("sweep", frozen, other)
+    assert settings("sweep", tuned) != settings("sweep", tuned, other)
+    older = settings("sweep", tuned) | {"sweep.finetune.given_up": 1}
+    stage = GRAPH["sweep"]
+    assert "sweep.finetune.given_up" in stage.effective(older, load_recipe("fast", [tuned]))
+    assert "sweep.finetune.given_up" not in stage.effective(older, load_recipe("fast", [frozen]))
+
+
 def test_single_keys_are_settings_too():
     assert settings("split")["prepare.quality.use_flagged"] is True
     assert not any(key.startswith("prepare.registration") for key in settings("split"))

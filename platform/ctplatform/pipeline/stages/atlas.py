@@ -38,6 +38,11 @@ def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
     return Work("atlas", scans, "scans", hours, basis=costs.prepare_basis)
 
 
+def _unused(recipe: Recipe) -> tuple[str, ...]:
+    """A given atlas does not depend on how lungs are masked."""
+    return () if recipe.atlas.source == "build" else ("prepare.lungs",)
+
+
 def _discard(state: WorkspaceState) -> None:
     state.workspace.delete(ATLAS, ATLAS_STAGE_FILE)
 
@@ -49,6 +54,7 @@ STAGE = Stage(
     inputs=(),
     outputs={"atlas": _digest},
     settings=("atlas", "prepare.lungs"),
+    unused=_unused,
     cost=_cost,
     discard=_discard,
 )

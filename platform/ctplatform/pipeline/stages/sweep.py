@@ -73,6 +73,11 @@ def mean_share_of_steps(config: SearchConfig) -> float:
     return total
 
 
+def _unused(recipe: Recipe) -> tuple[str, ...]:
+    """Settings of fine-tuning have no effect where nothing is fine-tuned."""
+    return () if "finetune" in recipe.sweep.initialisations else ("sweep.finetune",)
+
+
 def _discard(state: WorkspaceState) -> None:
     if state.run:
         state.workspace.delete(EVALUATION, state.run)
@@ -86,6 +91,7 @@ STAGE = Stage(
     outputs={"results": _digest},
     settings=("sweep", "pretrain.encoder", "prepare.quality.use_flagged"),
     hardware=("sweep.max_concurrent", "sweep.cpus_per_trial", "sweep.gpus_per_trial"),
+    unused=_unused,
     of_run=True,
     cost=_cost,
     resumes_by_record=True,
