@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ctplatform.dataset import ledger
+from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import TEMPORARY, Workspace
 
@@ -79,7 +80,7 @@ def _merge(workspace: Workspace, rows: pd.DataFrame) -> None:
     counting = set(_tuples(rows[_ROW]))
     keep = [key in counting for key in _tuples(table.select(_ROW).to_pandas())]
     merged = table.filter(pa.array(keep)).sort_by("scan_id")
-    workspace.write_table(merged, SCANS, f"rows-{uuid.uuid4().hex}.parquet")
+    workspace.write_table(merged, *layout.merged_ledger_rows(uuid.uuid4().hex))
 
 
 def _tuples(rows: pd.DataFrame) -> Iterator[tuple]:
@@ -96,7 +97,7 @@ def sweep(workspace: Workspace, *, older_than_s: float = OLD_S) -> list[str]:
     known = set(rows.loc[~rows["state"].isin(["rejected", "failed"]), "scan_id"])
     limit = time.time() - older_than_s
     removed = []
-    for folder in ((PATCHES,), (SCANS,), (SCANS, "qc")):
+    for folder in ((PATCHES,), (SCANS,), (SCANS, layout.OVERLAYS)):
         for info in workspace.infos(*folder):
             if not info.is_file:
                 continue

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ctplatform.errors import StageError
+from ctplatform.storage import layout
 from ctplatform.storage.layout import SCANS
 from ctplatform.storage.workspace import Workspace
 
@@ -177,7 +178,7 @@ def read_files(
 
 
 def _file(scan_id: str, version: int) -> str:
-    return f"{scan_id}.{version}.parquet"
+    return layout.ledger_row(scan_id, version)[-1]
 
 
 def usable(ledger: pd.DataFrame, *, use_flagged: bool) -> pd.DataFrame:

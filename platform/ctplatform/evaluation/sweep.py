@@ -24,6 +24,7 @@ from ctplatform.evaluation.dashboards import Dashboards
 from ctplatform.evaluation.initialisations import END_TO_END
 from ctplatform.evaluation.problems import Progress, assemble
 from ctplatform.evaluation.trial import run_trial
+from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
@@ -226,7 +227,7 @@ def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Rec
 
     for name, table in tables(trials, shared.problems, bootstrap=recipe.sweep.bootstrap).items():
         data = pa.Table.from_pandas(table, preserve_index=False)
-        shared.workspace.write_table(data, EVALUATION, shared.run, f"{name}.parquet")
+        shared.workspace.write_table(data, *layout.evaluation_table(shared.run, name))
     if any(get_task(name).kind == "survival" for name in shared.problems):
         from ctplatform.evaluation.horizons import horizons
 
@@ -234,8 +235,8 @@ def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Rec
             table = horizons(trials, shared.problems, bootstrap=recipe.sweep.bootstrap)
         except StageError as error:  # an extra that is not installed
             messages.append(str(error))
-            shared.workspace.delete(EVALUATION, shared.run, "horizons.parquet")
+            shared.workspace.delete(EVALUATION, shared.run, layout.HORIZONS_FILE)
         else:
             data = pa.Table.from_pandas(table, preserve_index=False)
-            shared.workspace.write_table(data, EVALUATION, shared.run, "horizons.parquet")
-    shared.workspace.write_json(messages, EVALUATION, shared.run, "notes.json")
+            shared.workspace.write_table(data, EVALUATION, shared.run, layout.HORIZONS_FILE)
+    shared.workspace.write_json(messages, *layout.notes(shared.run))

@@ -19,6 +19,7 @@ from ctplatform.config.hardware import PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint
+from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import Workspace
 
@@ -131,16 +132,14 @@ def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
 
 def keep_settings(workspace: Workspace, recipe: Recipe, atlas_hash: str) -> None:
     """Store the settings under their name, so that later runs can say what changed."""
-    name = f"{settings_hash(recipe, atlas_hash)}.json"
-    if not workspace.exists(SCANS, "settings", name):
-        workspace.write_json(
-            {"prepare": _settings(recipe), "atlas_hash": atlas_hash}, SCANS, "settings", name
-        )
+    parts = layout.preparation_settings(settings_hash(recipe, atlas_hash))
+    if not workspace.exists(*parts):
+        workspace.write_json({"prepare": _settings(recipe), "atlas_hash": atlas_hash}, *parts)
 
 
 def read_settings(workspace: Workspace, config_hash: str) -> dict[str, Any]:
     """The settings behind a ledger row's `config_hash`; empty if they were not kept."""
-    parts = (SCANS, "settings", f"{config_hash}.json")
+    parts = layout.preparation_settings(config_hash)
     return workspace.read_json(*parts) if workspace.exists(*parts) else {}
 
 
@@ -197,7 +196,7 @@ def _cause(old: Any, subject_id: str, print_: str, sizes: dict[str, int]) -> str
         return "input"
     if old.state == ledger.STARTED:
         return "interrupted"
-    if old.shard_bytes and sizes.get(f"{old.scan_id}.parquet") != old.shard_bytes:
+    if old.shard_bytes and sizes.get(layout.shard(old.scan_id)[-1]) != old.shard_bytes:
         return "shard"
     return ""
 

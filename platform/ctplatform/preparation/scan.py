@@ -15,7 +15,7 @@ from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.errors import ScanError, StageError
 from ctplatform.preparation.plan import NEW
-from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
 def settle(workspace: Workspace, row: dict[str, Any]) -> None:
     """Commit a row; what may not be used leaves no shard behind, and what failed no picture."""
     if row["state"] in ("failed", "rejected"):
-        workspace.delete(PATCHES, f"{row['scan_id']}.parquet")
+        workspace.delete(*layout.shard(row["scan_id"]))
     if row["state"] == "failed":
-        workspace.delete(SCANS, "qc", f"{row['scan_id']}.png")
+        workspace.delete(*layout.overlay(row["scan_id"]))
     ledger.write_row(workspace, row)
 
 
@@ -152,7 +152,7 @@ def process_scan(
                 title=item["scan_id"],
                 verdict=": ".join(filter(None, (verdict.state, "; ".join(verdict.reasons)))),
             )
-            workspace.write_bytes(png, SCANS, "qc", f"{item['scan_id']}.png")
+            workspace.write_bytes(png, *layout.overlay(item["scan_id"]))
     found: dict[str, Any] = {
         "state": verdict.state,
         "reason": "; ".join(verdict.reasons),
@@ -191,7 +191,7 @@ def process_scan(
                     "config_hash": config_hash,
                 },
             )
-            workspace.write_bytes(data, PATCHES, f"{item['scan_id']}.parquet")
+            workspace.write_bytes(data, *layout.shard(item["scan_id"]))
         found.update(footer=footer, patches=len(patches.hu_NDHW), shard_bytes=len(data))
     return found
 
