@@ -12,7 +12,7 @@ from pathlib import Path
 # A submitted job is a source tree without an installation.
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
-from ctplatform.cli.main import course_options, run_chain_command
+from ctplatform.cli.main import add_chain_options, run_chain_command
 from ctplatform.config.loader import load_recipe
 from ctplatform.errors import PlatformError
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--cohort", metavar="CSV")
     parser.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     parser.add_argument("--workspace", default="runs/job", help="folder or s3:// gs:// URI")
-    course_options(parser)
+    add_chain_options(parser)
     args = parser.parse_args()
     args.address = None  # a job runs on the cluster that it was submitted to
     try:

@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what is wrong and what to do about it."""
+"""Errors that the user can act on: what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PlatformError(Exception):
         self.remedy = remedy
         self.code = code
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.problem, self.remedy, self.code)
 
 
@@ -27,7 +27,7 @@ def _rebuild(kind: type[PlatformError], problem: str, remedy: str, code: str) ->
 
 
 class ScanError(PlatformError):
-    """One scan cannot be used; the others go on. Ends as a `failed` row in the ledger."""
+    """One scan cannot be used; its ledger row says `failed`, and the other scans are prepared."""
 
 
 class CohortError(PlatformError):

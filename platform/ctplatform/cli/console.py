@@ -1,4 +1,4 @@
-"""What a person sees of the chain: progress bars on a terminal, plain lines in a job's log, a table at the end."""
+"""Progress and results of the chain: bars on a terminal, plain lines in a job's log, a table at the end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.evaluation.initialisations import NAMES
 from ctplatform.pipeline.progress import Outcome
+from ctplatform.storage import layout
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LINE_EVERY_S = 5.0
-FEW = 10  # test subjects; below, a bootstrap interval says little
+MIN_SUBJECTS = 10  # in the test; with fewer, a bootstrap interval says little
 
 
 class Console:
-    """Watcher for people: one live bar a stage on a terminal, one line every few seconds elsewhere."""
+    """Observer for people: one live bar a stage on a terminal, one line every few seconds elsewhere."""
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
@@ -71,8 +72,8 @@ class Console:
             self._last = time.monotonic()
             print(f"[{stage}] {done}/{total} {text}".rstrip(), flush=True)
 
-    def told(self, stage: str, lines: Sequence[str]) -> None:
-        """What a stage is about to do, and why."""
+    def announced(self, stage: str, lines: Sequence[str]) -> None:
+        """What a stage is about to do, or where it can be followed."""
         for line in lines:
             if self.live:
                 self._bar.console.print(f"  {stage:<9} {line}", markup=False, highlight=False)
@@ -105,31 +106,33 @@ def show_reasons(outcome: Outcome) -> None:
         for scan, reason in list(summary.reasons.items())[:20]:
             print(f"  {scan}  {reason}")
         if len(summary.reasons) > 20:
-            print(f"  ... and {len(summary.reasons) - 20} more; all of them in scans/*.parquet")
+            print(
+                f"  ... and {len(summary.reasons) - 20} more; all of them in {layout.SCANS}/*{layout.PARQUET}"
+            )
 
 
 def show_result(outcome: Outcome) -> None:
     """The result as a short table and one sentence, and where everything is."""
     workspace, run = outcome.workspace, outcome.run
-    if workspace.exists("evaluation", run, "summary.parquet"):
-        summary = workspace.read_table("evaluation", run, "summary.parquet").to_pandas()
+    if workspace.exists(*layout.summary(run)):
+        summary = workspace.read_table(*layout.summary(run)).to_pandas()
         _table(summary)
         for line in result_lines(summary):
             print(line)
-    print(f"\nReport:   {workspace.display('evaluation', run, 'report.html')}")
-    print(f"Weights:  {workspace.display('pretrain', run, 'weights.safetensors')}")
-    print(f"Tables:   {workspace.display('evaluation', run)}/*.parquet")
+    print(f"\nReport:   {workspace.display(*layout.report(run))}")
+    print(f"Weights:  {workspace.display(*layout.weights(run))}")
+    print(f"Tables:   {workspace.display(layout.EVALUATION, run)}/*{layout.PARQUET}")
 
 
 def result_lines(summary: pd.DataFrame) -> list[str]:
-    """For the emphysema task with all labels: ours against chance, and whatever beats it."""
+    """For the emphysema task with all labels: DrasCLR against chance, and every initialisation that scores higher."""
     rows = headline_rows(summary)
     rows = rows[rows["task"] == "emphysema_extent"].set_index("initialisation")
     if "drasclr" not in rows.index:
         return []
     ours = rows.loc["drasclr"]
     verdict = "better than chance" if ours["low"] > ours["chance"] else "not shown to be better than chance"
-    if ours["n_test"] < FEW:
+    if ours["n_test"] < MIN_SUBJECTS:
         verdict = "too few subjects to say whether better than chance"
     lines = [
         f"\nEmphysema extent of held-out subjects (n={int(ours['n_test'])}) from the frozen DrasCLR encoder: "

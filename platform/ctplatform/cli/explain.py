@@ -1,7 +1,7 @@
-"""One scan from source to embeddings: what the workspace knows of it, gathered and put in words.
+"""One scan from source to embeddings: all that the workspace holds of it, as plain values and as text.
 
-Shown is what the ledger, the shards and the embeddings hold, which names nobody: the source by its content hash and
-known words of its header, never by its path. Who keeps the scan table finds the path there, by scan_id.
+The ledger, the shards and the embeddings contain nothing that identifies a patient: they name the source by its content
+hash and a few values of its header, not by its path. The path is in the scan table, in the row of the scan_id.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ctplatform.dataset import ledger, splits
 from ctplatform.errors import StageError
 from ctplatform.preparation.plan import NEW, cause_in_words, read_settings
-from ctplatform.storage.layout import PATCHES, SCANS, SPLITS_FILE
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 _NEAR = 5
@@ -31,7 +31,7 @@ def explain(workspace: Workspace, scan_id: str) -> dict[str, Any]:
     """Everything about a scan as plain values: what `drasclr explain --json` prints.
 
     Raises:
-        StageError: the workspace does not know the scan; close names are given.
+        StageError: the workspace has no such scan; the message lists similar ids.
     """
     row = _row(workspace, scan_id)
     found: dict[str, Any] = {
@@ -54,7 +54,7 @@ def explain(workspace: Workspace, scan_id: str) -> dict[str, Any]:
         "measures": json.loads(row["measures"] or "{}"),
         "affine": row["affine"],
     }
-    overlay = (SCANS, "qc", f"{scan_id}.png")
+    overlay = layout.overlay(scan_id)
     found["overlay"] = workspace.display(*overlay) if workspace.exists(*overlay) else ""
     found["shard"] = _shard(workspace, row)
     found["embeddings"] = list(_embeddings(workspace, scan_id))
@@ -62,7 +62,7 @@ def explain(workspace: Workspace, scan_id: str) -> dict[str, Any]:
 
 
 def explain_lines(found: dict[str, Any]) -> Iterator[str]:
-    """The same for people."""
+    """The same as lines of text."""
     source, verdict, made = found["source"], found["verdict"], found["preparation"]
     part = f", a {found['part']} subject" if found["part"] else ""
     yield f"{found['scan_id']} of {found['subject_id']}{part}"
@@ -121,7 +121,7 @@ def _row(workspace: Workspace, scan_id: str) -> dict[str, Any]:
     if scan_id not in known:
         near = _near(scan_id, list(known))
         raise StageError(
-            f"{workspace.display(SCANS)} knows no scan {scan_id!r}",
+            f"{workspace.display(layout.SCANS)} has no scan {scan_id!r}",
             f"Did you mean {', '.join(near)}"
             if near
             else f"It holds {len(known)} scans: `drasclr status` lists them",
@@ -134,7 +134,7 @@ def _row(workspace: Workspace, scan_id: str) -> dict[str, Any]:
             code="started",
         )
     rows = ledger.read_ledger(workspace)
-    row = rows[rows["scan_id"] == scan_id].iloc[0].to_dict()
+    row: dict[str, Any] = rows[rows["scan_id"] == scan_id].iloc[0].to_dict()
     plain = {name: value for name, value in row.items() if not np.ndim(value)}
     empty = {name for name, value in plain.items() if value is None or value != value}
     texts = dict.fromkeys(("source", "measures", "steps", "reason", "remedy", "notes", "code", "cause"), "")
@@ -151,7 +151,7 @@ def _near(scan_id: str, known: list[str]) -> list[str]:
 
 
 def _part(workspace: Workspace, subject_id: str) -> str:
-    if not workspace.exists(SPLITS_FILE):
+    if not workspace.exists(layout.SPLITS_FILE):
         return ""
     split = splits.read_split(workspace)
     return "training" if subject_id in split.train else "test" if subject_id in split.test else ""
@@ -159,15 +159,15 @@ def _part(workspace: Workspace, subject_id: str) -> str:
 
 def _shard(workspace: Workspace, row: dict[str, Any]) -> dict[str, Any]:
     """File, state and row groups; {} where there is none and should be none."""
-    name = f"{row['scan_id']}.parquet"
+    parts = layout.shard(row["scan_id"])
     if not row["shard_bytes"]:
         return {}
-    found: dict[str, Any] = {"file": workspace.display(PATCHES, name), "bytes": int(row["shard_bytes"])}
-    size = {info.base_name: info.size for info in workspace.infos(PATCHES)}.get(name)
+    found: dict[str, Any] = {"file": workspace.display(*parts), "bytes": int(row["shard_bytes"])}
+    size = {info.base_name: info.size for info in workspace.infos(layout.PATCHES)}.get(parts[-1])
     if size != found["bytes"]:
         state = "missing" if size is None else f"{size} bytes long instead of {found['bytes']}"
         return found | {"problem": f"the file is {state}; run `drasclr prepare` again", "row_groups": []}
-    with workspace.fs.open_input_file(workspace.path(PATCHES, name)) as stream:
+    with workspace.fs.open_input_file(workspace.path(*parts)) as stream:
         file = pq.ParquetFile(stream)
         texts = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
         groups = [
@@ -194,7 +194,7 @@ def _group(group: pq.RowGroupMetaData, names: list[str]) -> dict[str, int]:
 
 
 def _embeddings(workspace: Workspace, scan_id: str) -> Iterator[dict[str, Any]]:
-    for run in workspace.folders("embeddings"):
+    for run in workspace.folders(layout.EMBEDDINGS):
         by_encoder: dict[str, dict[str, Any]] = {}
         for parts in _embedding_files(workspace, run):
             path = workspace.path(*parts)
@@ -204,29 +204,33 @@ def _embeddings(workspace: Workspace, scan_id: str) -> Iterator[dict[str, Any]]:
             rows = data.to_table(columns=["vector"], filter=pc.field("scan_id") == scan_id)
             if not rows.num_rows:
                 continue
-            encoder = parts[-1].removesuffix(".parquet")
-            encoder = encoder.removeprefix("patients-") if parts[-2] == run else encoder.rpartition("-")[0]
+            encoder = parts[-1].removesuffix(layout.PARQUET)
+            encoder = (
+                encoder.removeprefix(layout.PATIENT_VECTORS)
+                if parts[-2] == run
+                else encoder.rpartition("-")[0]
+            )
             item = by_encoder.setdefault(
                 encoder, {"run": run, "encoder": encoder, "patches": 0, "dimension": 0, "files": []}
             )
             item["files"].append(workspace.display(*parts))
             item["dimension"] = len(rows["vector"][0])
-            item["patches"] += rows.num_rows if parts[-2] == "patches" else 0
+            item["patches"] += rows.num_rows if parts[-2] == layout.PATCH_VECTORS else 0
         weights = _weights(workspace, run) if "drasclr" in by_encoder else ""
         for encoder, item in sorted(by_encoder.items()):
             yield item | {"weights": weights if encoder == "drasclr" else ""}
 
 
 def _weights(workspace: Workspace, run: str) -> str:
-    parts = ("pretrain", run, "weights.safetensors")
+    parts = layout.weights(run)
     if not workspace.exists(*parts):
         return ""
     return f"{workspace.display(*parts)}, sha256 {hashlib.sha256(workspace.read_bytes(*parts)).hexdigest()}"
 
 
 def _embedding_files(workspace: Workspace, run: str) -> Iterator[tuple[str, ...]]:
-    for folder in (("embeddings", run), ("embeddings", run, "patches")):
-        for name in workspace.files(*folder, suffix=".parquet"):
+    for folder in ((layout.EMBEDDINGS, run), (layout.EMBEDDINGS, run, layout.PATCH_VECTORS)):
+        for name in workspace.files(*folder, suffix=layout.PARQUET):
             yield (*folder, name)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ctplatform import __version__
 from ctplatform.errors import PlatformError
+from ctplatform.pipeline.graph import COHORT_INPUTS, GRAPH, STAGES
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
@@ -46,13 +47,13 @@ def parser() -> argparse.ArgumentParser:
         "--workspace", default="runs/demo", help="folder or s3:// gs:// URI (default: %(default)s)"
     )
     _recipe_options(demo, default="demo")
-    course_options(demo)
+    add_chain_options(demo)
 
     run = command(
         "run", "The whole chain on your scans; run it again to go on where it stopped.", run_chain_command
     )
-    _stage_options(run, cohort=True, required=True)
-    course_options(run)
+    _stage_options(run, required=True)
+    add_chain_options(run)
 
     cohort = command(
         "cohort", "Find CT volumes and DICOM series below a folder and write the scan table.", _cohort
@@ -61,23 +62,15 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument("-o", "--output", default="cohort.csv", help="(default: %(default)s)")
     cohort.add_argument("--address", help="of a Ray cluster, for large trees; default: a local one")
 
-    atlas = command(
-        "atlas", "Make the workspace's atlas: a mean of the cohort's lung masks, or a given one.", _atlas
-    )
-    atlas.add_argument(
-        "action", nargs="?", choices=("build", "adopt"), default="build", help="(default: build)"
-    )
-    _stage_options(atlas, cohort=True)
-    texts = {
-        "prepare": "Register every scan to the atlas and write its patches.",
-        "pretrain": "Pretrain the encoder on the training subjects' patches.",
-        "embed": "Compute patch and patient embeddings.",
-        "sweep": "Task x initialisation x label fraction x seed, on held-out subjects.",
-        "report": "Write the HTML report.",
-    }
-    for name, text in texts.items():
-        # Labels come with the cohort: the stages after prepare read them from it.
-        _stage_options(command(name, text, _chain(name)), cohort=True, required=name in ("prepare", "sweep"))
+    for name, stage in GRAPH.items():
+        if stage.help:
+            sub = command(name, stage.help, _atlas if name == "atlas" else _chain(name))
+            if name == "atlas":
+                sub.add_argument(
+                    "action", nargs="?", choices=("build", "adopt"), default="build", help="(default: build)"
+                )
+            # Labels come with the cohort: the stages after prepare read them from it.
+            _stage_options(sub, required=not set(COHORT_INPUTS).isdisjoint(stage.inputs))
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
@@ -127,28 +120,28 @@ def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> N
     sub.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a key"
     )
-    sub.add_argument("--address", help="of a Ray cluster; default: the one around us, else a local one")
+    sub.add_argument(
+        "--address", help="of a Ray cluster; default: the one that this machine belongs to, else a local one"
+    )
 
 
-def _stage_options(sub: argparse.ArgumentParser, *, cohort: bool, required: bool = False) -> None:
-    if cohort:
-        sub.add_argument(
-            "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
-        )
+def _stage_options(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
+    sub.add_argument(
+        "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
+    )
     sub.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
     sub.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     _recipe_options(sub)
 
 
-def course_options(sub: argparse.ArgumentParser) -> None:
-    """Options of whoever runs more than one stage."""
-    stages = ("atlas", "prepare", "split", "pretrain", "embed", "sweep", "report")
-    sub.add_argument("--from", dest="first", choices=stages, default=stages[0], help="first stage")
-    sub.add_argument("--to", dest="last", choices=stages, default=stages[-1], help="last stage")
+def add_chain_options(sub: argparse.ArgumentParser) -> None:
+    """Options of commands that run more than one stage."""
+    sub.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0], help="first stage")
+    sub.add_argument("--to", dest="last", choices=STAGES, default=STAGES[-1], help="last stage")
     sub.add_argument("--dry-run", action="store_true", help="say what would run, and how much work it is")
     sub.add_argument("--status", action="store_true", help="say where the workspace stands, and end")
     sub.add_argument(
-        "--redo", action="append", default=[], choices=stages, help="make this stage's work again"
+        "--redo", action="append", default=[], choices=STAGES, help="make this stage's work again"
     )
     sub.add_argument(
         "--keep-older", action="store_true", help="keep what another version of this software finished"
@@ -159,24 +152,24 @@ def course_options(sub: argparse.ArgumentParser) -> None:
 
 
 def run_chain_command(args: argparse.Namespace) -> None:
-    """Run, plan or describe the chain as `course_options` were given; without a cohort, the synthetic one."""
+    """Run the chain, plan it, or show its state; on the synthetic cohort where none is given."""
     if args.status:
         _status(args)
         return
-    from ctplatform.cli.run import Course, run_cohort, run_demo
+    from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
 
-    course = Course(
+    options = ChainOptions(
         first=args.first,
         last=args.last,
-        dry=args.dry_run,
+        dry_run=args.dry_run,
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
     )
     if getattr(args, "cohort", None):
-        run_cohort(args.workspace, args.cohort, _recipe(args), course)
+        run_cohort(args.workspace, args.cohort, _recipe(args), options)
     else:
-        run_demo(args.workspace, _recipe(args), course)
+        run_demo(args.workspace, _recipe(args), options)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -192,11 +185,11 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
-        from ctplatform.cli.run import Course, run_cohort
+        from ctplatform.cli.run import ChainOptions, run_cohort
 
-        # Training needs to know whom it may not see.
+        # The encoder must not see held-out subjects, so the split is made first.
         first = "split" if stage == "pretrain" else stage
-        run_cohort(args.workspace, args.cohort, _recipe(args), Course(first=first, last=stage))
+        run_cohort(args.workspace, args.cohort, _recipe(args), ChainOptions(first=first, last=stage))
 
     return run
 
@@ -229,8 +222,7 @@ def _status(args: argparse.Namespace) -> None:
 
 def _estimate(args: argparse.Namespace) -> None:
     from ctplatform.pipeline.costs import Costs, Size
-    from ctplatform.pipeline.estimate import bill, costs_of, guess_locations, table, work_of
-    from ctplatform.pipeline.graph import STAGES
+    from ctplatform.pipeline.estimate import bill, costs_of, guess_locations, table
     from ctplatform.storage.workspace import Workspace
 
     recipe = _recipe(args)
@@ -239,7 +231,7 @@ def _estimate(args: argparse.Namespace) -> None:
         costs = costs_of(Workspace(args.workspace), costs)
     training = round(args.scans * (1 - recipe.split.test_fraction))
     size = Size(args.scans, training, args.locations or guess_locations(recipe))
-    works = [work for stage in STAGES if (work := work_of(stage, recipe, size, costs)).amount]
+    works = [work for stage in GRAPH.values() if (work := stage.work(recipe, size, costs)).amount]
     print("\n".join(table(works)), end="\n\n")
     prices = {"core_price": args.core_price, "gpu_price": args.gpu_price}
     print("\n".join(bill(works, cores=args.cores, gpus=args.gpus, **prices)))
@@ -268,7 +260,7 @@ def _submit(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `drasclr` command; problems that a person can mend end with one message and status 1."""
+    """Entry point of the `drasclr` command; an error that the user can correct ends with one message and status 1."""
     args = parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"

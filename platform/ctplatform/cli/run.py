@@ -1,4 +1,4 @@
-"""Running the chain for a person: recipe and paths in, progress on the console, a summary at the end."""
+"""The chain on the command line: recipe and paths in, progress on the console, a summary at the end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ctplatform.config.recipe import PhantomConfig, Recipe
 from ctplatform.pipeline.chain import run_chain
 from ctplatform.pipeline.graph import STAGES
 from ctplatform.pipeline.progress import Outcome
+from ctplatform.storage.layout import phantom_table
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Course:
+class ChainOptions:
     """Which part of the chain runs, and how it treats what is there.
 
     Args:
         first: earlier stages are taken as done.
         last: where to stop.
-        dry: only say what would run.
+        dry_run: only say what would run.
         redo: stages that are made again.
         older_code: "redo" or "keep" what another version of this software made.
         gpu_rate: anchors a second and GPU, for the estimate of a dry run.
@@ -35,24 +36,22 @@ class Course:
 
     first: str = STAGES[0]
     last: str = STAGES[-1]
-    dry: bool = False
+    dry_run: bool = False
     redo: Collection[str] = ()
     older_code: str = "redo"
     gpu_rate: float | None = None
 
 
-def run_demo(workspace_uri: str, recipe: Recipe, course: Course | None = None) -> Outcome | None:
+def run_demo(workspace_uri: str, recipe: Recipe, options: ChainOptions | None = None) -> Outcome | None:
     """Make the synthetic cohort, then run the chain on it."""
-
     from ctplatform.phantom.cohort import phantom_cohort
-    from ctplatform.storage.layout import PHANTOM, PHANTOM_TABLE
 
-    workspace, console, course = Workspace(workspace_uri), Console(), course or Course()
+    workspace, console, options = Workspace(workspace_uri), Console(), options or ChainOptions()
     config = recipe.phantom or PhantomConfig()
-    if course.dry:
-        made = workspace.exists(PHANTOM, PHANTOM_TABLE)
-        table = _made(workspace) if made else _no_cohort()
-        _show_plan(workspace, table, recipe, course, scans=config.subjects)
+    if options.dry_run:
+        made = workspace.exists(*phantom_table())
+        table = _made_phantom(workspace) if made else _no_cohort()
+        _show_plan(workspace, table, recipe, options, scans=config.subjects)
         return None
     with ray_session(recipe.ray):
         try:
@@ -68,81 +67,79 @@ def run_demo(workspace_uri: str, recipe: Recipe, course: Course | None = None) -
             except Exception as error:
                 raise explained(error) from error
             console.finished("phantom", f"{len(cohort)} synthetic subjects", time.monotonic() - start)
-            outcome = _run(workspace, cohort, recipe, console, course)
+            outcome = _run(workspace, cohort, recipe, console, options)
         finally:
             console.close()
     show_reasons(outcome)
-    if course.last == STAGES[-1]:
+    if options.last == STAGES[-1]:
         show_result(outcome)
     return outcome
 
 
 def run_cohort(
-    workspace_uri: str, cohort_path: str | None, recipe: Recipe, course: Course | None = None
+    workspace_uri: str, cohort_path: str | None, recipe: Recipe, options: ChainOptions | None = None
 ) -> Outcome | None:
     """Run the chain, or a part of it, on a scan table."""
     from ctplatform.cohort.table import read_cohort
 
-    # Read before Ray starts: a wrong table should be told at once.
+    # Read before Ray starts, so that an error in the table is reported at once.
     cohort = read_cohort(cohort_path) if cohort_path else _no_cohort()
-    workspace, console, course = Workspace(workspace_uri), Console(), course or Course()
-    if course.dry:
-        _show_plan(workspace, cohort, recipe, course, scans=len(cohort))
+    workspace, console, options = Workspace(workspace_uri), Console(), options or ChainOptions()
+    if options.dry_run:
+        _show_plan(workspace, cohort, recipe, options, scans=len(cohort))
         return None
     with ray_session(recipe.ray):
         try:
-            outcome = _run(workspace, cohort, recipe, console, course)
+            outcome = _run(workspace, cohort, recipe, console, options)
         finally:
             console.close()
     show_reasons(outcome)
-    if course.last in ("sweep", "report"):
+    if options.last in ("sweep", "report"):
         show_result(outcome)
     return outcome
 
 
 def _run(
-    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, console: Console, course: Course
+    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, console: Console, options: ChainOptions
 ) -> Outcome:
     return run_chain(
         workspace,
         cohort,
         recipe,
         console,
-        first=course.first,
-        last=course.last,
-        redo=course.redo,
-        older_code=course.older_code,
+        first=options.first,
+        last=options.last,
+        redo=options.redo,
+        older_code=options.older_code,
     )
 
 
 def _show_plan(
-    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, course: Course, *, scans: int
+    workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, options: ChainOptions, *, scans: int
 ) -> None:
     from ctplatform.pipeline.costs import Costs
     from ctplatform.pipeline.dry_run import lines, plan
 
-    costs = Costs(gpu_anchors_per_s=course.gpu_rate, gpu_basis="--gpu-rate" if course.gpu_rate else "")
+    costs = Costs(gpu_anchors_per_s=options.gpu_rate, gpu_basis="--gpu-rate" if options.gpu_rate else "")
     steps = plan(
         workspace,
         cohort,
         recipe,
-        first=course.first,
-        last=course.last,
-        older_code=course.older_code,
+        first=options.first,
+        last=options.last,
+        older_code=options.older_code,
         scans=scans,
         costs=costs,
     )
     print("\n".join(lines(steps)))
 
 
-def _made(workspace: Workspace) -> pd.DataFrame:
+def _made_phantom(workspace: Workspace) -> pd.DataFrame:
     import io
 
     import pandas as pd
 
-    from ctplatform.storage.layout import PHANTOM, PHANTOM_TABLE
-
-    return pd.read_csv(io.BytesIO(workspace.read_bytes(PHANTOM, PHANTOM_TABLE)))
+    return pd.read_csv(io.BytesIO(workspace.read_bytes(*phantom_table())))
 
 
 def _no_cohort() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Where a workspace stands: stages, scans, and what the last failure was."""
+"""State of a workspace: its stages, its scans and its last failure."""
 
 from __future__ import annotations
 

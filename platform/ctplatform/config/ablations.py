@@ -8,8 +8,8 @@ from ctplatform.config.loader import validate
 from ctplatform.config.recipe import Recipe
 
 UNCONDITIONED = {"conditioning": "none", "experts": 1}
-#: What each ablation changes of `pretrain`. `moco` keeps a memory a location, as all of them do: its encoder does not
-#: know where a patch is from, but its negatives still are patches of the same place.
+#: What each ablation changes of `pretrain`. `moco` keeps one queue a location, as all of them do: its encoder has no
+#: location as an input, but its negatives are patches of the same location.
 CHANGES: dict[str, dict[str, Any]] = {
     "local": {"beta": 0.0},
     "global": {"local_weight": 0.0},

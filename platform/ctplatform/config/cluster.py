@@ -1,4 +1,4 @@
-"""TODO."""
+"""Sections on Ray, on which nodes stages run, and on dashboards; none changes a result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PlacementConfig(ResourcesConfig):
 
 
 class PlacementsConfig(Section):
-    """Which nodes each stage runs on. Says where, never what comes out: no finished work is done again for it."""
+    """Which nodes each stage runs on. No result depends on it: finished work is kept when it changes."""
 
     prepare: PlacementConfig = PlacementConfig()
     pretrain: PlacementConfig = PlacementConfig()
@@ -33,17 +33,18 @@ class PlacementsConfig(Section):
 
 
 class RayConfig(Section):
-    """How the chain talks to Ray."""
+    """Connection to Ray."""
 
     address: str | None = Field(
-        default=None, description="None: the cluster around us if there is one, else a local one"
+        default=None,
+        description="None: the cluster that this machine belongs to, if there is one, else a local one",
     )
     num_cpus: int | None = Field(default=None, gt=0, description="CPUs of a local cluster; None: all")
     include_dashboard: bool = False
 
 
 class WatchConfig(Section):
-    """Where training and sweep can be watched. Says where figures go, never what comes out."""
+    """Dashboards of training and sweep. No result depends on it."""
 
     tensorboard: bool = Field(default=True, description="event files in the workspace, beside the metrics")
     mlflow: str | None = Field(
@@ -54,7 +55,7 @@ class WatchConfig(Section):
     experiment: str = Field(default="drasclr", min_length=1, description="name of MLflow's experiment")
 
     @model_validator(mode="after")
-    def _no_password(self) -> WatchConfig:
+    def _without_password(self) -> WatchConfig:
         if re.search(r"://[^/@]*:[^/@$]+@", self.mlflow or ""):
             raise ValueError(
                 "watch.mlflow holds a password, and recipes are stored with their runs; write $NAME in its place "

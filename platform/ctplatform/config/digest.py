@@ -1,4 +1,4 @@
-"""TODO."""
+"""Hash that names a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Sections of the stages `sweep` and `report`."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SearchConfig(Section):
     grace: float = Field(
         default=0.1, gt=0, le=1, description="share of the steps before a configuration may be stopped"
     )
-    reduction: int = Field(default=3, ge=2, description="one in so many goes on at each rung")
+    reduction: int = Field(default=3, ge=2, description="one configuration in so many continues at each rung")
 
     @model_validator(mode="after")
     def _ranges(self) -> SearchConfig:

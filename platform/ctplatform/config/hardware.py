@@ -1,9 +1,14 @@
-"""TODO."""
+"""Settings that change where and how fast a stage runs, not what it computes.
+
+Finished work is kept, and an interrupted run is continued, when only these differ.
+"""
 
 from __future__ import annotations
 
-#: Settings that change where and how fast a run goes, not what it computes: the same run goes on under others.
-HARDWARE = {
+PREPARATION = {"num_cpus", "memory_gb"}
+"""Keys of `prepare`."""
+
+PRETRAINING = {
     "num_workers",
     "min_workers",
     "resize_every_s",
@@ -17,3 +22,4 @@ HARDWARE = {
     "log_every",
     "probe",
 }
+"""Keys of `pretrain`."""

@@ -22,7 +22,7 @@ recipe is stored with every run (`pretrain/<run>/config.json`).
 
 
 def reference() -> str:
-    """The page as Markdown."""
+    """docs/reference/recipes.md: every section of the recipe, its keys, types, defaults and meanings."""
     lines = [
         HEAD + "\n".join(f"| `{name}` | {load_recipe(name).description} |" for name in recipe_names()),
         "",

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Sections of the stages `atlas`, `prepare` and `split`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LungsConfig(Section):
         description="lungmask: the U-Net of that package, pip install 'drasclr[lungmask]'",
     )
     spacing_mm: float = Field(default=3.0, gt=0, description="working grid of the mask, mm")
-    weights: str | None = Field(default=None, description="lungmask's weights, if it shall not download them")
+    weights: str | None = Field(default=None, description="file with lungmask's weights; None: downloaded")
 
 
 class RegistrationConfig(Section):
@@ -39,7 +39,7 @@ class SamplingConfig(Section):
 
 
 class QualityConfig(Section):
-    """Thresholds of the verdict. `reject_*` ends a scan as rejected, `flag_*` as flagged."""
+    """Thresholds of a scan's verdict: beyond `reject_*` it is rejected, beyond `flag_*` flagged."""
 
     reject_dice: float = 0.55
     flag_dice: float = 0.70

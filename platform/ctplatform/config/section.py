@@ -1,4 +1,4 @@
-"""TODO."""
+"""Base of the recipe's sections."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _flatten(prefix: str, value: Any) -> dict[str, Any]:
+def flatten(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested values by dotted key, each starting with `prefix`."""
     if not isinstance(value, dict):
         return {prefix: value}
     found: dict[str, Any] = {}
     for key, inner in value.items():
-        found.update(_flatten(f"{prefix}.{key}", inner))
+        found.update(flatten(f"{prefix}.{key}", inner))
     return found

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Sections of the stages `pretrain` and `embed`."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class PretrainConfig(Section):
     min_workers: int | None = Field(
         default=None,
         gt=0,
-        description="go on with fewer workers while nodes are missing; None: wait for them",
+        description="train with fewer workers while nodes are missing; None: wait for them",
     )
     resize_every_s: float = Field(
         default=60.0,
         ge=0,
-        description="with min_workers: how often to look whether more workers fit, seconds",
+        description="with min_workers: seconds between checks whether more workers fit",
     )
     use_gpu: bool = False
     cpus_per_worker: float = Field(default=1.0, gt=0)
@@ -81,10 +81,10 @@ class PretrainConfig(Section):
     keep_checkpoints: int = Field(default=2, gt=0, description="the newest ones")
     keep_best: int = Field(default=0, ge=0, description="the best ones beside them")
     best_by: Literal["loss", "local", "global", "top1", "effective_rank"] = Field(
-        default="loss", description="of two checkpoints the better one by what was logged last before each"
+        default="loss", description="measure that ranks checkpoints, as logged last before each"
     )
     max_failures: int = Field(
-        default=3, ge=-1, description="restarts of the workers by themselves; -1: no end"
+        default=3, ge=-1, description="automatic restarts of the workers; -1: without limit"
     )
     log_every: int = Field(default=10, gt=0)
 
@@ -101,7 +101,7 @@ class PretrainConfig(Section):
             )
         if self.min_workers is not None and self.shuffle_keys:
             raise ValueError(
-                "shuffle_keys needs the same number of scans on all workers, which min_workers does not promise; "
+                "shuffle_keys needs the same number of scans on all workers, which min_workers does not guarantee; "
                 "set shuffle_keys=false, or min_workers=null"
             )
         return self

@@ -18,7 +18,7 @@ import torch
 
 from ctplatform.dataset import shards
 from ctplatform.dataset.parquet_pages import Extent, PageError
-from ctplatform.storage.layout import PATCHES
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 FETCHERS = 16
@@ -95,7 +95,7 @@ class ByteRanges:
 
     def _open(self, scan_id: str) -> tuple[str, int]:
         """Path and descriptor of a shard in a local workspace."""
-        path = self._workspace.path(PATCHES, f"{scan_id}.parquet")
+        path = self._workspace.path(*layout.shard(scan_id))
         try:
             return path, os.open(path, os.O_RDONLY)
         except FileNotFoundError:

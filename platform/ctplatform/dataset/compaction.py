@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from ctplatform.dataset import ledger
-from ctplatform.storage.layout import OVERLAYS, PATCHES, SCANS
+from ctplatform.storage import layout
+from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import TEMPORARY, Workspace
 
 ROWS_PER_FILE = 2000
@@ -80,7 +81,7 @@ def _merge(workspace: Workspace, rows: pd.DataFrame) -> None:
     counting = set(_tuples(rows[_ROW]))
     keep = [key in counting for key in _tuples(table.select(_ROW).to_pandas())]
     merged = table.filter(pa.array(keep)).sort_by("scan_id")
-    workspace.write_table(merged, SCANS, f"rows-{uuid.uuid4().hex}.parquet")
+    workspace.write_table(merged, *layout.merged_ledger_rows(uuid.uuid4().hex))
 
 
 def _tuples(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
@@ -97,7 +98,7 @@ def remove_leftovers(workspace: Workspace, *, older_than_s: float = OLD_S) -> li
     known = set(rows.loc[~rows["state"].isin(["rejected", "failed"]), "scan_id"])
     limit = time.time() - older_than_s
     removed = []
-    for folder in ((PATCHES,), (SCANS,), (SCANS, OVERLAYS)):
+    for folder in ((PATCHES,), (SCANS,), (SCANS, layout.OVERLAYS)):
         for info in workspace.infos(*folder):
             if not info.is_file:
                 continue

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ctplatform.errors import StageError
+from ctplatform.storage import layout
 from ctplatform.storage.layout import SCANS
 from ctplatform.storage.workspace import Workspace
 
@@ -162,7 +163,7 @@ def read_files(
             return dataset.to_table(columns=wanted)
 
         try:
-            return workspace.patiently(read, SCANS).rename_columns(columns)
+            return workspace.with_retries(read, SCANS).rename_columns(columns)
         except FileNotFoundError:
             if names is not None:
                 raise
@@ -179,7 +180,7 @@ def read_files(
 
 
 def _file(scan_id: str, version: int) -> str:
-    return f"{scan_id}.{version}.parquet"
+    return layout.ledger_row(scan_id, version)[-1]
 
 
 def usable(ledger: pd.DataFrame, *, use_flagged: bool) -> pd.DataFrame:

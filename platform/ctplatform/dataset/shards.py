@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctplatform.errors import StageError
+from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
 
@@ -220,7 +221,7 @@ def stream(workspace: Workspace, scan_id: str) -> pa.NativeFile:
         StageError: there is no shard of that scan.
     """
     try:
-        return workspace.fs.open_input_file(workspace.path(PATCHES, f"{scan_id}.parquet"))
+        return workspace.fs.open_input_file(workspace.path(*layout.shard(scan_id)))
     except FileNotFoundError:
         raise missing(workspace, scan_id) from None
 

@@ -20,7 +20,7 @@ from ctplatform.errors import StageError
 from ctplatform.evaluation.initialisations import END_TO_END, FINETUNE
 from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import stratified_order
-from ctplatform.storage.layout import EVALUATION, SEARCHES, TRIALS
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import Task, get_task
 from ctplatform.tasks.label_map import VolumeTask
@@ -166,12 +166,12 @@ def write_trial(shared: Shared, trial: Trial) -> None:
     }
     table = pa.Table.from_pandas(trial.predictions, preserve_index=False)
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(record)})
-    shared.workspace.write_table(table, EVALUATION, shared.run, TRIALS, f"{trial.cell.name}.parquet")
+    shared.workspace.write_table(table, *layout.trial(shared.run, trial.cell.name))
 
 
 def read_trial(shared: Shared, cell: Cell) -> Trial | None:
     """The committed trial of a cell; None if there is none, or one of other data or settings."""
-    path = (EVALUATION, shared.run, TRIALS, f"{cell.name}.parquet")
+    path = layout.trial(shared.run, cell.name)
     if not shared.workspace.exists(*path):
         return None
     table = pq.read_table(pa.BufferReader(shared.workspace.read_bytes(*path)))
@@ -191,7 +191,7 @@ def read_trial(shared: Shared, cell: Cell) -> Trial | None:
 
 def read_chosen(shared: Shared, cell: Cell) -> Chosen | None:
     """What the search in a cell has chosen; None if there was none, or one with other data or settings."""
-    path = (EVALUATION, shared.run, SEARCHES, f"{cell.name}.json")
+    path = layout.search(shared.run, cell.name)
     if not shared.workspace.exists(*path):
         return None
     record = shared.workspace.read_json(*path)

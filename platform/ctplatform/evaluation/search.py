@@ -25,7 +25,8 @@ from ctplatform.evaluation.cells import Cell, Chosen, Shared, label_subset, read
 from ctplatform.evaluation.models import end_to_end, patch_pool
 from ctplatform.evaluation.schedulers import CellASHA, WithinCells, rungs
 from ctplatform.metrics.stratification import stratified_order
-from ctplatform.storage.layout import EVALUATION, SEARCHES
+from ctplatform.storage import layout
+from ctplatform.storage.layout import EVALUATION
 from ctplatform.tasks import get_task
 
 if TYPE_CHECKING:
@@ -245,6 +246,4 @@ def commit(shared: Shared, cell: Cell, attempts: list[Attempt]) -> None:
         "chosen": asdict(chosen),
         "attempts": [asdict(a) for a in sorted(attempts, key=lambda a: a.number)],
     }
-    shared.workspace.write_bytes(
-        json.dumps(record, indent=1).encode(), EVALUATION, shared.run, SEARCHES, f"{cell.name}.json"
-    )
+    shared.workspace.write_bytes(json.dumps(record, indent=1).encode(), *layout.search(shared.run, cell.name))

@@ -24,6 +24,7 @@ from ctplatform.evaluation.dashboards import Dashboards
 from ctplatform.evaluation.initialisations import END_TO_END
 from ctplatform.evaluation.problems import Progress, assemble
 from ctplatform.evaluation.trial import run_trial
+from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
@@ -41,12 +42,14 @@ class SweepSummary:
         executed: how many of them ran in this call; the others were there.
         messages: tasks skipped, labels left out, fractions raised, trials failed: for people.
         seconds: of this call.
+        failed: trials without a result; a second run tries them again.
     """
 
     trials: int
     executed: int
     messages: tuple[str, ...]
     seconds: float
+    failed: int = 0
 
     def __str__(self) -> str:
         kept = f", {self.trials - self.executed} done before" if self.trials > self.executed else ""
@@ -97,6 +100,7 @@ def sweep(
     show(len(finished))
     messages += _search(shared, missing, recipe, boards, show)
     executed = 0
+    failed = 0
     if missing:
         failures = _tune(shared, missing, recipe, boards, show)
         done = {cell: trial for cell in missing if (trial := read_trial(shared, cell)) is not None}
@@ -106,6 +110,7 @@ def sweep(
             for cell in missing
             if cell not in done
         ]
+        failed = len(missing) - len(done)
         finished |= done
     boards.close()
     if not finished:
@@ -119,7 +124,7 @@ def sweep(
     _write(shared, trials, messages, recipe)
     for message in messages:
         logger.info("%s", message)
-    return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start)
+    return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start, failed)
 
 
 class _Counter:
@@ -222,7 +227,7 @@ def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Rec
 
     for name, table in tables(trials, shared.problems, bootstrap=recipe.sweep.bootstrap).items():
         data = pa.Table.from_pandas(table, preserve_index=False)
-        shared.workspace.write_table(data, EVALUATION, shared.run, f"{name}.parquet")
+        shared.workspace.write_table(data, *layout.evaluation_table(shared.run, name))
     if any(get_task(name).kind == "survival" for name in shared.problems):
         from ctplatform.evaluation.horizons import horizons
 
@@ -230,8 +235,8 @@ def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Rec
             table = horizons(trials, shared.problems, bootstrap=recipe.sweep.bootstrap)
         except StageError as error:  # an extra that is not installed
             messages.append(str(error))
-            shared.workspace.delete(EVALUATION, shared.run, "horizons.parquet")
+            shared.workspace.delete(EVALUATION, shared.run, layout.HORIZONS_FILE)
         else:
             data = pa.Table.from_pandas(table, preserve_index=False)
-            shared.workspace.write_table(data, EVALUATION, shared.run, "horizons.parquet")
-    shared.workspace.write_json(messages, EVALUATION, shared.run, "notes.json")
+            shared.workspace.write_table(data, EVALUATION, shared.run, layout.HORIZONS_FILE)
+    shared.workspace.write_json(messages, *layout.notes(shared.run))

@@ -78,12 +78,12 @@ def local_copy(path: str) -> Iterator[Path]:
             return target
 
         try:
-            target = retry.patiently(copy, what="the object store of a scan")
+            target = retry.with_retries(copy, what="the object store of a scan")
         except (OSError, ValueError) as error:
-            if retry.passes(error):
+            if retry.is_transient(error):
                 raise ScanError(
                     f"the object store did not hand out the scan, tried {retry.ATTEMPTS} time(s) "
-                    f"({retry.told(error)})",
+                    f"({retry.short_reason(error)})",
                     "Run the command again when the store is well; this scan is then tried again",
                     code="io-error",
                 ) from None

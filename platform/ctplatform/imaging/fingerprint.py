@@ -33,7 +33,7 @@ def fingerprint(path: str, series_uid: str = "") -> str:
         return sorted((file.size, file.mtime_ns) for file in files if file.is_file)
 
     try:
-        stamps = retry.patiently(
+        stamps = retry.with_retries(
             stamps_of_files, what="the source of a scan", attempts=None if "://" in path else 1
         )
     except (OSError, ValueError):

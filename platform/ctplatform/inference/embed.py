@@ -24,7 +24,8 @@ from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger, shards
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
-from ctplatform.storage.layout import CARD_FILE, EMBEDDINGS, PRETRAIN
+from ctplatform.storage import layout
+from ctplatform.storage.layout import CARD_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def embed(
             for item in items
             if item["encoder"] == encoder
         ]
-        workspace.write_table(pa.concat_tables(tables), EMBEDDINGS, run, f"patients-{encoder}.parquet")
+        workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, encoder))
     return EmbedSummary(len(scans), config.encoders, len(todo), time.monotonic() - start)
 
 
@@ -176,7 +177,7 @@ class Embedder:
                 "vector": _vectors(vectors_SND.reshape(len(scans) * count, -1)),
             }
         )
-        self.workspace.write_table(patches, EMBEDDINGS, self.run, "patches", f"{name}-{group}.parquet")
+        self.workspace.write_table(patches, *layout.patch_vectors(self.run, name, group))
         pooled = pool(vectors_SND, inside_SN, self.recipe.embed.pooling)
         patients = pa.table(
             {
@@ -220,7 +221,7 @@ def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.nda
 
 
 def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
-    return EMBEDDINGS, run, "scans", f"{encoder}-{group}.parquet"
+    return layout.scan_vectors(run, encoder, group)
 
 
 def _group_name(group: list[dict[str, str]], pooling: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ctplatform.dataset.ledger import DENSITY
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import EMBEDDINGS
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 
@@ -42,7 +42,7 @@ def read_representation(workspace: Workspace, name: str, *, run: str, scans: pd.
         table = scans[["scan_id", "subject_id"]].copy()
         vectors = scans[list(DENSITY)].to_numpy(float)
     else:
-        table = workspace.read_table(EMBEDDINGS, run, f"patients-{name}.parquet").to_pandas()
+        table = workspace.read_table(*layout.patient_vectors(run, name)).to_pandas()
         vectors = np.stack(table["vector"].to_list()).astype(float) if len(table) else np.empty((0, 1))
     keep = np.isfinite(vectors).all(1) & table["scan_id"].isin(scans["scan_id"]).to_numpy()
     if not keep.any():

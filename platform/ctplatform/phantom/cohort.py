@@ -14,6 +14,7 @@ from ctplatform.compute.placement import ray_options
 from ctplatform.config.cluster import PlacementConfig
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import PhantomConfig
+from ctplatform.storage import layout
 from ctplatform.storage.layout import PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE
 from ctplatform.storage.workspace import Workspace
 
@@ -39,7 +40,7 @@ def phantom_cohort(
     from ctplatform.phantom.files import LABEL_MAPS
 
     version = config_hash(config)
-    names = [f"{version}-{index:05d}.json" for index in range(config.subjects)]
+    names = [layout.phantom_row(version, index)[-1] for index in range(config.subjects)]
     existing = set(workspace.files(PHANTOM, PHANTOM_ROWS, suffix=".json"))
     missing = [index for index, name in enumerate(names) if name not in existing]
     make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make_subject)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Units that work is counted in: what one costs, how much a stage has of it, how large a cohort is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ DOCS = "docs/benchmarks"
 
 @dataclass(frozen=True)
 class Costs:
-    """What one unit costs. The defaults were measured on x86_64 cores, one thread.
+    """Cost of one unit. The defaults were measured on x86_64 cores, one thread.
 
     prepare_s: CPU-seconds a scan, reading and writing included, at 581 locations (docs/validation.md, mean).
     patch_bytes: of a shard, a location, compressed, halo included.
-    anchor_s: core-seconds an anchor of pretraining: three forward and backward passes and one forward (the chain).
+    anchor_s: core-seconds an anchor of pretraining, in the chain: three forward and backward passes, one forward.
     forward_s: CPU-seconds a patch of inference, eight locations a batch (method).
     train_s: CPU-seconds a patch of plain supervised training, forward and backward (method).
     trial_s: core-seconds a trial of the sweep that trains no network.
@@ -31,10 +31,15 @@ class Costs:
     anchor_basis: str = DOCS
     gpu_basis: str = ""
 
+    @property
+    def gpu_remark(self) -> str:
+        """Where the GPU rate was measured, or that none is known."""
+        return self.gpu_basis or "no GPU rate is known: give --gpu-rate"
+
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done in one stage. `gpu_hours` None with `needs_gpu_rate`: nobody measured it yet."""
+    """What is to be done in one stage. `gpu_hours` is None where no GPU rate was measured or given."""
 
     stage: str
     amount: int
@@ -57,3 +62,12 @@ class Size:
     steps_done: int = 0
     atlas_done: bool = False
     exact: bool = True
+
+    def scan_bytes(self, costs: Costs) -> float:
+        """Size of a scan's shard."""
+        return self.locations * costs.patch_bytes
+
+    @property
+    def remark(self) -> str:
+        """Says of an estimate that its sizes are not known yet."""
+        return "" if self.exact else "; cohort and atlas not yet known, sizes estimated"

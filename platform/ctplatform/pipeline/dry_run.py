@@ -1,4 +1,4 @@
-"""What the chain would do, and how much work that is, without doing anything: `--dry-run`."""
+"""The plan of `--dry-run`: which stages would run, why, and how much work that is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctplatform.config.recipe import Recipe
+from ctplatform.pipeline.assessment import assess, last_record
 from ctplatform.pipeline.costs import Costs, Work
-from ctplatform.pipeline.estimate import costs_of, size_of, table, work_of
-from ctplatform.pipeline.graph import GRAPH, STAGES, assess, downstream
-from ctplatform.pipeline.stage import Verdict
-from ctplatform.pipeline.state import World
+from ctplatform.pipeline.estimate import costs_of, size_of, table
+from ctplatform.pipeline.graph import GRAPH, STAGES, between, downstream
+from ctplatform.pipeline.progress import Decision
+from ctplatform.pipeline.state import WorkspaceState
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Step:
     """One stage of a plan: whether it would run and why, and its work."""
 
-    verdict: Verdict
+    decision: Decision
     work: Work
 
 
@@ -36,45 +37,45 @@ def plan(
     scans: int | None = None,
     costs: Costs | None = None,
 ) -> list[Step]:
-    """Assess the stages in order, as `run_chain` would, and say what each still has to do.
+    """Assess the stages in order, as `run_chain` would, with the work that each still has.
 
     A stage behind one that runs is assessed on what is there now; whether it really runs depends on what comes out.
 
     Args:
         workspace: read only.
         cohort: the scan table; may be empty.
-        recipe: how.
+        recipe: of the run.
         first: earlier stages are taken as done.
         last: where to stop.
         older_code: as of `run_chain`.
         scans: size of a cohort that does not exist yet.
         costs: where the workspace has none of its own.
     """
-    world = World(workspace, cohort, recipe)
+    state = WorkspaceState(workspace, cohort, recipe)
     size = size_of(workspace, recipe, scans=scans or len(cohort))
     measured = costs_of(workspace, costs)
     steps: list[Step] = []
-    moved: dict[str, str] = {}
-    for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
-        verdict = assess(world, stage, older_code=older_code)
-        record = world.record(GRAPH[stage])
-        if stage in moved and verdict.action in ("skip", "wait"):
-            verdict = replace(verdict, action="after", why=f"depends on what {moved[stage]} makes")
-        work = work_of(stage, recipe, size, measured)
-        if verdict.action == "skip":
-            work = Work(stage, 0, "")
-        elif verdict.action == "resume" and stage in ("embed", "sweep") and record and record.total:
+    cause: dict[str, str] = {}
+    for name in between(first, last):
+        stage = GRAPH[name]
+        decision, record = assess(state, name, older_code=older_code), last_record(state, stage)
+        if name in cause and decision.action in ("skip", "wait"):
+            decision = replace(decision, action="after", why=f"depends on what {cause[name]} makes")
+        work = stage.work(recipe, size, measured)
+        if decision.action == "skip":
+            work = Work(name, 0, "")
+        elif decision.action == "resume" and stage.resumes_by_record and record and record.total:
             work = _share(work, 1 - record.done / record.total)
-        if verdict.action != "skip":
-            moved = {name: moved.get(name, stage) for name in (*moved, *downstream(stage))}
-        steps.append(Step(verdict, work))
+        if decision.action != "skip":
+            cause = {other: cause.get(other, name) for other in (*cause, *downstream(name))}
+        steps.append(Step(decision, work))
     return steps
 
 
 def lines(steps: list[Step]) -> list[str]:
-    """A plan for people."""
-    said = [f"{s.verdict.stage:<9} {s.verdict.action:<7} {s.verdict.why}" for s in steps]
-    return [*said, "", *table([step.work for step in steps if step.work.amount])]
+    """A plan as lines of text."""
+    decisions = [f"{s.decision.stage:<9} {s.decision.action:<7} {s.decision.why}" for s in steps]
+    return [*decisions, "", *table([step.work for step in steps if step.work.amount])]
 
 
 def _share(work: Work, share: float) -> Work:

@@ -1,8 +1,8 @@
-"""What is kept of a run that failed: written into the workspace before the job dies, read by `drasclr status`.
+"""Post-mortem of a failed run: written into the workspace before the job ends, read by `drasclr status`.
 
 One folder a failure below `postmortem/`: `summary.json` (what failed and why, stage states, resolved recipe, nodes and
 their deaths, versions) and `logs.txt` (the last lines of every failed task and of every log that holds an error).
-Paths of scans, and with them whatever names they hold, are taken out of every line.
+Paths of scans, which may contain names of patients, are removed from every line.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LAST_LINES = 60
-MOST_TASKS, MOST_LOGS = 20, 20
+MAX_TASKS, MAX_LOGS = 20, 20
 STATE_TIMEOUT_S = 10
 PACKAGES = ("ray", "torch", "numpy", "pyarrow", "pandas", "SimpleITK", "pydicom", "nibabel")
-#: Folders whose paths name code or Ray's own files, not patients.
-KNOWN = re.compile(
+#: Paths of code and of Ray's own files; they contain no names of patients.
+CODE_PATH = re.compile(
     r"/(?:[^/\s'\"]+/)*(?:site-packages|ctplatform|drasclr|jobs|lib/python[0-9.]+|session_[^/\s]+)/[^\s'\":]*"
 )
 ANY_PATH = re.compile(r"(?:[a-z0-9]+://|/)(?:[^/\s'\",:;()]+/)+[^\s'\",:;()]*")
-TROUBLE = re.compile(r"Traceback|Error|ERROR|FATAL|Killed|out of memory|SIG[A-Z]+")
+ERROR_LINE = re.compile(r"Traceback|Error|ERROR|FATAL|Killed|out of memory|SIG[A-Z]+")
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Bundle:
 def write_bundle(
     workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, stage: str, error: BaseException
 ) -> str:
-    """Write what is known of a failure; returns the folder's name. Never raises: the error itself matters more.
+    """Write a failure's post-mortem; returns the folder's name. Never raises, so that the failure itself is not hidden.
 
     Args:
         workspace: receives `postmortem/<time>-<stage>/`.
-        cohort: its paths are taken out of all texts.
+        cohort: its paths are removed from all texts.
         recipe: as resolved.
         stage: where it failed.
         error: why.
@@ -85,9 +85,8 @@ def write_bundle(
         }
         text = "\n".join(clean(line) for line in _logs(summary["failed_tasks"]))
         workspace.write_bytes(text.encode(), POSTMORTEM, name, POSTMORTEM_LOGS)
-        workspace.write_json(
-            summary, POSTMORTEM, name, POSTMORTEM_SUMMARY
-        )  # last: it says that the bundle is whole
+        # Last: this file marks the bundle as whole.
+        workspace.write_json(summary, POSTMORTEM, name, POSTMORTEM_SUMMARY)
     except Exception:
         logger.exception("the post-mortem of %s could not be written", stage)
         return ""
@@ -105,7 +104,7 @@ def read_bundles(workspace: Workspace) -> list[Bundle]:
 
 
 def scrubber(cohort: pd.DataFrame) -> Callable[[str], str]:
-    """A function that replaces scans' paths by their ids, and every other path outside code and Ray by <path>."""
+    """A function that replaces paths of scans by their ids and other paths, except of code and Ray, by <path>."""
     known: dict[str, str] = {}
     if len(cohort) and "path" in cohort:
         for scan, path in zip(cohort["scan_id"], cohort["path"], strict=True):
@@ -120,13 +119,13 @@ def scrubber(cohort: pd.DataFrame) -> Callable[[str], str]:
     def clean(text: str) -> str:
         if pattern:
             text = pattern.sub(lambda match: known[match.group()], text)
-        return ANY_PATH.sub(lambda m: m.group() if KNOWN.fullmatch(m.group()) else "<path>", text)
+        return ANY_PATH.sub(lambda m: m.group() if CODE_PATH.fullmatch(m.group()) else "<path>", text)
 
     return clean
 
 
 def versions() -> dict[str, str]:
-    """Of this software and of what it stands on."""
+    """Versions of this software and of the packages that it uses."""
     found = {"drasclr": __version__, "sources": sources_digest(), "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -137,11 +136,12 @@ def versions() -> dict[str, str]:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """Every node that the cluster had, and why the dead ones died."""
+    """Every node of the cluster, those that failed with the reason."""
     import ray
 
     if not ray.is_initialized():
         return []
+    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
     return [
         {
             "node": node["NodeID"],
@@ -150,12 +150,12 @@ def _nodes() -> list[dict[str, Any]]:
             "resources": {k: v for k, v in node["Resources"].items() if not k.startswith("node:")},
             "labels": {k: v for k, v in (node.get("Labels") or {}).items() if "ip" not in k.lower()},
         }
-        for node in ray.nodes()
+        for node in nodes()
     ]
 
 
 def _failed_tasks() -> list[dict[str, Any]]:
-    """Failed tasks as Ray's state service knows them; none where it does not run (a local session)."""
+    """Failed tasks from Ray's state API; none in a session without it."""
     import ray
     from ray.util.state import list_tasks
 
@@ -163,7 +163,7 @@ def _failed_tasks() -> list[dict[str, Any]]:
         return []
     tasks = list_tasks(
         filters=[("state", "=", "FAILED")],
-        limit=MOST_TASKS,
+        limit=MAX_TASKS,
         detail=True,
         timeout=STATE_TIMEOUT_S,
         raise_on_missing_output=False,
@@ -182,7 +182,7 @@ def _failed_tasks() -> list[dict[str, Any]]:
 
 
 def _logs(tasks: Any) -> Iterable[str]:
-    """Last lines of the failed tasks, wherever they ran, then of this node's logs that speak of trouble."""
+    """Last lines of the failed tasks, on whichever node they ran, then of this node's logs with an error in them."""
     for task in tasks if isinstance(tasks, list) else []:
         yield f"== task {task['name']} {task['task']}, attempt {task['attempt']}: {task['error']}"
         yield from task["message"].splitlines()
@@ -209,7 +209,7 @@ def _task_log(task: str, attempt: int) -> list[str]:
 
 
 def _local_logs() -> list[tuple[str, list[str]]]:
-    """Logs of workers and of training on this node whose end speaks of trouble, newest first."""
+    """Logs of workers and of training on this node whose last lines hold an error, newest first."""
     import ray
 
     from ctplatform.compute.ray_internals import session_folder
@@ -226,15 +226,15 @@ def _local_logs() -> list[tuple[str, list[str]]]:
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - 64_000))
             lines = stream.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-        if any(TROUBLE.search(line) for line in lines):
+        if any(ERROR_LINE.search(line) for line in lines):
             found.append((path.name, lines))
-        if len(found) == MOST_LOGS:
+        if len(found) == MAX_LOGS:
             break
     return found
 
 
 def _part(collect: Callable[[], Any]) -> Any:
-    """One part of a bundle; what cannot be had must not cost the others."""
+    """One part of a bundle, empty if it cannot be collected."""
     try:
         return collect()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the chain decides and reports while it runs, and what it returns."""
 
 from __future__ import annotations
 
@@ -6,24 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ctplatform.pipeline.stage import Verdict
 from ctplatform.storage.workspace import Workspace
 
 
-class Watcher(Protocol):
-    """Whoever shows what the chain does."""
+@dataclass(frozen=True)
+class Decision:
+    """Whether a stage runs.
+
+    Args:
+        stage: its name.
+        action: `skip`, `run` (from the beginning, or what a change calls for), `resume` (it was cut off) or `wait`
+            (its inputs are not there yet); in a dry run also `after` (it depends on a stage that runs).
+        why: the reason, for people.
+        redo: whether finished work is discarded first, because another version of the code made it.
+    """
+
+    stage: str
+    action: str
+    why: str
+    redo: bool = False
+
+
+class Observer(Protocol):
+    """Receives what the chain does, to show it."""
 
     def started(self, stage: str, why: str = "") -> None:
         """A stage begins, for this reason."""
 
     def skipped(self, stage: str, why: str) -> None:
-        """A stage has nothing to do."""
+        """A stage has nothing to do, for this reason."""
 
     def progress(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """So much of it is done."""
+        """So many of the stage's scans, steps, groups or trials are done."""
 
-    def told(self, stage: str, lines: Sequence[str]) -> None:
-        """What it is about to do, and why."""
+    def announced(self, stage: str, lines: Sequence[str]) -> None:
+        """What the stage is about to do, or where it can be followed; one or more lines."""
 
     def finished(self, stage: str, text: str, seconds: float) -> None:
         """A stage ended well; one line on what came out."""
@@ -31,10 +48,10 @@ class Watcher(Protocol):
 
 @dataclass
 class Outcome:
-    """What a run of the chain left behind: the run's name, each stage's verdict, summary and seconds."""
+    """Result of a run of the chain: the training run's name, each stage's decision, summary and seconds."""
 
     workspace: Workspace
     run: str = ""
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
     summaries: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

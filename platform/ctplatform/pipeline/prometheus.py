@@ -1,7 +1,7 @@
 """The chain's own measures for Prometheus, through Ray's metrics agent: scans a minute, patches a second, data wait,
-how full the key memory is, progress.
+how full the queues of keys are, progress.
 
-Set in the driver from the progress that stages report anyway; a node's agent exports them beside Ray's own, as
+Set in the driver from the progress that stages report; a node's agent exports them beside Ray's own, as
 `ray_drasclr_*` (see cluster/monitoring/).
 """
 
@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctplatform.pipeline.progress import Watcher
+    from ctplatform.pipeline.progress import Observer
 
 #: name -> description; every one carries the tag `stage`.
 GAUGES = {
@@ -22,7 +22,7 @@ GAUGES = {
     "drasclr_scans_per_minute": "scans finished in the last minutes",
     "drasclr_patches_per_second": "anchor patches trained on a second, all workers",
     "drasclr_data_wait": "share of the time that training waits for data, 0 to 1",
-    "drasclr_queue_keys": "keys that an anchor is compared with: how far the memory of its location is filled",
+    "drasclr_queue_keys": "keys that an anchor is compared with: how far the queue of its location is filled",
     "drasclr_loss": "newest training loss",
 }
 #: measure of a training line -> gauge
@@ -37,16 +37,16 @@ WINDOW_S = 120.0
 
 
 class Meter:
-    """A watcher that hands progress on and keeps the gauges; without Ray it only hands on."""
+    """Hands progress on to an observer and sets the gauges; without Ray it only hands on."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
         self._gauges: dict[str, Any] = {}
         self._seen: deque[tuple[float, int]] = deque()
 
     def progress(self, stage: str, done: int, total: int, text: str = "", **measures: float) -> None:
-        """As a watcher's; `measures` of a training line beside."""
-        self.watcher.progress(stage, done, total, text)
+        """So much of a stage is done; `measures` are those of a training step."""
+        self.observer.progress(stage, done, total, text)
         self._set(stage, "drasclr_done", done)
         self._set(stage, "drasclr_total", total)
         self._set(stage, "drasclr_progress", done / total if total else 0.0)

@@ -1,6 +1,6 @@
-"""What the chain remembers of each stage: one small JSON file a stage, below `stages/` of the workspace.
+"""Records of the stages: one small JSON file each, below `stages/` of the workspace.
 
-A record is written when a stage starts and again when it ends, so a stage that was cut off is known as such. Stages
+A record is written when a stage starts and again when it ends, so that a stage that was cut off is recognised. Stages
 that belong to a training run have a record for each run.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ctplatform import __version__
-from ctplatform.storage.layout import STAGE_RECORDS
+from ctplatform.storage.layout import JSON, STAGE_RECORDS, stage_record
 from ctplatform.storage.workspace import Workspace
 
 
@@ -23,7 +23,8 @@ class Record:
     """One stage's last run.
 
     `state` is running, finished or failed. A finished record with `complete` False left something that a second run
-    may still do. `settings` and `inputs` are what it was made from; `software` and `sources` name the code.
+    may still do. `left_out` says that the stage was passed over, because the cohort has no labels.
+    `settings` and `inputs` are what it was made from; `software` and `sources` name the code.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class Record:
     job: str = ""
     run: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
+    left_out: bool = False
 
     def ended_as(self, state: str, **changes: Any) -> Record:
         """The same stage, ended now."""
@@ -55,7 +57,7 @@ def now() -> str:
 
 @cache
 def sources_digest() -> str:
-    """Eight hex digits of this project's own Python sources: tells two states of a development tree apart."""
+    """Eight hex digits of this project's Python sources, to tell two states of a development tree apart."""
     package = Path(__file__).resolve().parent.parent
     text = hashlib.sha256()
     for folder in (package, package.parent.parent / "drasclr", package.parent / "drasclr"):
@@ -66,26 +68,24 @@ def sources_digest() -> str:
 
 def write_record(workspace: Workspace, record: Record) -> None:
     """Replace the stage's record."""
-    workspace.write_json(asdict(record), *_place(record.stage, record.run))
+    workspace.write_json(asdict(record), *stage_record(record.stage, record.run))
 
 
 def read_record(workspace: Workspace, stage: str, run: str = "") -> Record | None:
     """The stage's record (of a training run, for stages that belong to one); None if it never ran."""
-    place = _place(stage, run)
+    place = stage_record(stage, run)
     if not workspace.exists(*place):
         return None
     values = workspace.read_json(*place)
+    # Until version 0.1.0 only the text of a record said that its stage was left out.
+    values.setdefault("left_out", values.get("text", "").startswith("left out"))
     return Record(**{**values, "notes": tuple(values["notes"])})
 
 
 def read_records(workspace: Workspace) -> list[Record]:
     """All records, those of the whole workspace first, then run by run."""
-    found = [read_record(workspace, name.removesuffix(".json")) for name in workspace.files(STAGE_RECORDS)]
+    found = [read_record(workspace, name.removesuffix(JSON)) for name in workspace.files(STAGE_RECORDS)]
     for run in workspace.folders(STAGE_RECORDS):
         names = workspace.files(STAGE_RECORDS, run)
-        found += [read_record(workspace, name.removesuffix(".json"), run) for name in names]
+        found += [read_record(workspace, name.removesuffix(JSON), run) for name in names]
     return [record for record in found if record]
-
-
-def _place(stage: str, run: str) -> tuple[str, ...]:
-    return (STAGE_RECORDS, run, f"{stage}.json") if run else (STAGE_RECORDS, f"{stage}.json")

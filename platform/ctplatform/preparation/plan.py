@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.config.digest import config_hash
+from ctplatform.config.hardware import PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint
-from ctplatform.storage.layout import PATCHES, SCANS, SETTINGS
+from ctplatform.storage import layout
+from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Codes of failures that may pass by themselves: the next run tries these scans again.
 TRANSIENT = ("unexpected", "io-error", "missing-path", "crashed")
-#: Settings that change where a scan is prepared, not its patches.
-HARDWARE = {"num_cpus", "memory_gb"}
 #: Columns of a row from which the cause of its renewal follows; kept in the row that marks the renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
@@ -134,14 +134,14 @@ def settings_hash(recipe: Recipe, atlas_hash: str) -> str:
 
 def keep_settings(workspace: Workspace, recipe: Recipe, atlas_hash: str) -> None:
     """Store the settings under their digest, so that later runs can name what changed."""
-    name = f"{settings_hash(recipe, atlas_hash)}.json"
-    if not workspace.exists(SCANS, SETTINGS, name):
-        workspace.write_json({"prepare": _settings(recipe), "atlas_hash": atlas_hash}, SCANS, SETTINGS, name)
+    parts = layout.preparation_settings(settings_hash(recipe, atlas_hash))
+    if not workspace.exists(*parts):
+        workspace.write_json({"prepare": _settings(recipe), "atlas_hash": atlas_hash}, *parts)
 
 
 def read_settings(workspace: Workspace, config_hash: str) -> dict[str, Any]:
     """The settings behind a ledger row's `config_hash`; empty if they were not kept."""
-    parts = (SCANS, SETTINGS, f"{config_hash}.json")
+    parts = layout.preparation_settings(config_hash)
     return workspace.read_json(*parts) if workspace.exists(*parts) else {}
 
 
@@ -173,7 +173,7 @@ def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     # `use_flagged` decides which scans are used, not what they look like.
-    excluded: dict[str, Any] = {**dict.fromkeys(HARDWARE, True), "quality": {"use_flagged"}}
+    excluded: dict[str, Any] = {**dict.fromkeys(PREPARATION, True), "quality": {"use_flagged"}}
     return recipe.prepare.model_dump(mode="json", exclude=excluded)
 
 
@@ -196,7 +196,7 @@ def _cause(old: Any, subject_id: str, found: str, sizes: dict[str, int]) -> str:
         return "input"
     if old.state == ledger.STARTED:
         return "interrupted"
-    if old.shard_bytes and sizes.get(f"{old.scan_id}.parquet") != old.shard_bytes:
+    if old.shard_bytes and sizes.get(layout.shard(old.scan_id)[-1]) != old.shard_bytes:
         return "shard"
     return ""
 

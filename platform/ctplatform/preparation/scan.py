@@ -15,7 +15,7 @@ from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.errors import ScanError, StageError
 from ctplatform.preparation.plan import NEW
-from ctplatform.storage.layout import OVERLAYS, PATCHES, SCANS
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def new_row(item: dict[str, Any], config_hash: str) -> dict[str, Any]:
 def commit(workspace: Workspace, row: dict[str, Any]) -> None:
     """Write a scan's row, after deleting its shard if it was rejected or failed, and its overlay if it failed."""
     if row["state"] in ("failed", "rejected"):
-        workspace.delete(PATCHES, f"{row['scan_id']}.parquet")
+        workspace.delete(*layout.shard(row["scan_id"]))
     if row["state"] == "failed":
-        workspace.delete(SCANS, OVERLAYS, f"{row['scan_id']}.png")
+        workspace.delete(*layout.overlay(row["scan_id"]))
     ledger.write_row(workspace, row)
 
 
@@ -162,7 +162,7 @@ def process_scan(
                 title=item["scan_id"],
                 verdict=": ".join(filter(None, (verdict.state, "; ".join(verdict.reasons)))),
             )
-            workspace.write_bytes(png, SCANS, OVERLAYS, f"{item['scan_id']}.png")
+            workspace.write_bytes(png, *layout.overlay(item["scan_id"]))
     found: dict[str, Any] = {
         "state": verdict.state,
         "reason": "; ".join(verdict.reasons),
@@ -201,7 +201,7 @@ def process_scan(
                     "config_hash": config_hash,
                 },
             )
-            workspace.write_bytes(data, PATCHES, f"{item['scan_id']}.parquet")
+            workspace.write_bytes(data, *layout.shard(item["scan_id"]))
         found.update(footer=footer, patches=len(patches.hu_NDHW), shard_bytes=len(data))
     return found
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ctplatform.errors import StageError
+from ctplatform.storage import layout
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
@@ -45,10 +46,9 @@ def build_report(workspace: Workspace, recipe: Recipe, *, run: str) -> ReportPat
             code="nothing-to-report",
         )
     page = compose(inputs)
-    folder = ("evaluation", run)
-    _write_figures(workspace, page, *folder, "figures")
-    workspace.write_bytes(render(page).encode(), *folder, "report.html")
-    return ReportPaths(workspace.display(*folder, "report.html"), workspace.display(*folder, "figures"))
+    _write_figures(workspace, page, run)
+    workspace.write_bytes(render(page).encode(), *layout.report(run))
+    return ReportPaths(workspace.display(*layout.report(run)), workspace.display(*layout.figures(run)))
 
 
 def compose(inputs: Inputs) -> Page:
@@ -98,13 +98,13 @@ def compose(inputs: Inputs) -> Page:
     )
 
 
-def _write_figures(workspace: Workspace, page: Page, *folder: str) -> None:
+def _write_figures(workspace: Workspace, page: Page, run: str) -> None:
     """Charts and tables of an earlier report of this run are replaced as a whole."""
-    workspace.delete(*folder)
+    workspace.delete(*layout.figures(run))
     for section in page.sections:
         for figure in section.figures:
             for panel in figure.panels:
-                workspace.write_bytes(panel.svg.encode(), *folder, f"{panel.name}.svg")
+                workspace.write_bytes(panel.svg.encode(), *layout.figure(run, panel.name))
             for i, table in enumerate(figure.tables, 1):
                 name = figure.name if len(figure.tables) == 1 else f"{figure.name}-{i}"
-                workspace.write_bytes(table.csv().encode(), *folder, f"{name}.csv")
+                workspace.write_bytes(table.csv().encode(), *layout.figure_table(run, name))

@@ -13,7 +13,7 @@ import pandas as pd
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import SCANS
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -78,39 +78,39 @@ def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
     Raises:
         StageError: a table lacks a column that the report needs.
     """
-    pretrain, evaluation = ("pretrain", run), ("evaluation", run)
     return Inputs(
         workspace=workspace,
         recipe=recipe,
         run=run,
         ledger=_ledger(workspace),
         overlays=frozenset(
-            name.removesuffix(".png") for name in workspace.files("scans", "qc", suffix=".png")
+            name.removesuffix(layout.PNG)
+            for name in workspace.files(layout.SCANS, layout.OVERLAYS, suffix=layout.PNG)
         ),
-        splits=_json(workspace, "splits.json"),
-        atlas=_json(workspace, "atlas", "atlas.json"),
-        metrics=_metrics(workspace, *pretrain, "metrics.jsonl"),
-        probe=_json(workspace, *pretrain, "probe.json"),
-        card=_json(workspace, *pretrain, "card.json"),
-        results=_table(workspace, "results", *evaluation),
-        predictions=_table(workspace, "predictions", *evaluation),
-        summary=_table(workspace, "summary", *evaluation),
-        comparisons=_table(workspace, "comparisons", *evaluation),
-        savings=_table(workspace, "savings", *evaluation),
-        details=_table(workspace, "details", *evaluation),
-        horizons=_table(workspace, "horizons", *evaluation),
-        remarks=tuple(map(str, _json(workspace, *evaluation, "notes.json") or ())),
+        splits=_json(workspace, layout.SPLITS_FILE),
+        atlas=_json(workspace, layout.ATLAS, layout.ATLAS_FILE),
+        metrics=_metrics(workspace, *layout.training_metrics(run)),
+        probe=_json(workspace, *layout.probe(run)),
+        card=_json(workspace, *layout.card(run)),
+        results=_table(workspace, "results", run),
+        predictions=_table(workspace, "predictions", run),
+        summary=_table(workspace, "summary", run),
+        comparisons=_table(workspace, "comparisons", run),
+        savings=_table(workspace, "savings", run),
+        details=_table(workspace, "details", run),
+        horizons=_table(workspace, "horizons", run),
+        remarks=tuple(map(str, _json(workspace, *layout.notes(run)) or ())),
     )
 
 
 def _ledger(workspace: Workspace) -> pd.DataFrame:
-    if not workspace.files(SCANS, suffix=".parquet"):
+    if not workspace.files(layout.SCANS, suffix=layout.PARQUET):
         return pd.DataFrame(columns=ledger.SCHEMA.names)
     return ledger.read_ledger(workspace)
 
 
-def _table(workspace: Workspace, name: str, *folder: str) -> pd.DataFrame | None:
-    parts = (*folder, f"{name}.parquet")
+def _table(workspace: Workspace, name: str, run: str) -> pd.DataFrame | None:
+    parts = layout.evaluation_table(run, name)
     if not workspace.exists(*parts):
         return None
     frame = _checked(workspace.read_table(*parts).to_pandas(), name, workspace.display(*parts))

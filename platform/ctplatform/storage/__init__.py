@@ -12,4 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Workspace", "disk_full"]
 
-__getattr__, __dir__ = attach(__name__, {"Workspace": "workspace", "disk_full": "capacity"})
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Workspace": "workspace",
+        "disk_full": "capacity",
+    },
+)

@@ -1,6 +1,6 @@
-"""Object stores that answer slowly, or with errors that pass: try again, say so, and give up with a clear message.
+"""Retries for object stores that are slow, or fail for a while.
 
-The clients of pyarrow already repeat a request a few times within seconds; an overloaded store needs more than that.
+The clients of pyarrow repeat a request a few times within seconds; an overloaded store takes longer to recover.
 All actions are idempotent: a read, a listing, or the write of a whole object.
 """
 
@@ -27,8 +27,8 @@ _WORDS = re.compile(
 )
 
 
-def passes(error: BaseException) -> bool:
-    """Whether trying again may help: not where something is missing, forbidden or wrongly asked for."""
+def is_transient(error: BaseException) -> bool:
+    """Whether another attempt may succeed: not where something is missing, forbidden or the request is wrong."""
     if isinstance(error, FileNotFoundError | PermissionError | FileExistsError | IsADirectoryError):
         return False
     if isinstance(error, NotADirectoryError | pa.ArrowInvalid):
@@ -36,34 +36,34 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, OSError) and not _FINAL.search(str(error))
 
 
-def patiently(action: Callable[[], T], *, what: str, attempts: int | None = None) -> T:
+def with_retries(action: Callable[[], T], *, what: str, attempts: int | None = None) -> T:
     """The action's result, tried up to `attempts` times with growing pauses.
 
     Args:
         action: must be safe to repeat.
-        what: named in the log; no path that may name a person.
+        what: name for the log; without scan paths, which may contain a patient's name.
         attempts: `ATTEMPTS` if None.
 
     Raises:
-        OSError: the last one, when nothing helped; others at once, when they cannot pass.
+        OSError: that of the last attempt, or the first one that is not transient.
     """
     attempts = attempts or ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             return action()
         except OSError as error:
-            if attempt == attempts or not passes(error):
+            if attempt == attempts or not is_transient(error):
                 raise
             wait = FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)
             logger.warning(
                 "%s: the store answers %s; trying again in %.1f s (%d of %d)",
-                what, told(error), wait, attempt + 1, attempts,
+                what, short_reason(error), wait, attempt + 1, attempts,
             )  # fmt: skip
             time.sleep(wait)
     raise AssertionError
 
 
-def told(error: BaseException) -> str:
-    """What a store said, in a few words: its code and status, never a path."""
+def short_reason(error: BaseException) -> str:
+    """A store's error in a few words: its code and status, without the path."""
     found = ["".join(groups) for groups in _WORDS.findall(str(error))]
     return ", ".join(dict.fromkeys(w if not w.isdigit() else f"HTTP {w}" for w in found)) or "with an error"

@@ -37,7 +37,7 @@ class Workspace:
         uri: local path, or s3://, gs:// ... URI; options of the store after `?`, as pyarrow takes them.
 
     Raises:
-        StageError: no URI that pyarrow knows.
+        StageError: pyarrow does not support the URI.
     """
 
     def __init__(self, uri: str | Path) -> None:
@@ -48,7 +48,7 @@ class Workspace:
                 self.fs, root = pafs.FileSystem.from_uri(self.uri)
             except (OSError, ValueError) as error:
                 raise StageError(
-                    f"the workspace {_shown(self.uri)} cannot be opened: {error}",
+                    f"the workspace {_without_credentials(self.uri)} cannot be opened: {error}",
                     "Give a folder, or an s3:// or gs:// URI",
                     code="workspace",
                 ) from None
@@ -59,7 +59,7 @@ class Workspace:
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.fs, pafs.LocalFileSystem)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Workspace, (self.uri,)
 
     def __eq__(self, other: object) -> bool:
@@ -72,27 +72,27 @@ class Workspace:
         return f"Workspace({self.display()!r})"
 
     def path(self, *parts: str) -> str:
-        """Path below the root, in the file system's own form."""
+        """Path below the root, in the form of `fs`."""
         return "/".join((self.root, *parts))
 
     def uri_of(self, *parts: str) -> str:
-        """What opens a path below the root from anywhere, the store's options included."""
+        """URI of a path below the root, with the store's options."""
         base, mark, options = self.uri.partition("?")
         return "/".join((base.rstrip("/"), *parts)) + mark + options
 
     def display(self, *parts: str) -> str:
-        """The same as a person would type it: with the scheme, without credentials and the store's options."""
-        return "/".join((_shown(self.uri), *parts))
+        """The URI for messages: with the scheme, without credentials and the store's options."""
+        return "/".join((_without_credentials(self.uri), *parts))
 
-    def patiently(self, action: Callable[[], T], *parts: str) -> T:
-        """The result of an action on a path here, repeated while the store answers with errors that pass.
+    def with_retries(self, action: Callable[[], T], *parts: str) -> T:
+        """The result of an action on a path of the workspace, repeated while the store has transient errors.
 
         Raises:
-            FileNotFoundError: nothing is there.
-            StageError: the store (or disk) does not do it.
+            FileNotFoundError: the path does not exist.
+            StageError: the store or disk fails.
         """
         try:
-            return retry.patiently(
+            return retry.with_retries(
                 action, what=self.display(*parts), attempts=1 if self.is_local else retry.ATTEMPTS
             )
         except FileNotFoundError:
@@ -110,13 +110,13 @@ class Workspace:
 
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
-        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
-        return info.type != pafs.FileType.NotFound
+        info = self.with_retries(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        return bool(info.type != pafs.FileType.NotFound)
 
     def infos(self, *parts: str) -> list[pafs.FileInfo]:
-        """What lies directly below a folder, sorted by name, unfinished files included."""
+        """Files and folders directly below a folder, sorted by name, unfinished files included."""
         selector = pafs.FileSelector(self.path(*parts), allow_not_found=True)
-        found = self.patiently(lambda: self.fs.get_file_info(selector), *parts)
+        found = self.with_retries(lambda: self.fs.get_file_info(selector), *parts)
         return sorted(found, key=lambda info: info.base_name)
 
     def files(self, *parts: str, suffix: str = "") -> list[str]:
@@ -140,10 +140,11 @@ class Workspace:
 
         def read() -> bytes:
             with self.fs.open_input_file(self.path(*parts)) as stream:
-                return stream.read()
+                data: bytes = stream.read()
+            return data
 
         try:
-            return self.patiently(read, *parts)
+            return self.with_retries(read, *parts)
         except FileNotFoundError:
             raise StageError(
                 f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
@@ -160,26 +161,26 @@ class Workspace:
             try:
                 with temporary.open("wb") as stream:
                     stream.write(data)
-                    # Records; a shard that a power cut shortened is found by its size.
+                    # Only small files, such as records: a shard that a power cut truncated is found by its size.
                     if len(data) <= _SYNCED_BYTES:
                         stream.flush()
                         os.fsync(stream.fileno())
                 os.replace(temporary, folder / name)
             except BaseException:
-                temporary.unlink(missing_ok=True)  # on a full disk it would be in the way of what is smaller
+                temporary.unlink(missing_ok=True)  # a full disk may still have room for a smaller file
                 raise
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
                 stream.write(data)
 
-        self.patiently(local if self.is_local else remote, *parts)
+        self.with_retries(local if self.is_local else remote, *parts)
 
     def write_stream(self, write: Callable[[BinaryIO], None], *parts: str) -> int:
         """Write a large file through a stream, whole or not at all as `write_bytes` does.
 
         Args:
-            write: gets the open stream; may be called again where a store has to be asked twice.
+            write: receives the open stream; called again at each attempt.
 
         Returns:
             The file's size in bytes.
@@ -192,7 +193,7 @@ class Workspace:
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
             try:
                 with temporary.open("wb") as stream:
-                    _written(write, stream)
+                    _write_through(write, stream)
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(temporary, folder / name)
@@ -202,19 +203,19 @@ class Workspace:
 
         def remote() -> None:
             with self.fs.open_output_stream(self.path(*parts), compression=None) as stream:
-                _written(write, stream)
+                _write_through(write, stream)
 
-        self.patiently(local if self.is_local else remote, *parts)
+        self.with_retries(local if self.is_local else remote, *parts)
         return self.size(*parts)
 
     def size(self, *parts: str) -> int:
         """Bytes of a file; -1 if it is not there."""
-        info = self.patiently(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
+        info = self.with_retries(lambda: self.fs.get_file_info(self.path(*parts)), *parts)
         return info.size if info.is_file else -1
 
     @contextlib.contextmanager
     def local_file(self, *parts: str) -> Iterator[Path]:
-        """The file as one on a local disk: itself, or a copy that is gone afterwards.
+        """The file on a local disk: itself, or a copy that is removed afterwards.
 
         Raises:
             StageError: the file is not there.
@@ -230,7 +231,7 @@ class Workspace:
                     shutil.copyfileobj(stream, target, _COPIED_BYTES)
 
             try:
-                self.patiently(fetch, *parts)
+                self.with_retries(fetch, *parts)
             except FileNotFoundError:
                 raise StageError(
                     f"{self.display(*parts)} is missing", "Run the stage that writes it first", code="missing"
@@ -265,18 +266,18 @@ class Workspace:
             elif info.type == pafs.FileType.File:
                 self.fs.delete_file(info.path)
 
-        with contextlib.suppress(FileNotFoundError):  # someone else was faster
-            self.patiently(delete, *parts)
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
+            self.with_retries(delete, *parts)
 
 
-def _shown(uri: str) -> str:
+def _without_credentials(uri: str) -> str:
     if "://" not in uri:
         return uri
     return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")
 
 
-class _Noticing:
-    """A stream that remembers why a write to it failed."""
+class _ErrorKeepingStream:
+    """A stream that keeps the error of a failed write."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -284,7 +285,8 @@ class _Noticing:
 
     def write(self, data: Any) -> int:
         try:
-            return self.stream.write(data)
+            written: int = self.stream.write(data)
+            return written
         except OSError as error:
             self.error = error
             raise
@@ -293,12 +295,12 @@ class _Noticing:
         return getattr(self.stream, name)
 
 
-def _written(write: Callable[[BinaryIO], None], stream: Any) -> None:
-    """Write to a stream; where that fails, the error is the file system's. PyTorch puts one of its own in its place."""
-    noticing: Any = _Noticing(stream)
+def _write_through(write: Callable[[BinaryIO], None], stream: Any) -> None:
+    """Write to a stream; a failure raises the file system's error, which PyTorch replaces by one of its own."""
+    kept: Any = _ErrorKeepingStream(stream)
     try:
-        write(noticing)
+        write(kept)
     except Exception as error:
-        if noticing.error and error is not noticing.error:
-            raise noticing.error from error
+        if kept.error and error is not kept.error:
+            raise kept.error from error
         raise

@@ -58,7 +58,7 @@ class TensorBoard:
         """Fingerprints of the trials that are there."""
         root = (EVALUATION, self.run, TENSORBOARD)
         everything = pafs.FileSelector(self.workspace.path(*root), allow_not_found=True, recursive=True)
-        infos = self.workspace.patiently(lambda: self.workspace.fs.get_file_info(everything), *root)
+        infos = self.workspace.with_retries(lambda: self.workspace.fs.get_file_info(everything), *root)
         return {info.base_name.rpartition(".")[2] for info in infos if info.is_file}
 
     def add(self, entry: Entry) -> None:

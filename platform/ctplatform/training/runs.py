@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.config.ablations import ablated
 from ctplatform.config.digest import config_hash
-from ctplatform.config.hardware import HARDWARE
+from ctplatform.config.hardware import PRETRAINING
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.dataset.splits import read_split
@@ -31,7 +31,7 @@ def run_name(workspace: Workspace, recipe: Recipe) -> str:
     from ctplatform.dataset.atlas import read_atlas
 
     rows = training_rows(workspace, recipe)
-    settings = recipe.pretrain.model_dump(mode="json", exclude=HARDWARE)
+    settings = recipe.pretrain.model_dump(mode="json", exclude=PRETRAINING)
     content = [f"{row.scan_id} {row.content_hash}" for row in rows.itertuples()]
     return f"{recipe.name}-{config_hash(settings, read_atlas(workspace).hash, '|'.join(content))}"
 

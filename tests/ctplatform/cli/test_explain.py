@@ -151,7 +151,7 @@ def test_by_command(workspace, capsys):
     assert json.loads(capsys.readouterr().out) == explain(workspace, IDS[0])
     with pytest.raises(SystemExit):
         main(["explain", "nobody", "--workspace", workspace.root])
-    assert "knows no scan 'nobody'" in capsys.readouterr().err
+    assert "has no scan 'nobody'" in capsys.readouterr().err
 
 
 def test_its_help_imports_nothing_heavy():

@@ -8,7 +8,7 @@ import pytest
 
 from ctplatform.errors import StageError
 from ctplatform.storage import workspace as workspace_module
-from ctplatform.storage.capacity import disk_full
+from ctplatform.storage.capacity import FULL_REMEDY, disk_full
 from ctplatform.storage.workspace import Workspace
 
 
@@ -55,3 +55,27 @@ def test_pytorch_does_not_hide_that_a_disk_is_full(tmp_path):
         with pytest.raises(StageError, match="No space left on device"):
             workspace.write_stream(lambda stream: torch.save({"x": torch.zeros(10)}, stream), "x.pt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_lack_of_space_and_quota(number):
+    assert disk_full(OSError(number, "full"))
+    assert disk_full(OSError(f"Error writing bytes: [errno {number}] no space"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EACCES, "denied"), OSError("[errno 280] other"), ValueError("[errno 28]"), OSError()],
+)
+def test_other_errors_are_none(error):
+    assert not disk_full(error)
+
+
+def test_a_write_to_a_full_disk_says_what_to_do():
+    def write() -> None:
+        with open("/dev/full", "wb", buffering=0) as stream:
+            stream.write(b"x")
+
+    with pytest.raises(StageError, match=FULL_REMEDY) as caught:
+        Workspace("/dev").with_retries(write, "full")
+    assert caught.value.code == "disk-full"

@@ -137,7 +137,7 @@ def test_a_store_that_does_not_recover(store: ObjectStore, monkeypatch) -> None:
         read_volume(store.uri("in/a.nii.gz"))
     assert scan.value.code == "io-error"
     assert "tried 1 time(s)" in scan.value.problem
-    with pytest.raises(StageError, match="goes on where this one stopped") as stage:
+    with pytest.raises(StageError, match="resumes where this one stopped") as stage:
         Workspace(store.uri("ws")).read_bytes("x.json")
     assert stage.value.code == "store"
 

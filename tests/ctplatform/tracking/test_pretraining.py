@@ -19,7 +19,6 @@ from ctplatform.config.cluster import WatchConfig
 from ctplatform.config.loader import load_recipe
 from ctplatform.errors import ConfigError
 from ctplatform.pipeline.graph import GRAPH
-from ctplatform.pipeline.state import World
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tracking import pretraining as watching
 from ctplatform.tracking.pretraining import TensorBoard, Watch, summarised, tracking_uri
@@ -144,10 +143,10 @@ def test_event_files_on_an_object_store_show_each_step_once(store, tmp_path, mon
 
 
 def test_watching_renames_no_run_and_redoes_nothing(prepared, small_recipe):
-    workspace, cohort = prepared
+    workspace, _ = prepared
     other = load_recipe("demo", [*SMALL, "watch.mlflow=http://host:1", "pretrain.probe.every_epochs=7"])
     assert run_name(workspace, other) == run_name(workspace, small_recipe)
-    settings = [World(workspace, cohort, r).settings(GRAPH["pretrain"]) for r in (other, small_recipe)]
+    settings = [GRAPH["pretrain"].settings_in(r) for r in (other, small_recipe)]
     assert settings[0] == settings[1]
 
 

@@ -24,7 +24,7 @@ from ctplatform.config.recipe import Recipe
 from ctplatform.errors import ScanError
 from ctplatform.evaluation.dense import lung_volume as cubes
 from ctplatform.evaluation.dense.windows import DENSITY, Windows, density, normaliser, to_tensor, windows_of
-from ctplatform.storage.layout import LABELLED, LUNG_VOLUMES
+from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -68,19 +68,19 @@ class ScanSource:
     @property
     def cube(self) -> tuple[str, ...]:
         """Where the cube is."""
-        return LABELLED, LUNG_VOLUMES, f"{self.scan_id}.{self.key}.parquet"
+        return layout.lung_volume(self.scan_id, self.key)
 
     def labels(self, source: MapSource) -> tuple[str, ...]:
         """Where a label map on the cube is."""
-        return LABELLED, source.task, f"{self.scan_id}.{source.key}.parquet"
+        return layout.label_map(source.task, self.scan_id, source.key)
 
     def cells(self, source: MapSource, stride: int) -> tuple[str, ...]:
         """Where the classes of the windows are."""
-        return LABELLED, source.task, f"cells-{stride}", f"{self.scan_id}.{source.key}.parquet"
+        return layout.window_classes(source.task, stride, self.scan_id, source.key)
 
     def features(self, key: str, source: MapSource) -> tuple[str, ...]:
         """Where the windows' features are; `key` is from `features_key`. Which windows depends on the label map."""
-        return LABELLED, "features", key, f"{self.scan_id}.{source.key}.parquet"
+        return layout.window_features(key, self.scan_id, source.key)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ctplatform.evaluation.dense.lung_volume import Cube
+from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION, MAPS
 from ctplatform.storage.workspace import Workspace
 
@@ -83,7 +84,7 @@ def write_slices(workspace: Workspace, run: str, cell: Cell, slices: list[Slice]
         for s in slices
     ]
     workspace.write_table(
-        pa.Table.from_pylist(rows), EVALUATION, run, MAPS, f"{cell.task}-{cell.initialisation}.parquet"
+        pa.Table.from_pylist(rows), *layout.prediction_map(run, cell.task, cell.initialisation)
     )
 
 

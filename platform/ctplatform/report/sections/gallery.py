@@ -12,6 +12,7 @@ from ctplatform.report import words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
+from ctplatform.storage.layout import overlay
 
 TITLE = "Overlays to look at"
 BUDGET = 5_000_000  # bytes of all pictures together; base64 adds a third, and the page stays below about 8 MB
@@ -29,7 +30,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         return Omitted(TITLE, "no overlay has been written (prepare.overlays)")
     worst, sample = choose(rows, inputs.recipe.report.gallery)
     chosen = [str(scan) for scan in (*worst["scan_id"], *sample["scan_id"])]
-    loaded = {scan: _load(inputs.workspace.read_bytes("scans", "qc", f"{scan}.png")) for scan in chosen}
+    loaded = {scan: _load(inputs.workspace.read_bytes(*overlay(scan))) for scan in chosen}
     unreadable = [scan for scan in chosen if loaded[scan] is None]
     worst, sample = (part[~part["scan_id"].isin(unreadable)] for part in (worst, sample))
     pictures = _compressed([picture for picture in loaded.values() if picture is not None])

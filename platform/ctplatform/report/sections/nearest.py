@@ -14,7 +14,7 @@ from ctplatform.report import words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.storage.layout import EMBEDDINGS
+from ctplatform.storage.layout import patient_vectors
 
 TITLE = "Nearest patients"
 NEIGHBOURS = 4
@@ -26,7 +26,7 @@ SOLID_HU, SOLID = -500, 0.15  # a place with a larger share above shows chest wa
 
 def section(inputs: Inputs) -> Section | Omitted:
     """Three held-out patients (most, median and least LAA-950), and how alike neighbours are over all scans."""
-    parts = (EMBEDDINGS, inputs.run, "patients-drasclr.parquet")
+    parts = patient_vectors(inputs.run, "drasclr")
     if not inputs.workspace.exists(*parts):
         return Omitted(TITLE, "this run has no embeddings")
     table = inputs.workspace.read_table(*parts).to_pandas().drop_duplicates("scan_id")

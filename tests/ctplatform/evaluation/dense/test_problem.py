@@ -27,7 +27,7 @@ from ctplatform.evaluation.models import pretrained_of
 from ctplatform.evaluation.problems import assemble
 from ctplatform.evaluation.sweep import sweep
 from ctplatform.imaging.label_map import read_label_map
-from ctplatform.pipeline.state import World
+from ctplatform.pipeline.state import WorkspaceState, labels_digest
 from ctplatform.storage.layout import LABELLED
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
@@ -300,7 +300,7 @@ def test_the_chain_sees_other_label_maps_and_not_other_places(tmp_path):
 
     def digest(folder):
         maps = [str(folder / "a.nii.gz"), None]
-        return World(Workspace(tmp_path), cohort.assign(subtype_map=maps), recipe()).digest("labels")
+        return labels_digest(WorkspaceState(Workspace(tmp_path), cohort.assign(subtype_map=maps), recipe()))
 
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
