@@ -234,7 +234,7 @@ def _sweep(
     from ctplatform.compute.session import dashboard_address
     from ctplatform.evaluation.dashboards import places
     from ctplatform.evaluation.sweep import sweep
-    from ctplatform.tracking.pretraining import tracking_uri
+    from ctplatform.tracking.uri import tracking_uri
 
     run = _run(ws, recipe, outcome)
     mlflow = tracking_uri(recipe.watch)

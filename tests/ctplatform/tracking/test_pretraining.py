@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctplatform.config.cluster import WatchConfig
+from ctplatform.config.cluster import TrackingConfig
 from ctplatform.config.loader import load_recipe
 from ctplatform.errors import ConfigError
 from ctplatform.pipeline.graph import GRAPH
 from ctplatform.pipeline.state import World
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tracking import pretraining as watching
-from ctplatform.tracking.pretraining import TensorBoard, Watch, summarised, tracking_uri
+from ctplatform.tracking.pretraining import PretrainingTensorBoard, PretrainingTracker, summarised
+from ctplatform.tracking.uri import tracking_uri
 from ctplatform.training.loop import Loop
 from ctplatform.training.runs import read_metrics, run_name
 from tests.conftest import SMALL
@@ -48,7 +49,7 @@ def train(workspace, recipe, *, mlflow=None, killed_in=None) -> Loop:
     """A watched loop in this process, from its newest checkpoint on; killed in the middle of a step if asked."""
     loop = Loop(workspace, recipe, "run", rank=0, world=1, device=torch.device("cpu"))
     loop.resume()
-    loop.watch = Watch(workspace, recipe, "run", mlflow=mlflow)
+    loop.log.tracker = PretrainingTracker(workspace, recipe, "run", mlflow=mlflow)
     step = loop.train_step
 
     def train_step(batch):
@@ -97,7 +98,7 @@ def test_both_dashboards_continue_a_killed_run(workspace, tmp_path):
     )  # its thread would not be there in a process that is killed
     loop = train(workspace, recipe_with(), mlflow=uri)
     lines = read_metrics(workspace, "run")
-    assert [line["step"] for line in lines] == list(range(1, 7)) == [line["step"] for line in loop.lines]
+    assert [line["step"] for line in lines] == list(range(1, 7)) == [line["step"] for line in loop.log.lines]
 
     shown = scalars(workspace.path("pretrain", "run", "tensorboard"))
     assert {"loss", "local", "global", "effective_rank", "patches_per_s", "data_wait", "lr"} <= set(shown)
@@ -132,7 +133,7 @@ def test_event_files_on_an_object_store_show_each_step_once(store, tmp_path, mon
     monkeypatch.setattr(watching, "UPLOAD_BYTES", 100)
     workspace = Workspace(store.uri("ws"))
     for first, last in ((1, 6), (5, 8)):
-        board = TensorBoard(workspace, "run")
+        board = PretrainingTensorBoard(workspace, "run")
         for step in range(first, last + 1):
             board.log(step, {"step": step, "loss": 10.0 * first + step})
             board.flush()
@@ -154,17 +155,17 @@ def test_watching_renames_no_run_and_redoes_nothing(prepared, small_recipe):
 def test_a_tracking_uri_is_checked_before_work_begins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECRET", "xyz")
-    assert tracking_uri(WatchConfig()) is None
-    assert tracking_uri(WatchConfig(mlflow="sqlite:///runs.db")) == f"sqlite:///{tmp_path}/runs.db"
-    assert tracking_uri(WatchConfig(mlflow=f"sqlite:///{tmp_path}/a.db")) == f"sqlite:///{tmp_path}/a.db"
-    assert tracking_uri(WatchConfig(mlflow="http://me:${SECRET}@host")) == "http://me:xyz@host"
+    assert tracking_uri(TrackingConfig()) is None
+    assert tracking_uri(TrackingConfig(mlflow="sqlite:///runs.db")) == f"sqlite:///{tmp_path}/runs.db"
+    assert tracking_uri(TrackingConfig(mlflow=f"sqlite:///{tmp_path}/a.db")) == f"sqlite:///{tmp_path}/a.db"
+    assert tracking_uri(TrackingConfig(mlflow="http://me:${SECRET}@host")) == "http://me:xyz@host"
     for wrong, message in (
         ("file:///tmp/runs", "no tracking URI"),
         ("runs", "no tracking URI"),
         ("http://$NOWHERE", "NOWHERE, which is not set"),
     ):
         with pytest.raises(ConfigError, match=message):
-            tracking_uri(WatchConfig(mlflow=wrong))
+            tracking_uri(TrackingConfig(mlflow=wrong))
     with pytest.raises(ConfigError, match="holds a password"):
         load_recipe("fast", ["watch.mlflow=http://me:xyz@host"])
 
@@ -173,7 +174,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else found(name))
     with pytest.raises(ConfigError, match=r'pip install "drasclr\[mlflow\]"'):
-        tracking_uri(WatchConfig(mlflow="sqlite:///a.db"))
+        tracking_uri(TrackingConfig(mlflow="sqlite:///a.db"))
 
 
 def test_training_imports_no_dashboard_unless_asked():

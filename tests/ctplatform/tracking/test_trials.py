@@ -137,7 +137,7 @@ def test_tune_can_write_down_who_watches(world, tmp_path):
 def test_a_server_that_is_away_stops_nothing(world, caplog, monkeypatch):
     shared, trials = world
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("ctplatform.tracking.sender.GOODBYE_S", 0.2)
+    monkeypatch.setattr("ctplatform.tracking.sender.CLOSE_TIMEOUT_S", 0.2)
     start = time.monotonic()
     with caplog.at_level(logging.WARNING):
         boards = Dashboards(shared, watching(), mlflow="http://127.0.0.1:9")
