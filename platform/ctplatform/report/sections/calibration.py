@@ -137,7 +137,7 @@ def _scores(task: str, fits: dict[str, tuple[Calibration, list[Bin]]]) -> Table:
         numeric=frozenset(range(1, 8)),
         note=(
             "In the large: difference of the log odds. A slope from few subjects is imprecise: read its interval. If a "
-            "model does not discriminate, its predictions are all near the mean, and the slope is uninformative."
+            "model cannot discriminate, its predictions are all near the mean, and the slope is uninformative."
         ),
     )
 

@@ -71,7 +71,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         title="Quality measures of the scans",
         caption=(
             "Bars: number of scans. Dashed lines: thresholds of flagging. Solid lines: thresholds of rejection. "
-            "Measures without a line have no threshold. Density is measured on the scan's original voxels."
+            "Thresholds far from all values are not drawn. Density is measured on the scan's original voxels."
         ),
         n=f"n = {words.count(len(rows), 'measured scan')}",
         interval="medians with 95% bootstrap intervals over scans",
