@@ -231,7 +231,7 @@ def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.nda
     keep = inside_SN >= MIN_INSIDE
     keep[~keep.any(1)] = True
     weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
-    mean = (vectors_SND * weights).sum(1)
+    mean: np.ndarray = (vectors_SND * weights).sum(1)
     if pooling == "mean":
         return mean.astype(np.float32)
     deviation = np.sqrt((((vectors_SND - mean[:, None]) ** 2) * weights).sum(1))

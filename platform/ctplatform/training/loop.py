@@ -174,7 +174,7 @@ class Loop:
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
             contrast: Contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)
         self.optimizer.zero_grad(set_to_none=True)
-        (contrast.loss * self.weight).backward()
+        torch.autograd.backward(contrast.loss * self.weight)
         self.optimizer.step()
         self.model.memory.enqueue(batch.locations_G, contrast.keys_GSD, contrast.subjects_S)
         return contrast

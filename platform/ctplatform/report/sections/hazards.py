@@ -208,7 +208,8 @@ def running_mean(x_N: np.ndarray, y_N: np.ndarray, at_M: np.ndarray) -> np.ndarr
     rank_N[order] = np.arange(len(x_N))
     at_rank_M = np.interp(at_M, x_N[order], np.arange(len(x_N)))
     weight_MN = np.exp(-0.5 * np.square((at_rank_M[:, None] - rank_N) / max(len(x_N) / 6, 1)))
-    return (weight_MN * y_N).sum(1) / weight_MN.sum(1)
+    mean_M: np.ndarray = (weight_MN * y_N).sum(1) / weight_MN.sum(1)
+    return mean_M
 
 
 def _residuals(name: str, fit: Hazard, look: tuple[str, str]) -> Panel:

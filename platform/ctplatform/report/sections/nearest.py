@@ -74,7 +74,8 @@ def similarities(vectors_ND: np.ndarray) -> np.ndarray:
     """Cosines of the vectors, centred on their mean: otherwise what all lungs have in common would dominate."""
     centred = vectors_ND.astype(np.float64) - vectors_ND.mean(0, dtype=np.float64)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return centred @ centred.T
+    similarity_NN: np.ndarray = centred @ centred.T
+    return similarity_NN
 
 
 def neighbours(similarity_NN: np.ndarray, subjects_N: np.ndarray) -> np.ndarray:
