@@ -54,19 +54,14 @@ class Loop:
     def __init__(
         self, workspace: Workspace, recipe: Recipe, run: str, *, rank: int, world: int, device: torch.device
     ) -> None:
-        self.workspace, self.recipe, self.run_name, self.rank, self.world = (
-            workspace,
-            recipe,
-            run,
-            rank,
-            world,
-        )
+        self.workspace, self.recipe, self.run_name = workspace, recipe, run
+        self.rank, self.world = rank, world
         self.config, self.device = recipe.pretrain, device
         self.atlas = read_atlas(workspace)
         self.scans = training_scans(workspace, recipe)
         partition.check_workers(self.config, self.atlas, len(self.scans), world)
         self.feed = self._feed(rank, world)
-        # A worker's mean is weighted by its part of the scans, so that the sum over workers is the mean over all scans.
+        # A worker's mean is weighted by its part of the scans, so that the mean over workers is the mean over all scans.
         self.weight = share(rank, world, self.feed.batch) * world / self.feed.batch
         torch.manual_seed(self.config.seed)
         self.model = self._model().to(device).train()

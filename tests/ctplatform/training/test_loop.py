@@ -43,7 +43,7 @@ STEPS = ("pretrain.max_steps=5",)
 PARALLEL = (*STEPS, "pretrain.memory=location_parallel")
 
 
-# Company matters where keys change places: here the drawn places must be replayed, too.
+# With shuffled keys the batch of each worker matters: a resumed run must draw the same permutations.
 MIXED = (*STEPS, "pretrain.shuffle_keys=true", "pretrain.encoder.norm=batch", "pretrain.scans_per_batch=4")
 
 
@@ -79,7 +79,7 @@ def test_two_workers_are_one_with_the_whole_batch(workspace, pairs):
     np.testing.assert_allclose(pairs["replicated"][0]["losses"], whole["losses"], atol=LOSS_TOLERANCE)
 
 
-def test_one_worker_goes_on_where_two_stopped(workspace, pairs):
+def test_one_worker_resumes_where_two_stopped(workspace, pairs):
     whole = train(workspace, recipe_with(*STEPS), "one")
     assert pairs["handed-on"][0]["step"] == 2
     rest = train(workspace, recipe_with(*STEPS), "handed-on")
@@ -202,7 +202,7 @@ def test_each_with_its_own_locations_is_what_a_hand_computes(workspace, pairs):
 
 @pytest.fixture(scope="module")
 def resumed(workspace, pairs, tmp_path_factory):
-    """The runs that were cut off, gone on with by new processes."""
+    """The runs that were cut off, resumed by new processes."""
     assert [result["step"] for result in (*pairs["parallel-cut"], *pairs["mixed-cut"])] == [2, 2, 4, 4]
     return workers(
         workspace.uri,
@@ -247,7 +247,7 @@ def test_split_memories_are_read_by_any_number_of_workers(workspace, pairs, worl
         KeyMemory(10, 8, 128).load_state_dict(written[0])
 
 
-def test_a_run_of_two_is_gone_on_with_by_one(workspace, pairs):
+def test_a_run_of_two_workers_is_resumed_by_one(workspace, pairs):
     recipe = recipe_with(*PARALLEL, "pretrain.augment=false")
     loop = Loop(workspace, recipe, "parallel", rank=0, world=1, device=torch.device("cpu"))
     loop.resume()
