@@ -61,7 +61,7 @@ class Loop:
         self.scans = training_scans(workspace, recipe)
         partition.check_workers(self.config, self.atlas, len(self.scans), world)
         self.feed = self._feed(rank, world)
-        # A worker's mean is weighted by its part of the scans, so that the mean over workers is the mean over all scans.
+        # A worker's mean is weighted by its part of the scans: the mean over workers is then the mean over all scans.
         self.weight = share(rank, world, self.feed.batch) * world / self.feed.batch
         torch.manual_seed(self.config.seed)
         self.model = self._model().to(device).train()
