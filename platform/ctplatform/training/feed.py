@@ -104,8 +104,8 @@ class Feed:
 
     def plan(self, epoch: int) -> list[Read]:
         """A pass in order: every scan and anchor once, except that the last group of scans is filled up."""
-        mine = [self.rank] if self.own_blocks and self.rank else []
-        rng = np.random.default_rng([self.seed, epoch, *mine])
+        extra = [self.rank] if self.own_blocks and self.rank else []
+        rng = np.random.default_rng([self.seed, epoch, *extra])
         reads = []
         for block in self.blocks:
             scans = rng.permutation(len(self.scans))
@@ -183,32 +183,34 @@ class Feed:
 
     def _request(self, read: Read) -> list[Take]:
         """Request the bytes of a read's row groups, for this rank's scans."""
-        takes, scan = [], -1
+        pending, scan = [], -1
         try:
             for scan in self._own_scans(read):
-                takes.append(self._ranges.ask(self.scans[scan].scan_id, self._extent(scan, read.block)))
+                pending.append(self._ranges.ask(self.scans[scan].scan_id, self._extent(scan, read.block)))
         except (parquet_pages.PageError, IndexError) as error:
             raise self._mismatch(scan, error) from error
-        return takes
+        return pending
 
-    def _decode(self, block: int, scans: np.ndarray, takes: Sequence[Take]) -> list[np.ndarray]:
+    def _decode(self, block: int, scans: np.ndarray, pending: Sequence[Take]) -> list[np.ndarray]:
         """Some scans' patches of a block in `shards.row_order`, int16 [R, voxels] each: one range of each file."""
         width, found, scan = self.atlas.patch_size**3 * shards.DTYPE.itemsize, [], -1
         try:
-            for scan, take in zip(scans, takes, strict=True):
+            for scan, take in zip(scans, pending, strict=True):
                 data = parquet_pages.rows(take(), self._extents[scan][block], width=width)
                 found.append(data.view(shards.DTYPE))
         except parquet_pages.PageError as error:
             raise self._mismatch(scan, error) from error
         return found
 
-    def _decoding(self, pool: ThreadPoolExecutor, read: Read, takes: Sequence[Take]) -> Callable[[], Patches]:
+    def _decoding(
+        self, pool: ThreadPoolExecutor, read: Read, pending: Sequence[Take]
+    ) -> Callable[[], Patches]:
         """Decode a read in the pool, each thread a part of the scans; the result waits and returns the patches."""
-        mine = self._own_scans(read)
-        size = -(-len(mine) // self.threads)
+        own = self._own_scans(read)
+        size = -(-len(own) // self.threads)
         parts = [
-            pool.submit(self._decode, read.block, mine[at : at + size], takes[at : at + size])
-            for at in range(0, len(mine), size)
+            pool.submit(self._decode, read.block, own[at : at + size], pending[at : at + size])
+            for at in range(0, len(own), size)
         ]
 
         def patches() -> Patches:
@@ -248,9 +250,9 @@ class Feed:
         return self._places[block]
 
     def _batches(self, read: Read, patches: Patches, steps: Iterable[np.ndarray]) -> Iterator[Batch]:
-        mine, (place_N, _) = self._own_scans(read), self._place(read.block)
-        scans_S = torch.from_numpy(mine.astype(np.int64))
-        subjects_S = torch.tensor([self.scans[i].subject for i in mine], dtype=torch.int64)
+        own, (place_N, _) = self._own_scans(read), self._place(read.block)
+        scans_S = torch.from_numpy(own.astype(np.int64))
+        subjects_S = torch.tensor([self.scans[i].subject for i in own], dtype=torch.int64)
         for anchors in steps:
             neighbours = self.atlas.neighbours_NK[anchors]
             yield Batch(
