@@ -16,7 +16,8 @@ from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import realscans
 
 if TYPE_CHECKING:
-    from ctplatform.training.feed import Batch, ScanEntry
+    from ctplatform.training.batch import Batch
+    from ctplatform.training.runs import ScanEntry
 
 SCANS_PER_BATCH, LOCATIONS_PER_BATCH = 16, 4
 
@@ -77,7 +78,7 @@ def write_data(root: Path, *, scans: int) -> dict[str, Any]:
 
 def scan_entries(root: Path, name: str) -> list[ScanEntry]:
     """The scans whose shards `write_data` put into the folder of that name."""
-    from ctplatform.training.feed import ScanEntry
+    from ctplatform.training.runs import ScanEntry
 
     entries = json.loads((root / "entries.json").read_text(encoding="utf-8"))[name]
     return [ScanEntry(scan, subject, bytes.fromhex(footer)) for scan, subject, footer in entries]

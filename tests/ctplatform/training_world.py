@@ -41,7 +41,7 @@ SETTINGS = (
 
 
 def recipe_with(*overrides: str) -> Recipe:
-    """The demo's recipe on this world."""
+    """The demo's recipe for this workspace."""
     return load_recipe("demo", [*SETTINGS, *overrides])
 
 
@@ -64,8 +64,8 @@ def training_workspace(uri: str | Path) -> Workspace:
     workspace, atlas, rng = Workspace(uri), small_atlas(), np.random.default_rng(0)
     workspace.write_json(atlas.to_json(), ATLAS, ATLAS_FILE)
     for number in range(SCANS):
-        coarse = rng.uniform(-1000, 200, (atlas.num_locations, 4, 4, 4))
-        hu = coarse.repeat(8, 1).repeat(8, 2).repeat(8, 3).astype(np.int16)
+        blocks = rng.uniform(-1000, 200, (atlas.num_locations, 4, 4, 4))
+        hu = blocks.repeat(8, 1).repeat(8, 2).repeat(8, 3).astype(np.int16)
         scan, subject = f"s{number}", f"p{min(number, SCANS - 2)}"
         data, footer = shards.encode(
             scan_id=scan,
@@ -86,16 +86,16 @@ class Killed(Exception):
     """Ends a loop as a killed worker would."""
 
 
-def train(
+def run_loop(
     workspace: Workspace,
     recipe: Recipe,
-    run: str,
+    run: str = "test",
     *,
     rank: int = 0,
     world: int = 1,
     stop_at: int | None = None,
-) -> dict[str, Any]:
-    """Go on with a run until its end or its checkpoint at a step; what one rank then has."""
+) -> Loop:
+    """A loop in this process that resumes and runs to its end, or stops after a checkpoint like a killed worker."""
     loop = Loop(workspace, recipe, run, rank=rank, world=world, device=torch.device("cpu"))
     loop.resume()
 
@@ -105,12 +105,37 @@ def train(
 
     with contextlib.suppress(Killed):
         loop.run(on_checkpoint=checkpoint)
+    return loop
+
+
+def train(
+    workspace: Workspace,
+    recipe: Recipe,
+    run: str,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    stop_at: int | None = None,
+) -> dict[str, Any]:
+    """Resume a run until its end or its checkpoint at a step; returns the state of one rank."""
+    loop = run_loop(workspace, recipe, run, rank=rank, world=world, stop_at=stop_at)
     return {
-        "losses": [line["loss"] for line in loop.lines],
+        "losses": [line["loss"] for line in loop.log.lines],
         "model": {name: value.clone() for name, value in loop.model.state_dict().items()},
         "memory": loop.model.memory.state_dict(),
         "step": loop.step,
     }
+
+
+def same_model(one: dict, other: dict, *, tolerance: float) -> None:
+    for name, value in one["model"].items():
+        torch.testing.assert_close(other["model"][name], value, rtol=0, atol=tolerance, msg=name)
+
+
+def same_memory(one: dict, other: dict, *, tolerance: float) -> None:
+    torch.testing.assert_close(other["memory"]["keys"], one["memory"]["keys"], rtol=0, atol=tolerance)
+    for name in ("locations", "subjects", "count", "pointer"):
+        assert torch.equal(one["memory"][name], other["memory"][name]), name
 
 
 def workers(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         PlacementsConfig,
         RayConfig,
         ResourcesConfig,
-        WatchConfig,
+        TrackingConfig,
     )
     from ctplatform.config.digest import config_hash
     from ctplatform.config.evaluation import (
@@ -65,7 +65,7 @@ __all__ = [
     "SegmentationConfig",
     "SplitConfig",
     "SweepConfig",
-    "WatchConfig",
+    "TrackingConfig",
     "ablated",
     "config_hash",
     "load_recipe",
@@ -101,7 +101,7 @@ __getattr__, __dir__ = attach(
         "SegmentationConfig": "evaluation",
         "SplitConfig": "preparation",
         "SweepConfig": "evaluation",
-        "WatchConfig": "cluster",
+        "TrackingConfig": "cluster",
         "ablated": "ablations",
         "config_hash": "digest",
         "load_recipe": "loader",

@@ -43,8 +43,8 @@ class RayConfig(Section):
     include_dashboard: bool = False
 
 
-class WatchConfig(Section):
-    """Dashboards of training and sweep. No result depends on it."""
+class TrackingConfig(Section):
+    """Experiment tracking of pretraining and sweep. Affects where metrics are recorded, never the results."""
 
     tensorboard: bool = Field(default=True, description="event files in the workspace, beside the metrics")
     mlflow: str | None = Field(
@@ -55,7 +55,7 @@ class WatchConfig(Section):
     experiment: str = Field(default="drasclr", min_length=1, description="name of MLflow's experiment")
 
     @model_validator(mode="after")
-    def _without_password(self) -> WatchConfig:
+    def _no_password(self) -> TrackingConfig:
         if re.search(r"://[^/@]*:[^/@$]+@", self.mlflow or ""):
             raise ValueError(
                 "watch.mlflow holds a password, and recipes are stored with their runs; write $NAME in its place "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from ctplatform.config.cluster import PlacementsConfig, RayConfig, WatchConfig
+from ctplatform.config.cluster import PlacementsConfig, RayConfig, TrackingConfig
 from ctplatform.config.evaluation import ReportConfig, SweepConfig
 from ctplatform.config.preparation import AtlasConfig, PrepareConfig, SplitConfig
 from ctplatform.config.section import Section
@@ -37,7 +37,7 @@ class Recipe(Section):
     phantom: PhantomConfig | None = None
     placement: PlacementsConfig = PlacementsConfig()
     ray: RayConfig = RayConfig()
-    watch: WatchConfig = WatchConfig()
+    watch: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -19,7 +19,7 @@ from ctplatform.evaluation.cells import Cell, Shared, Trial, read_trial
 from ctplatform.storage.layout import EVALUATION, TENSORBOARD
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
-from ctplatform.tracking.trials import Entry, MLflow, Scalar, TensorBoard
+from ctplatform.tracking.trials import Scalar, TrialEntry, TrialMLflow, TrialTensorBoard
 
 if TYPE_CHECKING:
     pass
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def entry_of(shared: Shared, trial: Trial) -> Entry:
+def entry_of(shared: Shared, trial: Trial) -> TrialEntry:
     """A committed trial, scored on the test subjects."""
     problem, task = shared.problems[trial.cell.task], get_task(trial.cell.task)
     scores = {metric.name: metric.value(problem.test, trial.outcome) for metric in task.scores}
     scores |= {"seconds": trial.seconds, "n_test": trial.n_test, "n_train": trial.n_train}
     values: dict[str, Scalar] = {**asdict(trial.cell), **trial.details}
     curve = [(trial.n_train, name, value) for name, value in scores.items() if math.isfinite(value)]
-    return Entry(trial.cell.name, shared.fingerprint(trial.cell), values, curve)
+    return TrialEntry(trial.cell.name, shared.fingerprint(trial.cell), values, curve)
 
 
 class Dashboards:
@@ -43,16 +43,16 @@ class Dashboards:
     Args:
         shared: the sweep's problems.
         recipe: `watch` says which dashboards.
-        mlflow: `watch.tracking_uri`; None for no MLflow.
+        mlflow: `tracking.tracking_uri`; None for no MLflow.
     """
 
     def __init__(self, shared: Shared, recipe: Recipe, *, mlflow: str | None = None) -> None:
         self.shared = shared
-        self._boards: list[TensorBoard | MLflow] = []
+        self._boards: list[TrialTensorBoard | TrialMLflow] = []
         if recipe.watch.tensorboard:
-            self._boards.append(TensorBoard(shared.workspace, shared.run))
+            self._boards.append(TrialTensorBoard(shared.workspace, shared.run))
         if mlflow:
-            self._boards.append(MLflow(shared.workspace, recipe, shared.run, uri=mlflow))
+            self._boards.append(TrialMLflow(shared.workspace, recipe, shared.run, uri=mlflow))
 
     def __reduce__(self) -> tuple:
         """Tune writes its callbacks down with what they hold: a copy shows nothing, only the driver's own does."""
@@ -78,7 +78,7 @@ class Dashboards:
         self, cell: Cell, number: int, values: Mapping[str, float], losses: Sequence[tuple[int, float]]
     ) -> None:
         """A configuration of a search has ended, with its validation losses by step."""
-        entry = Entry(
+        entry = TrialEntry(
             f"search/{cell.name}-{number}",
             f"{self.shared.fingerprint(cell)}-{number}",
             {**asdict(cell), **values},

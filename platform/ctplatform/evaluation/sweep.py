@@ -28,7 +28,7 @@ from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
-from ctplatform.tracking.pretraining import tracking_uri
+from ctplatform.tracking.uri import tracking_uri
 
 logger = logging.getLogger(__name__)
 

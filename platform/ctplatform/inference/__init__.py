@@ -1,1 +1,35 @@
-"""TODO."""
+"""Inference with a pretrained encoder: vectors of patches, scans and patients, of whole cohorts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctplatform.lazy import attach
+
+if TYPE_CHECKING:
+    from ctplatform.inference.embed import Embedder, EmbedSummary, pool
+    from ctplatform.inference.encoders import load_encoder, random_encoder
+    from ctplatform.inference.representations import Representation, read_representation
+
+__all__ = [
+    "EmbedSummary",
+    "Embedder",
+    "Representation",
+    "load_encoder",
+    "pool",
+    "random_encoder",
+    "read_representation",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "EmbedSummary": "embed",
+        "Embedder": "embed",
+        "Representation": "representations",
+        "load_encoder": "encoders",
+        "pool": "embed",
+        "random_encoder": "encoders",
+        "read_representation": "representations",
+    },
+)

@@ -1,8 +1,8 @@
 """Batch inference with Ray Data: a vector for every patch, and one for every scan.
 
-Actors hold the weights; a task is a handful of scans, read block by block so that kernels are mixed once a location for
-all of them. Beside the pretrained encoder stands a random one of the same architecture: the control that says how much
-of a result is learned.
+An item is a group of scans, read block by block so that the location-conditioned kernels are computed once a location
+for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control that shows
+how much of a result is learned.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ctplatform.compute.placement import ray_options
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
 from ctplatform.storage import layout
@@ -32,12 +33,19 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
-MIN_INSIDE = 0.5  # patches with less of them inside the scan do not count for the patient's vector
+MIN_INSIDE = 0.5  # patches with a smaller part inside the scan are left out of the scan's vector
 
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """How many scans have vectors, of which encoders, and how many were done in this run."""
+    """The result of `embed`.
+
+    Attributes:
+        scans: number of scans that have vectors.
+        encoders: names of the encoders that they are of.
+        done: groups of scans that were embedded by this call, over all encoders.
+        seconds: wall time of this call.
+    """
 
     scans: int
     encoders: tuple[str, ...]
@@ -52,6 +60,12 @@ def embed(
 
     Writes `embeddings/<run>/patches/*.parquet` (scan_id, location, inside, vector) and
     `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept.
+
+    Args:
+        workspace: holds ledger, shards and the run's weights.
+        recipe: `embed` has the settings.
+        run: the pretraining run.
+        on_progress: called with (finished groups, all groups of this call).
 
     Raises:
         StageError: the run has no weights, or they were trained on another atlas.
@@ -77,7 +91,9 @@ def embed(
     if todo:
         dataset: ray.data.Dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
         workers = min(config.num_workers, len(todo))
-        if config.use_gpu:  # a task that holds a GPU ends its process: only actors keep the weights there
+        if (
+            config.use_gpu
+        ):  # a task that uses a GPU ends its worker process: only actors keep the weights on it
             dataset = dataset.map(
                 Embedder,  # type: ignore[arg-type]  # ray.data takes a class and makes actors of it
                 fn_constructor_args=(workspace, recipe, run),
@@ -106,12 +122,10 @@ def embed(
 
 
 class Embedder:
-    """A worker that holds the encoders: item -> its vectors, written."""
+    """Embeds groups of scans and writes their vectors; keeps the encoders between calls."""
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str) -> None:
         import torch
-
-        from ctplatform.dataset.atlas import read_atlas
 
         self.workspace, self.recipe, self.run = workspace, recipe, run
         self.device = torch.device("cuda" if recipe.embed.use_gpu else "cpu")
@@ -132,7 +146,7 @@ class Embedder:
         return {"scans": len(scans)}
 
     def encode(self, encoder: Encoder, scan_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Features of all locations: vectors_SND float32, inside_SN float32."""
+        """Features of all locations: vectors_SND float32; inside_SN float32, the part of each patch inside the scan."""
         import torch
 
         from drasclr import augment
@@ -186,12 +200,12 @@ class Embedder:
                 "vector": _vectors(pooled),
             }
         )
-        # Last: this file is what says that the group is finished.
+        # Last: the existence of this file marks the group as finished.
         self.workspace.write_table(patients, *_scan_file(self.run, name, group))
 
 
 class _EmbedTask:
-    """The same as a task: its worker process keeps the encoders for the next one."""
+    """An `Embedder` for tasks: the worker process keeps it for the next task."""
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str) -> None:
         self.arguments = (workspace, recipe.model_dump_json(), run)
@@ -206,14 +220,19 @@ def _embedder(workspace: Workspace, recipe_json: str, run: str) -> Embedder:
 
 
 def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
-    """One vector a scan: the mean of its patches' vectors, or mean and standard deviation.
+    """One vector a scan, float32: the mean of its patches' vectors [S, D], or mean and standard deviation [S, 2 D].
 
-    Over the locations of which at least half lies inside the scan (all of them, if none does).
+    Over the locations of which at least `MIN_INSIDE` lies inside the scan (all of them, if none does).
+
+    Args:
+        vectors_SND: vectors of N locations in S scans.
+        inside_SN: part of each patch inside its scan, 0 to 1.
+        pooling: "mean" or "mean_std".
     """
     keep = inside_SN >= MIN_INSIDE
     keep[~keep.any(1)] = True
     weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
-    mean = (vectors_SND * weights).sum(1)
+    mean: np.ndarray = (vectors_SND * weights).sum(1)
     if pooling == "mean":
         return mean.astype(np.float32)
     deviation = np.sqrt((((vectors_SND - mean[:, None]) ** 2) * weights).sum(1))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Encoders of a workspace: the pretrained one of a run, and a random one as control."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctplatform.config.recipe import Recipe
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN, WEIGHTS_FILE
 from ctplatform.storage.workspace import Workspace
+from ctplatform.training.runs import training_scans
 
 if TYPE_CHECKING:
     from drasclr.encoder import Encoder
@@ -19,9 +21,8 @@ def load_encoder(workspace: Workspace, run: str, *, hu_window: tuple[int, int]) 
     """A run's pretrained encoder.
 
     Raises:
-        StageError: there is none, or it was trained on another atlas or window.
+        StageError: its files are missing, or it was trained on another atlas or HU window.
     """
-    from ctplatform.dataset.atlas import read_atlas
     from drasclr import weights
 
     with tempfile.TemporaryDirectory() as folder:
@@ -35,14 +36,15 @@ def load_encoder(workspace: Workspace, run: str, *, hu_window: tuple[int, int]) 
 
 
 def random_encoder(workspace: Workspace, recipe: Recipe) -> Encoder:
-    """An untrained encoder whose normalisation statistics fit the data: otherwise its features would be arbitrary in
-    scale, and the control unfairly weak."""
+    """An untrained encoder with the recipe's architecture and seed: the control.
+
+    Its normalisation statistics are those of the data; otherwise the scale of its features would be arbitrary, and the
+    control unfairly weak.
+    """
     import torch
 
-    from ctplatform.dataset.atlas import read_atlas
     from ctplatform.training.feed import Feed
-    from ctplatform.training.model import calibrate
-    from ctplatform.training.runs import training_scans
+    from ctplatform.training.model import calibrate_norm
     from drasclr.encoder import Encoder
 
     config, atlas = recipe.pretrain, read_atlas(workspace)
@@ -56,5 +58,5 @@ def random_encoder(workspace: Workspace, recipe: Recipe) -> Encoder:
         locations_per_batch=config.locations_per_batch,
         seed=config.seed,
     )
-    calibrate(encoder, feed, atlas, hu_window=recipe.prepare.hu_window)
+    calibrate_norm(encoder, feed, atlas, hu_window=recipe.prepare.hu_window)
     return encoder

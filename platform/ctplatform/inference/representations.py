@@ -1,4 +1,4 @@
-"""What the frozen heads are fitted on: one vector a subject, from the run's embeddings or from lung density."""
+"""Representations that frozen heads are fitted on: a vector a subject, of a run's embeddings or of lung density."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_representation(workspace: Workspace, name: str, *, run: str, scans: pd.
         scans: the ledger's usable rows.
 
     Raises:
-        StageError: it is not there, or holds none of these scans.
+        StageError: the file does not exist, or holds none of these scans.
     """
     if name == "density":
         table = scans[["scan_id", "subject_id"]].copy()
@@ -51,7 +51,7 @@ def read_representation(workspace: Workspace, name: str, *, run: str, scans: pd.
             "Run `drasclr embed` again",
             code="missing",
         )
-    # The ledger, not the embedding, says whose scan it is.
+    # Subjects are those of the ledger, not those that were stored with the vectors.
     owner = scans.set_index("scan_id")["subject_id"].astype(str)
     frame = (
         pd.DataFrame(vectors[keep]).groupby(owner.loc[table["scan_id"][keep]].to_numpy()).mean().sort_index()

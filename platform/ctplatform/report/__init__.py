@@ -2,109 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ctplatform.errors import StageError
-from ctplatform.storage import layout
+from ctplatform.lazy import attach
 
 if TYPE_CHECKING:
-    from ctplatform.config.recipe import Recipe
-    from ctplatform.report.document import Page
-    from ctplatform.report.inputs import Inputs
-    from ctplatform.storage.workspace import Workspace
+    from ctplatform.report.build import ReportPaths, build_report, compose
+    from ctplatform.report.inputs import Inputs, read_inputs
 
-log = logging.getLogger(__name__)
+__all__ = ["Inputs", "ReportPaths", "build_report", "compose", "read_inputs"]
 
-
-@dataclass(frozen=True)
-class ReportPaths:
-    """Where the report lies: the page, and the folder of charts (SVG) and tables (CSV)."""
-
-    html: str
-    figures: str
-
-
-def build_report(workspace: Workspace, recipe: Recipe, *, run: str) -> ReportPaths:
-    """Write evaluation/<run>/report.html and evaluation/<run>/figures/ from what the stages have left.
-
-    Sections without input are left out and named at the end of the page.
-
-    Raises:
-        StageError: there is nothing to report on, or a table lacks a needed column.
-    """
-    from ctplatform.report.inputs import read_inputs
-    from ctplatform.report.page import render
-
-    inputs = read_inputs(workspace, recipe, run=run)
-    if inputs.is_empty:
-        raise StageError(
-            f"{workspace.display()} holds no prepared scans, no pretraining log and no results of run {run!r}",
-            "Run `drasclr prepare` first, or check the workspace and the run's name",
-            code="nothing-to-report",
-        )
-    page = compose(inputs)
-    _write_figures(workspace, page, run)
-    workspace.write_bytes(render(page).encode(), *layout.report(run))
-    return ReportPaths(workspace.display(*layout.report(run)), workspace.display(*layout.figures(run)))
-
-
-def compose(inputs: Inputs) -> Page:
-    """The page of these inputs, section by section."""
-    from ctplatform import __version__
-    from ctplatform.report.document import Omitted, Page
-    from ctplatform.report.sections import (
-        ablations,
-        calibration,
-        cohort,
-        comparisons,
-        efficiency,
-        gallery,
-        maps,
-        nearest,
-        pretraining,
-        provenance,
-        quality,
-        scatter,
-        summary,
-        survival,
-    )
-
-    order = (
-        summary,
-        cohort,
-        quality,
-        gallery,
-        pretraining,
-        efficiency,
-        comparisons,
-        ablations,
-        scatter,
-        maps,
-        calibration,
-        survival,
-        nearest,
-        provenance,
-    )
-    parts = [module.section(inputs) for module in order]
-    return Page(
-        title=inputs.recipe.report.title,
-        subtitle=f"Run {inputs.run}, recipe {inputs.recipe.name}",
-        sections=[part for part in parts if not isinstance(part, Omitted)],
-        omitted=[part for part in parts if isinstance(part, Omitted)],
-        generated=f"Generated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by drasclr {__version__}.",
-    )
-
-
-def _write_figures(workspace: Workspace, page: Page, run: str) -> None:
-    """Charts and tables of an earlier report of this run are replaced as a whole."""
-    workspace.delete(*layout.figures(run))
-    for section in page.sections:
-        for figure in section.figures:
-            for panel in figure.panels:
-                workspace.write_bytes(panel.svg.encode(), *layout.figure(run, panel.name))
-            for i, table in enumerate(figure.tables, 1):
-                name = figure.name if len(figure.tables) == 1 else f"{figure.name}-{i}"
-                workspace.write_bytes(table.csv().encode(), *layout.figure_table(run, name))
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Inputs": "inputs",
+        "ReportPaths": "build",
+        "build_report": "build",
+        "compose": "build",
+        "read_inputs": "inputs",
+    },
+)

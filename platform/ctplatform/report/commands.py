@@ -1,4 +1,4 @@
-"""The command line that makes a figure again, without any path of the machine that made it."""
+"""The command line that reproduces a figure, without any path of the machine that made it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from ctplatform.config.loader import load_recipe, recipe_names
 from ctplatform.config.recipe import Recipe
 
-# Values of these keys may be paths or addresses; a reader puts their own.
+# Values of these keys may be paths or addresses; a reader substitutes their own.
 PRIVATE = frozenset({"atlas.source", "ray.address"})
 
 
 def command(stage: str, recipe: Recipe) -> str:
     """The command of one stage, with the recipe and every setting that differs from it.
 
-    `COHORT.csv` and `WORKSPACE` stand for the reader's own.
+    `COHORT.csv` and `WORKSPACE` are placeholders for the reader's own.
     """
     if stage == "run" and recipe.phantom is not None:
         return shlex.join(["drasclr", "demo", "--workspace", "WORKSPACE", *recipe_arguments(recipe)])

@@ -1,4 +1,4 @@
-"""What a page is made of: sections with figures, tables and plain words. No HTML here, no data reading."""
+"""The parts of a page: sections with figures, tables and text, independent of HTML and of where the data are read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a figure: an SVG document, and the words that stand for it where it cannot be seen."""
+    """One chart of a figure: an SVG document, and the text for readers who cannot see it."""
 
     name: str
     title: str
@@ -47,10 +47,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Image:
-    """One picture of the gallery.
+    """One image of a figure.
 
     Args:
-        data: encoded picture.
+        data: the encoded image.
         kind: media type, as image/webp.
         state: state of the scan, shown as a badge.
     """
@@ -77,18 +77,18 @@ class Key:
 
 @dataclass(frozen=True)
 class Box:
-    """One box of a flow chart; `aside` boxes leave the flow at this point."""
+    """One box of a flow chart; `excluded` boxes leave the flow at this point."""
 
     title: str
     n: int
     lines: Sequence[str] = ()
-    aside: Sequence[Box] = ()
+    excluded: Sequence[Box] = ()
     state: str = ""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its n and interval in words, the tables behind it and the command that makes it again.
+    """A figure with its n and interval in words, the tables behind it and the command that reproduces it.
 
     Exactly one of panels, images and flow is filled.
     """
@@ -111,11 +111,11 @@ class Section:
     """A heading of the page.
 
     Args:
-        paragraphs: plain words, or (what it is about, words).
-        facts: (figure, words) pairs, shown large.
-        notices: paragraphs that stand out.
-        folded: tables that are closed at first.
-        command: a command line of the whole section.
+        paragraphs: text, or (subject, text).
+        facts: (value, label) pairs, shown large.
+        notices: highlighted paragraphs.
+        folded: tables that are collapsed at first.
+        command: a command line for the whole section.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Omitted:
-    """A section that is left out, and why."""
+    """A section that is left out, with the reason."""
 
     title: str
     reason: str

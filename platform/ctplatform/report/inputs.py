@@ -1,10 +1,10 @@
-"""Everything that the report reads, once, from the workspace."""
+"""The inputs of the report, read from the workspace once."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +31,14 @@ REQUIRED = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stages have written so far; None or empty where they have not.
+    """The results that the stages have written so far; None or empty where there are none.
 
     Args:
         ledger: one row a scan (scans/*.parquet).
-        overlays: scan ids that have a quality-control picture.
+        overlays: ids of the scans that have a quality-control image.
         metrics: one row a logged pretraining step, steps ascending.
-        probe: what the scores of the probe in `metrics` are of.
-        remarks: what the sweep left out, and why.
+        probe: task, metric and baselines of the probe whose scores are in `metrics`.
+        remarks: trials that the sweep left out, with the reason.
     """
 
     workspace: Workspace
@@ -67,13 +67,29 @@ class Inputs:
         return self.ledger[self.ledger["state"].isin(states)]
 
     @property
+    def tasks(self) -> list[str]:
+        """Tasks with a summary, in the order of the recipe, others after them."""
+        return self._ordered("task", self.recipe.sweep.tasks)
+
+    @property
+    def initialisations(self) -> list[str]:
+        """Initialisations with a summary, in the order of the recipe, others after them."""
+        return self._ordered("initialisation", self.recipe.sweep.initialisations)
+
+    def _ordered(self, column: str, order: Sequence[str]) -> list[str]:
+        if self.summary is None:
+            return []
+        found = dict.fromkeys(self.summary[column])
+        return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+
+    @property
     def is_empty(self) -> bool:
         """Whether no stage has written anything that the report shows."""
         return self.ledger.empty and self.metrics is None and self.results is None and self.summary is None
 
 
 def read_inputs(workspace: Workspace, recipe: Recipe, *, run: str) -> Inputs:
-    """Read all that is there.
+    """Read everything that exists.
 
     Raises:
         StageError: a table lacks a column that the report needs.
@@ -141,13 +157,13 @@ def _metrics(workspace: Workspace, *parts: str) -> pd.DataFrame | None:
             row = json.loads(line)
         except json.JSONDecodeError:
             log.warning(
-                "pretraining metrics: a line that is no JSON is passed over (a killed run leaves one)"
+                "pretraining metrics: a line that is not JSON is skipped (a killed run can leave one)"
             )
             continue
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
     if not rows:
         return None
-    # A resumed run logs some steps a second time; the later one is the one that the weights have seen.
+    # A resumed run logs some steps twice; the weights result from the later ones.
     frame = pd.DataFrame(rows).drop_duplicates("step", keep="last")
     return frame.sort_values("step", ignore_index=True)

@@ -13,13 +13,13 @@ narrow.addEventListener("change", fold);
 fold();
 // Mark the section that is being read.
 const links = new Map([...document.querySelectorAll(".toc a")].map((a) => [a.hash.slice(1), a]));
-const watcher = new IntersectionObserver((entries) => {
+const observer = new IntersectionObserver((entries) => {
   entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
     links.forEach((a) => a.removeAttribute("aria-current"));
     links.get(entry.target.id)?.setAttribute("aria-current", "true");
   });
 }, { rootMargin: "0px 0px -75% 0px" });
-document.querySelectorAll("main > section").forEach((section) => watcher.observe(section));
+document.querySelectorAll("main > section").forEach((section) => observer.observe(section));
 // Paper cannot be unfolded: print what is behind the figures too.
 window.addEventListener("beforeprint", () => {
   document.querySelectorAll("main details").forEach((details) => { details.open = true; });

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else. Everything from the data is escaped by the template."""
+"""Rendering of the page: one self-contained HTML file. The template escapes all text from the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctplatform.report import style
 from ctplatform.report.document import Figure, Key, Page
 
 HERE = Path(__file__).parent
-# Colours of the charts become variables of the page, so that its dark and its print form can set them.
+# Colours of the charts become CSS variables, so that the dark scheme and print can set them.
 VARIABLES = {
     style.INK: "--ink",
     style.MUTED: "--muted",
@@ -29,7 +29,7 @@ VARIABLES = {
     "#ffffff": "--card",
 }
 _COLOUR = re.compile("|".join(VARIABLES), re.IGNORECASE)
-_SHAPES = {
+SHAPES = {
     "o": '<circle cx="13" cy="7" r="4"/>',
     "s": '<rect x="9.2" y="3.2" width="7.6" height="7.6"/>',
     "D": '<path d="M13 2.2 17.8 7 13 11.8 8.2 7z"/>',
@@ -56,22 +56,22 @@ def render(page: Page) -> str:
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         chart=_chart,
-        key=_key,
+        key=legend_sign,
         data_uri=lambda image: f"data:{image.kind};base64,{base64.b64encode(image.data).decode()}",
         columns=_columns,
     )
 
 
 def _chart(svg: str) -> Markup:
-    """A chart's SVG for the inside of the page: colours as variables, hidden from readers of the alt text."""
+    """A chart's SVG for embedding: colours as CSS variables, hidden from screen readers, which read the alt text."""
     text = _COLOUR.sub(lambda hit: f"var({VARIABLES[hit.group().lower()]})", svg)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return Markup(text.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
 
 
-def _key(key: Key) -> Markup:
-    """The sign of a legend entry."""
+def legend_sign(key: Key) -> Markup:
+    """The SVG sign of a legend entry."""
     colour = f"var({VARIABLES[key.colour]})"
     if key.dashed:
         inside = f'<path d="M13 0v14" stroke="{colour}" stroke-width="1.6" stroke-dasharray="4 3"/>'
@@ -81,7 +81,7 @@ def _key(key: Key) -> Markup:
         inside = f'<path d="M1 7h24" stroke="{colour}" stroke-width="1.6"/>'
         inside += f'<circle cx="13" cy="7" r="4" fill="var(--card)" stroke="{colour}" stroke-width="1.4"/>'
     elif key.marker:
-        shape = _SHAPES[key.marker]
+        shape = SHAPES[key.marker]
         inside = f'<path d="M1 7h24" stroke="{colour}" stroke-width="1.6"/><g fill="{colour}">{shape}</g>'
     else:
         inside = f'<rect x="6" y="1" width="14" height="12" rx="2" fill="{colour}"/>'
@@ -89,5 +89,5 @@ def _key(key: Key) -> Markup:
 
 
 def _columns(figure: Figure) -> str:
-    """Class of the grid that holds the charts."""
+    """CSS class of the grid of charts."""
     return "two" if style.in_twos(len(figure.panels)) else "three"

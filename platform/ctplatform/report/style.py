@@ -1,7 +1,7 @@
-"""How charts look: Okabe and Ito's colours (safe for colour-blind readers), a marker beside each, quiet axes.
+"""Style of the charts: Okabe and Ito's colours (safe for colour-blind readers), a marker for each, plain axes.
 
 Charts are small and separate, so that a page can set them side by side or one below the other without shrinking
-their words. Colour universal design: https://jfly.uni-koeln.de/color/ (M. Okabe, K. Ito).
+their text. Colour universal design: https://jfly.uni-koeln.de/color/ (M. Okabe, K. Ito).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _STYLES = {
 }
 _SPARE = ((ORANGE, "P"), (SKY, "X"), (INK, "v"), (WINE, "d"))
 
-# Inches. Shown two (wide) or three (narrow) side by side, or alone on a phone, words come out at 10 to 13 px.
+# Inches. Shown two (wide) or three (narrow) side by side, or alone on a phone, text is 10 to 13 px high.
 WIDE, NARROW = 4.3, 3.3
-HEIGHT = 0.7  # of the width, where nothing else is said
+HEIGHT = 0.7  # of the width, by default
 _RC: dict[Any, Any] = {
-    "svg.fonttype": "none",  # words stay words: selectable, and set in the page's own font
+    "svg.fonttype": "none",  # text stays selectable, and is set in the page's own font
     "font.family": "sans-serif",
     "font.size": 9.5,
     "text.parse_math": False,  # a `$` in a label is a dollar sign
@@ -98,17 +98,17 @@ def chart(
 
 
 def in_twos(panels: int) -> bool:
-    """Whether so many charts are set two side by side; else three."""
+    """Whether this number of charts is set two side by side; otherwise three."""
     return panels in (1, 2, 4)
 
 
 def panel_width(panels: int) -> float:
-    """Width in inches of each of so many charts."""
+    """Width in inches of each of this number of charts."""
     return WIDE if in_twos(panels) else NARROW
 
 
 def ylabel(axes: Axes, text: str) -> None:
-    """Name the vertical axis above it, where it can be read without turning the head."""
+    """Write the label of the vertical axis above it, horizontally."""
     axes.set_title(text, loc="left", fontsize=9, color=MUTED, pad=7)
 
 

@@ -1,4 +1,4 @@
-"""Names and numbers as a reader wants them, and the removal of anything that looks like a path."""
+"""Display names and number formats of the page, and the removal of anything that looks like a path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from ctplatform.metrics.overlap import SCORES
 
-#: Intervals narrower than this have no width but that of rounding.
+#: The width of an interval below this is rounding error.
 ROUNDING = 1e-9
 INITIALISATIONS = {
     "drasclr": "DrasCLR",
@@ -90,7 +90,7 @@ def lower_is_better(metric_name: str) -> bool:
 
 
 def leading_metric(names: Iterable[str]) -> str:
-    """The metric that stands for a task: the tables name its main one first."""
+    """The main metric of a task: the first one in the tables."""
     return next(iter(names))
 
 
@@ -100,12 +100,17 @@ def sentence(text: str) -> str:
 
 
 def short(text: str, most: int = 20) -> str:
-    """The text, cut where it would crowd out a chart."""
+    """The text, shortened to `most` characters for use in a chart."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def slug(name: str) -> str:
+    """A name that is safe as an HTML id and as a file name."""
+    return "".join(c if c.isalnum() and c.isascii() else "-" for c in name.lower()).strip("-") or "x"
+
+
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with a true minus sign; a dash for a missing one."""
+    """A number with a typographic minus sign; a dash for a missing value."""
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -115,14 +120,14 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, without an exponent."""
+    """A number with `digits` significant digits, without an exponent."""
     if value is None or math.isnan(value) or math.isinf(value) or value == 0:
         return number(value, 0)
     return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def digits_for(value: float | None, low: float | None = None, high: float | None = None) -> int:
-    """Decimals that show an interval of this width with two digits, at least two, at most four."""
+    """Number of decimals, two to four, that shows the width of an interval with two digits."""
     if value is None or math.isnan(value):
         return 2
     width = abs((high if high is not None else value) - (low if low is not None else 0.0))
@@ -143,7 +148,7 @@ def estimate(value: float, low: float, high: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value as journals print it."""
+    """A p value in the format of journals."""
     if math.isnan(p):
         return f"p {DASH}"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
@@ -160,7 +165,7 @@ def count(n: int, singular: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """A duration in seconds, minutes or hours, by its size."""
     if math.isnan(seconds):
         return DASH
     if seconds < 90:

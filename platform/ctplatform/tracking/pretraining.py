@@ -1,78 +1,39 @@
-"""Where a run can be watched while it goes on: TensorBoard's event files, and MLflow as an extra.
+"""Tracking of a pretraining run while it trains: TensorBoard event files, and MLflow as an extra.
 
-What is shown there are the numbers of `metrics.jsonl`, under the same names, and the recipe's settings of pretraining:
-no scan, no subject, no path. A dashboard that cannot be reached never stops a run.
+Recorded are the numbers of `metrics.jsonl` under the same names, and the recipe's settings of pretraining: no scan, no
+subject, no path. A tracking server that cannot be reached never stops a run.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
-import os
-import re
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
-from ctplatform.config.cluster import WatchConfig
 from ctplatform.config.recipe import Recipe
-from ctplatform.errors import ConfigError
 from ctplatform.storage.layout import MLFLOW_FILE, PRETRAIN, TENSORBOARD
 from ctplatform.storage.workspace import Workspace
-from ctplatform.tracking.sender import Courier
+from ctplatform.tracking.event_files import EventFile
+from ctplatform.tracking.sender import Sender
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from tensorboardX.event_file_writer import EventsWriter
 
 logger = logging.getLogger(__name__)
 RUN_TAG = "drasclr.run"
-#: An event file is closed beyond it where it is uploaded as a whole.
+#: Beyond this size an uploaded event file is closed and another begun: every flush uploads the whole file.
 UPLOAD_BYTES = 4 << 20
 FLUSH_EVERY_S = 10.0
-#: Lines a request; MLflow takes a thousand numbers at a time.
+#: Lines a request; MLflow accepts a thousand numbers at a time.
 LINES_AT_A_TIME = 25
 
 
-def tracking_uri(watch: WatchConfig) -> str | None:
-    """MLflow's tracking URI with variables filled in and a relative SQLite file made absolute; None: no MLflow.
-
-    Called in the driver: workers have other working directories, and what is wrong shall be said before work begins.
-
-    Raises:
-        ConfigError: MLflow is not installed, a variable is not set, or MLflow does not take such a URI.
-    """
-    if not watch.mlflow:
-        return None
-    if importlib.util.find_spec("mlflow") is None:
-        raise ConfigError(
-            "watch.mlflow is set, but MLflow is not installed",
-            'Install it with `pip install "drasclr[mlflow]"`, or leave watch.mlflow out',
-            code="config",
-        )
-    uri = os.path.expandvars(watch.mlflow)
-    unset = re.findall(r"\$\{?(\w+)\}?", uri)
-    if unset:
-        raise ConfigError(
-            f"watch.mlflow names ${unset[0]}, which is not set", "Set it where the driver runs", code="config"
-        )
-    scheme, mark, rest = uri.partition("://")
-    if not mark or scheme == "file":
-        raise ConfigError(
-            "watch.mlflow is no tracking URI that MLflow takes: it no longer keeps runs in plain folders",
-            "Give http(s)://HOST:PORT of a server, or sqlite:///FILE",
-            code="config",
-        )
-    if scheme == "sqlite" and rest.startswith("/"):
-        return f"sqlite:///{Path(rest[1:]).expanduser().absolute()}"
-    return uri
-
-
 def summarised(line: dict[str, Any]) -> str:
-    """A line of `metrics.jsonl` for people: losses, contrast, rank, speed; what a line lacks is left out."""
+    """A line of `metrics.jsonl` for the console: losses, top-1, rank, throughput; missing values are left out."""
     parts = [f"loss {line['loss']:.2f} (local {line['local']:.2f}, global {line['global']:.2f})"]
     for name, text in (
         ("top1", "top-1 {:.0%}"),
@@ -87,120 +48,109 @@ def summarised(line: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-class Watch:
-    """All dashboards of a training run; rank 0 has one.
+class PretrainingTracker:
+    """All trackers of a pretraining run; only rank 0 has them.
 
     Args:
         workspace: receives the event files.
-        recipe: `watch` says which dashboards, `pretrain` is shown there.
+        recipe: `watch` selects the trackers; the settings of `pretrain` are recorded.
         run: its name.
         mlflow: `tracking_uri` of the driver; None for no MLflow.
     """
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None = None) -> None:
-        self._boards: list[TensorBoard | MLflow] = []
+        self._trackers: list[PretrainingTensorBoard | PretrainingMLflow] = []
         if recipe.watch.tensorboard:
-            self._boards.append(TensorBoard(workspace, run))
+            self._trackers.append(PretrainingTensorBoard(workspace, run))
         if mlflow:
-            self._boards.append(MLflow(workspace, recipe, run, uri=mlflow))
+            self._trackers.append(PretrainingMLflow(workspace, recipe, run, uri=mlflow))
 
     def log(self, line: dict[str, Any]) -> None:
-        """Show a line of `metrics.jsonl`."""
+        """Record the finite numbers of a line of `metrics.jsonl`."""
         numbers = {
             name: float(value)
             for name, value in line.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        for board in self._boards:
-            board.log(int(line["step"]), numbers)
+        for tracker in self._trackers:
+            tracker.log(int(line["step"]), numbers)
 
     def flush(self) -> None:
-        """Have everything where others can read it, as far as that takes no waiting for a server."""
-        for board in self._boards:
-            board.flush()
+        """Write all lines where others can read them, without waiting for a server."""
+        for tracker in self._trackers:
+            tracker.flush()
 
     def close(self) -> None:
-        """The run has ended well."""
-        for board in self._boards:
-            board.close()
+        """Mark the run as finished."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
-class TensorBoard:
-    """Event files in `pretrain/<run>/tensorboard`: written there on a disk, uploaded at each flush to an object store.
+class PretrainingTensorBoard:
+    """Event files in `pretrain/<run>/tensorboard`: written in place on a disk, uploaded by `flush` to an object store.
 
-    A run that goes on marks its first step, from which on TensorBoard forgets what a killed worker had written.
-    tensorboardX's own SummaryWriter queues events in another thread and cannot be told to have them all on disk, which
-    is what a checkpoint has to rely on; so its event writer is used without that queue.
+    A resumed run marks its first step: TensorBoard drops what a killed worker had written from that step on.
     """
 
     def __init__(self, workspace: Workspace, run: str) -> None:
         self.workspace, self.run = workspace, run
-        self._local: tempfile.TemporaryDirectory | None = None
-        self._writer: EventsWriter | None = None
+        self._local: tempfile.TemporaryDirectory[str] | None = None
+        self._file: EventFile | None = None
         self._number, self._flushed = 0, 0.0
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         """Add a line's numbers."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        writer = self._writer or self._open(step)
-        values = [Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items() if tag != "step"]
-        writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        file = self._file or self._open(step)
+        file.scalars(step, {tag: value for tag, value in numbers.items() if tag != "step"})
         if self._local is None and time.monotonic() - self._flushed > FLUSH_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
         """Write what is buffered; on an object store upload the newest file, and begin another if it is large."""
-        if self._writer is None:
+        if self._file is None:
             return
-        self._writer.flush()
+        self._file.flush()
         self._flushed = time.monotonic()
         if self._local is not None:
-            file = Path(self._writer._file_name)
-            self.workspace.write_bytes(file.read_bytes(), PRETRAIN, self.run, TENSORBOARD, file.name)
-            if file.stat().st_size > UPLOAD_BYTES:
-                self._writer.close()
-                self._writer = None
-                file.unlink()
+            path = self._file.path
+            self.workspace.write_bytes(path.read_bytes(), PRETRAIN, self.run, TENSORBOARD, path.name)
+            if path.stat().st_size > UPLOAD_BYTES:
+                self._file.close()
+                self._file = None
+                path.unlink()
 
     def close(self) -> None:
         """Write and upload what is left."""
         self.flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
         if self._local is not None:
             self._local.cleanup()
             self._local = None
 
-    def _open(self, step: int) -> EventsWriter:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
+    def _open(self, step: int) -> EventFile:
         if self.workspace.is_local:
             folder = Path(self.workspace.path(PRETRAIN, self.run, TENSORBOARD))
             folder.mkdir(parents=True, exist_ok=True)
         else:
             self._local = self._local or tempfile.TemporaryDirectory()
             folder = Path(self._local.name)
-        # The first file of a process that goes on says from where; TensorBoard reads files in the order of their names.
-        goes_on = False
+        resumed = False
         if self._number == 0:
             self._number = len(self.workspace.files(PRETRAIN, self.run, TENSORBOARD))
-            goes_on = self._number > 0
+            resumed = self._number > 0
         self._number += 1
-        self._writer = EventsWriter(str(folder / "events"), f".{self._number:05d}")
-        if goes_on:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=step, session_log=start))
-        return self._writer
+        self._file = EventFile(folder, self._number)
+        if resumed:
+            self._file.restart(step)
+        return self._file
 
 
-class MLflow(Courier[tuple[int, int, dict[str, float]]]):
-    """A run of an MLflow experiment; a training run that goes on continues the one it began.
+class PretrainingMLflow(Sender[tuple[int, int, dict[str, float]]]):
+    """A run of an MLflow experiment; a resumed training run continues its MLflow run.
 
-    A thread talks to the server; an item is (milliseconds since the epoch, step, numbers).
+    An item that is sent is (milliseconds since the epoch, step, numbers).
     """
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, uri: str) -> None:
@@ -210,16 +160,16 @@ class MLflow(Courier[tuple[int, int, dict[str, float]]]):
         super().__init__(
             name="mlflow",
             refused=f"MLflow does not take the metrics of run {run}",
-            what="training",
+            work="training",
             lost=f"MLflow has not received the last lines of run {run}; metrics.jsonl has them",
         )
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
-        """Send a line's numbers, later."""
+        """Queue a line's numbers for sending."""
         self._queue.put((int(time.time() * 1000), step, numbers))
 
     def flush(self) -> None:
-        """Nothing: lines go out as they come."""
+        """Nothing to do: lines are sent as they come."""
 
     def _send(self, *, ended: bool) -> None:
         from mlflow.entities import Metric
@@ -230,7 +180,7 @@ class MLflow(Courier[tuple[int, int, dict[str, float]]]):
             metrics = [
                 Metric(name, value, stamp, step)
                 for stamp, step, numbers in lines
-                if step > self._known  # a run that goes on repeats some steps, with the same numbers
+                if step > self._known  # a resumed run repeats some steps, with the same numbers
                 for name, value in numbers.items()
             ]
             if metrics:
@@ -241,8 +191,8 @@ class MLflow(Courier[tuple[int, int, dict[str, float]]]):
             client.set_terminated(self._id, "FINISHED")
 
     def _connect(self) -> MlflowClient:
-        """Continue the run that this training run began, or begin one."""
-        for name in ("alembic", "mlflow.store.db.utils"):  # which tell of every table they make
+        """The client, once the MLflow run is continued or created."""
+        for name in ("alembic", "mlflow.store.db.utils"):  # which log every table that they create
             logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -262,16 +212,18 @@ class MLflow(Courier[tuple[int, int, dict[str, float]]]):
         experiment = found.experiment_id if found else client.create_experiment(self.recipe.watch.experiment)
         tags = {RUN_TAG: self.run, "drasclr.version": __version__, "drasclr.recipe": self.recipe.name}
         self._id = client.create_run(experiment, run_name=self.run, tags=tags).info.run_id
-        for name, value in flat(self.recipe.pretrain.model_dump(mode="json")).items():
+        for name, value in flatten(self.recipe.pretrain.model_dump(mode="json")).items():
             client.log_param(self._id, name, value)
         self.workspace.write_json({"run_id": self._id}, PRETRAIN, self.run, MLFLOW_FILE)
         self._client = client
         return client
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted key."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        found.update(
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        )
     return found

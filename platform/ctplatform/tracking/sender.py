@@ -1,4 +1,4 @@
-"""Takes what a run shows to a server, in a thread: a slow or absent server costs no step and stops nothing."""
+"""Sending tracked values to a server in a thread: a slow or absent server delays no step and stops no run."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-GOODBYE_S = 60.0
+#: How long `close` waits for what has not been sent.
+CLOSE_TIMEOUT_S = 60.0
 
 
-class Courier(ABC, Generic[T]):
-    """What could not be sent is sent with what follows.
+class Sender(ABC, Generic[T]):
+    """A queue of items and the thread that sends them; an item that fails is sent again with those that follow.
 
     Args:
         name: of the thread.
-        refused: logged once, when the server does not take something.
-        what: goes on all the same, for that line.
-        lost: logged at the end, if something is still there.
+        refused: warning, logged once, when sending fails.
+        work: what continues after that warning: "training", "the sweep".
+        lost: warning at the end if items are left.
     """
 
-    def __init__(self, *, name: str, refused: str, what: str, lost: str) -> None:
-        self._refused, self._what, self._lost = refused, what, lost
+    def __init__(self, *, name: str, refused: str, work: str, lost: str) -> None:
+        self._refused, self._work, self._lost = refused, work, lost
         self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._pending: list[T] = []
         self._warned = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
     @abstractmethod
     def _send(self, *, ended: bool) -> None:
-        """Send what is pending and take it off; with `ended` say goodbye. Called in the thread; may raise anything."""
+        """Send `_pending`, removing what was sent; with `ended` mark the run as finished.
+
+        Called in the thread; may raise anything.
+        """
 
     def close(self) -> None:
-        """Wait a while for what is left, then mark the run as finished."""
+        """Send what is left and mark the run as finished; waits at most `CLOSE_TIMEOUT_S`."""
         self._queue.put(None)
-        self._thread.join(GOODBYE_S)
+        self._thread.join(CLOSE_TIMEOUT_S)
         if self._pending or self._thread.is_alive():
             logger.warning("%s", self._lost)
 
-    def _work(self) -> None:
+    def _loop(self) -> None:
         ended = False
         while not ended:
             items = [self._queue.get()]
@@ -54,8 +58,10 @@ class Courier(ABC, Generic[T]):
                 self._send(ended=ended)
             except (
                 Exception
-            ) as error:  # whatever the server's client and its transports raise: the run goes on
+            ) as error:  # whatever the server's client and its transports raise: the run continues
                 if not self._warned:
                     self._warned = True
                     name = type(error).__name__
-                    logger.warning("%s (%s); %s goes on and tries again", self._refused, name, self._what)
+                    logger.warning(
+                        "%s (%s); %s continues, and sending is tried again", self._refused, name, self._work
+                    )

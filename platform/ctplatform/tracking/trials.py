@@ -1,4 +1,7 @@
-"""TODO."""
+"""Tracking of a sweep's trials: one TensorBoard event file or MLflow run a trial.
+
+Nothing here depends on what a trial is: callers pass names, settings and scores.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from ctplatform import __version__
 from ctplatform.config.recipe import Recipe
 from ctplatform.storage.layout import EVALUATION, MLFLOW_SWEEP_FILE, TENSORBOARD
 from ctplatform.storage.workspace import Workspace
-from ctplatform.tracking.sender import Courier
+from ctplatform.tracking.sender import Sender
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SWEEP_TAG, CELL_TAG, PRINT_TAG, PARENT_TAG = (
+SWEEP_TAG, CELL_TAG, FINGERPRINT_TAG, PARENT_TAG = (
     "drasclr.sweep",
     "drasclr.cell",
     "drasclr.fingerprint",
@@ -31,13 +34,13 @@ Scalar = str | float
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One run of a dashboard.
+class TrialEntry:
+    """One trial, or one configuration of a search, as it is recorded.
 
     Args:
-        name: of the run; also its folder.
-        fingerprint: changes when the entry has to be made anew.
-        values: what was set.
+        name: of the MLflow run; also the folder of the event file.
+        fingerprint: hash of what the result depends on; an entry with a known fingerprint is not recorded again.
+        values: settings.
         curve: (step, name, number) in order; final scores have the number of training subjects as their step.
     """
 
@@ -47,21 +50,21 @@ class Entry:
     curve: Sequence[tuple[int, str, float]]
 
 
-class TensorBoard:
-    """One small event file a trial, `evaluation/<run>/tensorboard/<trial>/`, written whole, for the HParams tab."""
+class TrialTensorBoard:
+    """One small event file a trial, `evaluation/<run>/tensorboard/<trial>/`, written at once, for the HParams tab."""
 
     def __init__(self, workspace: Workspace, run: str) -> None:
         self.workspace, self.run = workspace, run
 
     @property
     def known(self) -> set[str]:
-        """Fingerprints of the trials that are there."""
+        """Fingerprints of the trials that are recorded."""
         root = (EVALUATION, self.run, TENSORBOARD)
         everything = pafs.FileSelector(self.workspace.path(*root), allow_not_found=True, recursive=True)
         infos = self.workspace.with_retries(lambda: self.workspace.fs.get_file_info(everything), *root)
         return {info.base_name.rpartition(".")[2] for info in infos if info.is_file}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: TrialEntry) -> None:
         """Write an entry's event file, in place of an older one."""
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
@@ -81,14 +84,11 @@ class TensorBoard:
         self.workspace.write_bytes(data, *place, f"events.out.tfevents.0.{entry.fingerprint}")
 
     def close(self) -> None:
-        """Nothing: every file is whole."""
+        """Nothing to do: every file is complete."""
 
 
-class MLflow(Courier[Entry]):
-    """A parent run for the sweep with a child run for each trial; a sweep that goes on continues its parent run.
-
-    A thread talks to the server.
-    """
+class TrialMLflow(Sender[TrialEntry]):
+    """A parent run for the sweep with a child run for each trial; a resumed sweep continues its parent run."""
 
     def __init__(self, workspace: Workspace, recipe: Recipe, run: str, *, uri: str) -> None:
         self.workspace, self.recipe, self.run, self.uri = workspace, recipe, run, uri
@@ -98,17 +98,17 @@ class MLflow(Courier[Entry]):
         super().__init__(
             name="mlflow-sweep",
             refused=f"MLflow does not take the trials of {run}",
-            what="the sweep",
+            work="the sweep",
             lost=f"MLflow has not received all trials of the sweep of {run}",
         )
 
     @property
     def known(self) -> set[str]:
-        """Nothing, as far as the caller is concerned: the thread asks the server."""
+        """Empty: the sending thread compares with what the server holds."""
         return set()
 
-    def add(self, entry: Entry) -> None:
-        """Send an entry, later; searched configurations are TensorBoard's, trials name what was chosen."""
+    def add(self, entry: TrialEntry) -> None:
+        """Queue a trial for sending. Configurations of a search are recorded on TensorBoard only."""
         if not entry.name.startswith("search/"):
             self._queue.put(entry)
 
@@ -119,7 +119,7 @@ class MLflow(Courier[Entry]):
         while self._pending:
             entry = self._pending[0]
             if entry.fingerprint not in self._sent:
-                tags = {PARENT_TAG: self._parent, CELL_TAG: entry.name, PRINT_TAG: entry.fingerprint}
+                tags = {PARENT_TAG: self._parent, CELL_TAG: entry.name, FINGERPRINT_TAG: entry.fingerprint}
                 child = client.create_run(self._experiment, run_name=entry.name, tags=tags).info.run_id
                 now = int(time.time() * 1000)
                 client.log_batch(
@@ -135,7 +135,7 @@ class MLflow(Courier[Entry]):
             client.set_terminated(self._parent, "FINISHED")
 
     def _connect(self) -> MlflowClient:
-        """Continue the parent run that this sweep began, or begin one."""
+        """The client, once the sweep's parent run is continued or created."""
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -169,7 +169,7 @@ class MLflow(Courier[Entry]):
             page = client.search_runs(
                 [self._experiment], f"tags.`{PARENT_TAG}` = '{self._parent}'", page_token=token
             )
-            found |= {run.data.tags.get(PRINT_TAG, "") for run in page}
+            found |= {run.data.tags.get(FINGERPRINT_TAG, "") for run in page}
             token = page.token
             if not token:
                 return found

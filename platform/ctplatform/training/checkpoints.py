@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: written by all workers, committed by one small file, kept by age and by worth.
+"""Checkpoints of a training run: written by all workers, committed by one small file, kept by age and by metric.
 
-A checkpoint is a folder below the run's. What is in it counts once `checkpoint.json` is there, which is written last,
-whole or not at all, and names every file with its size. What a killed run left half is never read, and taken away with
-the next commit.
+A checkpoint is a folder below the run's. It is valid once it holds `checkpoint.json`, which is written last and
+atomically, and names every file with its size. What a killed run left incomplete is never read, and is deleted with the
+next commit.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ctplatform.storage.layout import CHECKPOINT_MANIFEST, CHECKPOINTS
 from ctplatform.storage.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-#: Measures of which more is better; of all others less is.
+#: Metrics of which larger values are better; of all others smaller ones are.
 LARGER_IS_BETTER = ("top1", "effective_rank")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A committed one.
+    """The content of `checkpoint.json`.
 
     Attributes:
-        name: its folder.
+        name: of the checkpoint's folder.
         step: optimiser steps made.
-        epoch: passes over the data that were complete.
-        step_of_epoch: steps made of the one that was not.
-        workers: how many trained when it was written.
-        metrics: logged last before it.
+        epoch: complete passes over the data.
+        step_of_epoch: steps made of the next pass.
+        workers: number of workers that wrote it.
+        metrics: the line that was logged last before it.
         files: name -> bytes.
-        shares: file of a part of the key memory -> the locations it holds.
+        shares: file with a part of the key memory -> the locations in it.
     """
 
     name: str
@@ -52,16 +52,16 @@ class Checkpoints:
     """Checkpoints of one run.
 
     Args:
-        workspace: that the run is in.
-        folders: of the run in it.
-        config: says which are kept.
+        workspace: holds the run.
+        folders: of the run in the workspace.
+        config: `keep_checkpoints`, `keep_best` and `best_by` select those that are kept.
     """
 
     def __init__(self, workspace: Workspace, *folders: str, config: PretrainConfig) -> None:
         self.workspace, self.path, self.config = workspace, (*folders, CHECKPOINTS), config
 
     def committed(self) -> list[Checkpoint]:
-        """All that are whole, oldest first."""
+        """All that are committed, oldest first."""
         found = []
         for name in self.workspace.folders(*self.path):
             if self.workspace.exists(*self.path, name, CHECKPOINT_MANIFEST):
@@ -69,16 +69,14 @@ class Checkpoints:
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     def newest(self) -> Checkpoint | None:
-        """The one to go on from; one that a disk did not keep in full is passed over."""
+        """The checkpoint to resume from: the newest whose files all have their recorded sizes."""
         for checkpoint in reversed(self.committed()):
             sizes = {
                 name: self.workspace.size(*self.path, checkpoint.name, name) for name in checkpoint.files
             }
             if sizes == checkpoint.files:
                 return checkpoint
-            logger.warning(
-                "%s is damaged and passed over", self.workspace.display(*self.path, checkpoint.name)
-            )
+            logger.warning("%s is damaged and skipped", self.workspace.display(*self.path, checkpoint.name))
         return None
 
     def write(self, step: int, name: str, state: Mapping[str, Any]) -> None:
@@ -91,30 +89,30 @@ class Checkpoints:
         self.workspace.write_stream(save, *self.path, folder_of(step), name)
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Make it count, once all its files are there; then take away what is not to be kept.
+        """Make a checkpoint valid once all its files are written; then delete those that are not kept.
 
         Raises:
-            StageError: one of its files is not there.
+            StageError: one of its files is missing.
         """
         files = {name: self.workspace.size(*self.path, checkpoint.name, name) for name in checkpoint.files}
-        gone = [name for name, size in files.items() if size < 0]
-        if gone:
+        missing = [name for name, size in files.items() if size < 0]
+        if missing:
             raise StageError(
-                f"{self.workspace.display(*self.path, checkpoint.name)} lost {', '.join(gone)} while it was written",
-                "See to it that one process at a time trains this run",
+                f"{self.workspace.display(*self.path, checkpoint.name)} lost {', '.join(missing)} while it was written",
+                "Make sure that only one process at a time trains this run",
                 code="checkpoint",
             )
-        whole = {**vars(checkpoint), "files": files}
-        self.workspace.write_json(whole, *self.path, checkpoint.name, CHECKPOINT_MANIFEST)
+        manifest = {**vars(checkpoint), "files": files}
+        self.workspace.write_json(manifest, *self.path, checkpoint.name, CHECKPOINT_MANIFEST)
         self.prune()
 
     def prune(self) -> None:
-        """Take away what is neither among the newest nor among the best, and what was never committed."""
+        """Delete what is neither among the newest nor among the best, and what was never committed."""
         committed = self.committed()
-        kept = {checkpoint.name for checkpoint in worth_keeping(committed, self.config)}
+        kept = {checkpoint.name for checkpoint in retained(committed, self.config)}
         for name in self.workspace.folders(*self.path):
             if name not in kept:
-                # First what makes it count: killed in between, what is left is no checkpoint.
+                # The manifest first: if the process is killed in between, the rest is no valid checkpoint.
                 self.workspace.delete(*self.path, name, CHECKPOINT_MANIFEST)
                 self.workspace.delete(*self.path, name)
 
@@ -123,10 +121,11 @@ class Checkpoints:
         import torch
 
         with self.workspace.local_file(*self.path, checkpoint.name, name) as path:
-            return torch.load(path, map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return content
 
 
-def worth_keeping(committed: Sequence[Checkpoint], config: PretrainConfig) -> list[Checkpoint]:
+def retained(committed: Sequence[Checkpoint], config: PretrainConfig) -> list[Checkpoint]:
     """The newest `keep_checkpoints`, and the best `keep_best` by `best_by`; of equally good ones the newer."""
     sign = -1.0 if config.best_by in LARGER_IS_BETTER else 1.0
     rated = [c for c in committed if math.isfinite(c.metrics.get(config.best_by, math.nan))]
@@ -137,10 +136,10 @@ def worth_keeping(committed: Sequence[Checkpoint], config: PretrainConfig) -> li
 
 
 def folder_of(step: int) -> str:
-    """Name of a checkpoint's folder; sorted by name is sorted by step."""
+    """Name of a checkpoint's folder; the order of the names is that of the steps."""
     return f"step-{step:09d}"
 
 
-def share_of(rank: int, world: int) -> str:
-    """Name of the file with a worker's share of the key memory."""
+def memory_file(rank: int, world: int) -> str:
+    """Name of the file with the part of the key memory that a worker holds."""
     return f"memory-{rank:05d}-of-{world:05d}.pt"

@@ -1,11 +1,11 @@
 """Shards to training batches: one block, several scans, a few anchor locations, neighbours included.
 
 The order of an epoch is a pure function of (seed, epoch), so a run resumes at any step without reading what came
-before. A step's scans are divided over the workers; either all of them work on the same anchor locations, or each on
-those of its own blocks, through which it passes again and again. A read takes one row group from each of the scans of
-a step; its anchors are then served `locations_per_batch` at a time, as rows of what was read: an anchor and its
-neighbours are copied where they are used, and a GPU gets a row once, not each time that it is somebody's neighbour.
-While one read is served, threads decompress the next, and the one after it is on its way from the disk or the store.
+before. A step's scans are divided over the workers; either all of them use the same anchor locations, or each those of
+its own blocks, over which it passes repeatedly. A read takes one row group from each of the scans of a step; its
+anchors are then served `locations_per_batch` at a time, as rows of what was read: an anchor and its neighbours are
+copied where they are used, and a row is transferred to a GPU once, not each time that it is a neighbour. While one read
+is served, threads decompress the next, and the one after it is being fetched from the disk or the store.
 """
 
 from __future__ import annotations
@@ -27,30 +27,23 @@ from ctplatform.dataset.byte_ranges import ByteRanges, Pending
 from ctplatform.errors import StageError
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import partition
+from ctplatform.training.batch import Batch, Patches
+from ctplatform.training.runs import ScanEntry
 from drasclr.gather import share
 
 if TYPE_CHECKING:
     from drasclr.atlas import Atlas
 
 READS_AHEAD = 1  # decompressed beside the one that batches are made of; 16 scans x 27 patches are 27 MiB
-ASKED_AHEAD = 1  # asked for beside those; as they are stored
-MOST_THREADS = 4
-
-
-@dataclass(frozen=True)
-class ScanEntry:
-    """A scan that is trained on. `subject` numbers the subjects; two scans of one subject share it."""
-
-    scan_id: str
-    subject: int
-    footer: bytes
+REQUESTS_AHEAD = 1  # fetched beside those, still compressed
+MAX_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Read:
     """Row groups to read together: one block of several scans, and the anchors of each step served from it.
 
-    `epoch` counts the passes over what this order is of; it is what augmentations are drawn with.
+    `epoch` is the number of the pass, with which augmentations are drawn.
     """
 
     epoch: int
@@ -59,79 +52,21 @@ class Read:
     steps: tuple[np.ndarray, ...]
 
 
-class Patches:
-    """One block's patches of several scans, where they were read; nothing is copied before `take`.
-
-    Args:
-        scans: a scan, int16 HU [R, voxels], R in `shards.row_order`; only the voxels need be contiguous.
-        side: of a patch, voxels.
-    """
-
-    def __init__(self, scans: Sequence[np.ndarray], side: int) -> None:
-        self._scans, self._side = scans, side
-        self._held: torch.Tensor | None = None
-
-    def take(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Rows of all scans: any shape -> int16 HU [*rows, S, D, H, W], memory of its own."""
-        shape = (*rows.shape, len(self._scans), *(self._side,) * 3)
-        if torch.device(device).type == "cpu":
-            hu = np.empty((rows.numel(), len(self._scans), self._side**3), shards.DTYPE)
-            for row, place in zip(rows.flatten().tolist(), hu, strict=True):
-                for scan, values in zip(self._scans, place, strict=True):
-                    values[:] = scan[row]
-            return torch.from_numpy(hu).view(shape)
-        return self.on(device).index_select(0, rows.flatten().to(device)).view(shape)
-
-    def on(self, device: torch.device | str) -> torch.Tensor:
-        """All rows on a device other than the CPU, [R, S, voxels]; sent once."""
-        if self._held is None:
-            self._held = torch.from_numpy(np.stack(self._scans, axis=1)).to(device)
-        return self._held
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's share of one step, location-major.
-
-    Shapes: anchor_rows_G, neighbour_rows_GK, rows of `patches`; locations_G, neighbour_locations_GK, scans_S,
-    subjects_S; all int64. G anchor locations, S scans of this rank, K neighbours. `epoch` is the pass that they belong
-    to.
-    """
-
-    patches: Patches
-    anchor_rows_G: torch.Tensor
-    neighbour_rows_GK: torch.Tensor
-    locations_G: torch.Tensor
-    neighbour_locations_GK: torch.Tensor
-    scans_S: torch.Tensor
-    subjects_S: torch.Tensor
-    epoch: int
-
-    def anchors(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The anchors' patches, int16 HU [G, S, D, H, W]."""
-        return self.patches.take(self.anchor_rows_G, device)
-
-    def neighbours(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The patches of each anchor's neighbours in the same scan, int16 HU [G, K, S, D, H, W]."""
-        return self.patches.take(self.neighbour_rows_GK, device)
-
-
 class Feed:
     """Batches of an epoch for one rank.
 
     Args:
-        workspace: where the shards are.
+        workspace: holds the shards.
         scans: the same list on every rank.
         atlas: blocks and neighbours.
-        scans_per_batch: scans a step over all ranks, whatever their number; no more than there are. The shares of the
-            ranks differ by one scan at most.
+        scans_per_batch: scans a step over all ranks, at most `len(scans)`. The ranks' parts differ by one scan at most.
         locations_per_batch: anchors a step.
         seed: of the order.
-        rank: this worker's place among `world` workers.
-        world: how many workers share a step.
-        own_blocks: whether each rank works on blocks of its own (`shares.blocks_of`), not all on the same.
-        threads: that read and decompress; by default this process's share of the cores, at most four.
-        device: where batches will be used; what was read is sent there ahead, too, by the threads that read.
+        rank: of this worker among `world` workers.
+        world: number of workers.
+        own_blocks: whether each rank works on its own blocks (`partition.blocks_of`) instead of all on the same.
+        threads: that read and decompress; by default this process's part of the cores, at most four.
+        device: where batches will be used; the reading threads also transfer what they read to it.
 
     Raises:
         StageError: fewer scans, or own blocks, than workers.
@@ -161,18 +96,17 @@ class Feed:
         self._group = share(rank, world, self.batch) if own_blocks else self.batch
         self.device = torch.device(device)
         self.anchors, self.seed, self.rank, self.world = locations_per_batch, seed, rank, world
-        self.threads = threads or min(MOST_THREADS, max(1, (os.cpu_count() or 1) // world))
-        self._extents: dict[
-            int, list[parquet_pages.Extent]
-        ] = {}  # kept in place of parsed footers, which are far larger
+        self.threads = threads or min(MAX_THREADS, max(1, (os.cpu_count() or 1) // world))
+        # In place of parsed footers, which are far larger.
+        self._extents: dict[int, list[parquet_pages.Extent]] = {}
         self._places: dict[int, tuple[np.ndarray, int]] = {}
         self._ranges = ByteRanges(workspace)
         self.waited_s = 0.0
 
     def plan(self, epoch: int) -> list[Read]:
         """A pass in order: every scan and anchor once, except that the last group of scans is filled up."""
-        mine = [self.rank] if self.own_blocks and self.rank else []
-        rng = np.random.default_rng([self.seed, epoch, *mine])
+        extra = [self.rank] if self.own_blocks and self.rank else []
+        rng = np.random.default_rng([self.seed, epoch, *extra])
         reads = []
         for block in self.blocks:
             scans = rng.permutation(len(self.scans))
@@ -186,7 +120,7 @@ class Feed:
         return [reads[i] for i in rng.permutation(len(reads))]
 
     def steps_per_epoch(self) -> int:
-        """Steps an epoch: the same for every epoch, every rank and any number of ranks."""
+        """Steps an epoch: the same for every epoch and rank, and for any number of ranks."""
         return self._steps(range(self.atlas.num_blocks), self.batch)
 
     def _steps(self, blocks: Iterable[int], group: int) -> int:
@@ -196,8 +130,8 @@ class Feed:
     def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch, from its `start_step`-th step on.
 
-        With own blocks, a rank's pass over them may be shorter or longer than an epoch: it then goes on with its next
-        pass, or later. So all ranks make the same number of steps, and none leaves anything out.
+        With own blocks, a rank's pass over them may be shorter or longer than an epoch: passes follow one another
+        independently of the epochs. So all ranks make the same number of steps, and each pass is complete.
         """
         steps = self.steps_per_epoch()
         number, skip = divmod(epoch * steps + start_step, self._steps(self.blocks, self._group))
@@ -220,17 +154,17 @@ class Feed:
         yield from self._read_ahead([(plan[index], 0, 1) for index in chosen])
 
     def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:
-        """The batches of all reads in order, of each those of its steps from one to before another."""
+        """The batches of reads in order; each item is (read, first step, step to stop before)."""
         todo = iter(work)
-        asked: deque[tuple[Read, list[Pending]]] = deque()
+        requested: deque[tuple[Read, list[Pending]]] = deque()
         running: deque[Callable[[], Patches]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="read")
 
         def start() -> None:
-            while len(asked) <= ASKED_AHEAD and (item := next(todo, None)) is not None:
-                asked.append((item[0], self._ask(item[0])))
-            if asked:
-                running.append(self._unpacking(pool, *asked.popleft()))
+            while len(requested) <= REQUESTS_AHEAD and (item := next(todo, None)) is not None:
+                requested.append((item[0], self._request(item[0])))
+            if requested:
+                running.append(self._decoding(pool, *requested.popleft()))
 
         try:
             for _ in range(READS_AHEAD):
@@ -245,24 +179,24 @@ class Feed:
             pool.shutdown(cancel_futures=True)
             self._ranges.close()
 
-    def _mine(self, read: Read) -> np.ndarray:
+    def _own_scans(self, read: Read) -> np.ndarray:
         return read.scans if self.own_blocks else read.scans[self.rank :: self.world]
 
-    def _ask(self, read: Read) -> list[Pending]:
-        """The bytes of a read's row groups, of this rank's scans, on their way."""
-        takes, scan = [], -1
+    def _request(self, read: Read) -> list[Pending]:
+        """Request the bytes of a read's row groups, for this rank's scans."""
+        pending, scan = [], -1
         try:
-            for scan in self._mine(read):
-                takes.append(self._ranges.request(self.scans[scan].scan_id, self._extent(scan, read.block)))
+            for scan in self._own_scans(read):
+                pending.append(self._ranges.request(self.scans[scan].scan_id, self._extent(scan, read.block)))
         except (parquet_pages.PageError, IndexError) as error:
-            raise self._unfit(scan, error) from error
-        return takes
+            raise self._mismatch(scan, error) from error
+        return pending
 
-    def _unpack(self, block: int, scans: np.ndarray, takes: Sequence[Pending]) -> list[np.ndarray]:
+    def _decode(self, block: int, scans: np.ndarray, pending: Sequence[Pending]) -> list[np.ndarray]:
         """Some scans' patches of a block in `shards.row_order`, int16 [R, voxels] each: one range of each file."""
         width, found, scan = self.atlas.patch_size**3 * shards.DTYPE.itemsize, [], -1
         try:
-            for scan, take in zip(scans, takes, strict=True):
+            for scan, take in zip(scans, pending, strict=True):
                 data = parquet_pages.read_rows(
                     take(),
                     self._extents[scan][block],
@@ -271,18 +205,18 @@ class Feed:
                 )
                 found.append(data.view(shards.DTYPE))
         except parquet_pages.PageError as error:
-            raise self._unfit(scan, error) from error
+            raise self._mismatch(scan, error) from error
         return found
 
-    def _unpacking(
-        self, pool: ThreadPoolExecutor, read: Read, takes: Sequence[Pending]
+    def _decoding(
+        self, pool: ThreadPoolExecutor, read: Read, pending: Sequence[Pending]
     ) -> Callable[[], Patches]:
-        """What returns a read's patches once the pool's threads have unpacked them, a part of the scans each."""
-        mine = self._mine(read)
-        size = -(-len(mine) // self.threads)
+        """Decode a read in the pool, each thread a part of the scans; the result waits and returns the patches."""
+        own = self._own_scans(read)
+        size = -(-len(own) // self.threads)
         parts = [
-            pool.submit(self._unpack, read.block, mine[at : at + size], takes[at : at + size])
-            for at in range(0, len(mine), size)
+            pool.submit(self._decode, read.block, own[at : at + size], pending[at : at + size])
+            for at in range(0, len(own), size)
         ]
 
         def patches() -> Patches:
@@ -291,7 +225,7 @@ class Feed:
                 found.on(self.device)
             return found
 
-        # To a device they are sent ahead, by a task that comes after those that it waits for.
+        # The transfer is a task of its own, queued behind those that it waits for.
         return patches if self.device.type == "cpu" else pool.submit(patches).result
 
     def _extent(self, scan: int, block: int) -> parquet_pages.Extent:
@@ -305,7 +239,7 @@ class Feed:
             raise parquet_pages.PageError(f"block {block} has {extent.values} rows, {expected} expected")
         return extent
 
-    def _unfit(self, scan: int, error: Exception) -> StageError:
+    def _mismatch(self, scan: int, error: Exception) -> StageError:
         return StageError(
             f"the shard of scan {self.scans[scan].scan_id} does not fit the atlas or this software: {error}",
             "Prepare the scan again: delete its shard and its row in the ledger, then run `drasclr prepare`",
@@ -313,7 +247,7 @@ class Feed:
         )
 
     def _place(self, block: int) -> tuple[np.ndarray, int]:
-        """Where a block's row group, the same for every scan, has each location, -1: nowhere; and how many it has."""
+        """(row of each location in a block's row group, -1 if absent; number of rows), the same for all scans."""
         if block not in self._places:
             order = shards.row_order(self.atlas, block)[0]
             place_N = np.full(self.atlas.num_locations, -1, np.int64)
@@ -322,9 +256,9 @@ class Feed:
         return self._places[block]
 
     def _batches(self, read: Read, patches: Patches, steps: Iterable[np.ndarray]) -> Iterator[Batch]:
-        mine, (place_N, _) = self._mine(read), self._place(read.block)
-        scans_S = torch.from_numpy(mine.astype(np.int64))
-        subjects_S = torch.tensor([self.scans[i].subject for i in mine], dtype=torch.int64)
+        own, (place_N, _) = self._own_scans(read), self._place(read.block)
+        scans_S = torch.from_numpy(own.astype(np.int64))
+        subjects_S = torch.tensor([self.scans[i].subject for i in own], dtype=torch.int64)
         for anchors in steps:
             neighbours = self.atlas.neighbours_NK[anchors]
             yield Batch(

@@ -1,11 +1,9 @@
-"""The training loop of one rank: steps, metrics, checkpoints, weights. Knows torch, not Ray."""
+"""The training loop of one rank: steps, metrics, checkpoints, weights. Depends on torch, not on Ray."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -15,19 +13,20 @@ import torch
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
-from ctplatform.storage.layout import CHECKPOINT_STATE, METRICS_FILE, PRETRAIN, PROGRESS_FILE
+from ctplatform.storage.layout import CHECKPOINT_STATE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import partition
-from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, share_of
-from ctplatform.training.feed import Batch, Feed
-from ctplatform.training.model import build_model, build_optimizer, calibrate, published
+from ctplatform.training.batch import Batch
+from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, memory_file
+from ctplatform.training.feed import Feed
+from ctplatform.training.metrics_log import MetricsLog
+from ctplatform.training.model import build_model, build_optimizer, calibrate_norm, weights_and_card
 from ctplatform.training.runs import training_scans
-from ctplatform.training.throughput import Pace
+from ctplatform.training.throughput import Throughput
 from drasclr import augment
 from drasclr.gather import Gather, share
 
 if TYPE_CHECKING:
-    from ctplatform.tracking.pretraining import Watch
     from ctplatform.training.online_probe import OnlineProbe
     from drasclr.contrast import Contrast, DrasCLR
 
@@ -39,28 +38,30 @@ class Loop:
     """The training loop of one rank.
 
     Args:
-        workspace: holds the data; rank 0 writes metrics, progress and at the end the weights, all ranks checkpoints.
+        workspace: holds the data; rank 0 writes metrics and at the end the weights, all ranks write checkpoints.
         recipe: the whole recipe.
-        run: name below `pretrain/`.
-        rank: this worker's place among `world`.
+        run: its name below `pretrain/`.
+        rank: of this worker.
         world: number of workers; more than one needs an initialised process group.
-        device: where the model lives.
+        device: of the model.
 
     Attributes:
-        watch: dashboards that get each logged line; rank 0 may have them.
+        step: optimiser steps made.
+        log: the logged lines; rank 0 may set its `tracker`.
         probe: scores the encoder after epochs; rank 0 may have one.
     """
 
     def __init__(
         self, workspace: Workspace, recipe: Recipe, run: str, *, rank: int, world: int, device: torch.device
     ) -> None:
-        self.workspace, self.recipe, self.run_, self.rank, self.world = workspace, recipe, run, rank, world
+        self.workspace, self.recipe, self.run_name = workspace, recipe, run
+        self.rank, self.world = rank, world
         self.config, self.device = recipe.pretrain, device
         self.atlas = read_atlas(workspace)
         self.scans = training_scans(workspace, recipe)
-        partition.check(self.config, self.atlas, len(self.scans), world)
+        partition.check_workers(self.config, self.atlas, len(self.scans), world)
         self.feed = self._feed(rank, world)
-        # A worker's mean counts by its share of the scans, so that together they are the mean over all scans.
+        # A worker's mean is weighted by its part of the scans: the mean over workers is then the mean over all scans.
         self.weight = share(rank, world, self.feed.batch) * world / self.feed.batch
         torch.manual_seed(self.config.seed)
         self.model = self._model().to(device).train()
@@ -78,10 +79,8 @@ class Loop:
             )
         self.optimizer = build_optimizer(self.model, self.config)
         self.step = 0
-        self.watch: Watch | None = None
+        self.log = MetricsLog(workspace, run, active=rank == 0)
         self.probe: OnlineProbe | None = None
-        self.lines: list[dict[str, Any]] = []
-        self._flushed = 0.0  # when the newest line was last shown
         if self.config.precision == "bf16" and device.type != "cuda" and rank == 0:
             logger.warning("pretrain.precision=bf16 is ignored on the CPU, where it is far slower than fp32")
 
@@ -107,43 +106,42 @@ class Loop:
         return build_model(self.config, self.atlas, gather=gather if self.world > 1 else None)
 
     def run(self, *, on_checkpoint: Callable[[Loop], None] | None = None) -> None:
-        """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, the last one included."""
+        """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, including the last."""
         if self.probe and self.step == 0:
-            self.probe.begin(self.model.query)
-        pace = Pace()
-        metrics = self.lines[-1] if self.lines else {}
+            self.probe.write_baselines(self.model.query)
+        throughput = Throughput()
+        metrics = self.log.last
         while self.step < self.total_steps:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             for batch in self.feed.epoch(epoch, start_step=done):
                 contrast = self.train_step(batch)
                 self.step += 1
-                pace.step(len(batch.locations_G) * self.feed.batch, waited_s=self.feed.waited_s)
+                throughput.step(len(batch.locations_G) * self.feed.batch, waited_s=self.feed.waited_s)
                 last = self.step == self.total_steps
                 ended = self.step % self.steps_per_epoch == 0 or last
                 if self.step % self.config.log_every == 0 or ended or self.step == 1:
-                    metrics = self._metrics(contrast, epoch, *pace.lap(), pace.seconds)
-                    with pace.aside():
+                    metrics = self._metrics(contrast, epoch, *throughput.lap(), throughput.seconds)
+                    with throughput.excluded():
                         if self.probe and ended and self.probe.due(self.step, self.steps_per_epoch):
                             metrics["probe"] = self.probe.score(self.model.query)
-                        self._log(metrics)
+                        self.log.append(metrics)
                 if self.step % self.config.checkpoint_every == 0 or last:
-                    with pace.aside():
-                        self._flush(force=True)
+                    with throughput.excluded():
+                        self.log.flush()
                         self.save(metrics)
                         if on_checkpoint:
                             on_checkpoint(self)
                 if last:
                     break
         if self.rank == 0:
-            self._flush(force=True)
+            self.log.flush()
             self.publish()
-            if self.watch:
-                self.watch.close()
+            self.log.close()
 
     def train_step(self, batch: Batch) -> Contrast:
-        """One optimiser step on one batch (this rank's share)."""
+        """One optimiser step on this rank's part of a batch."""
         self._set_lr()
-        # What is drawn here (the places of keys that are shuffled) is replayed by whoever repeats the step.
+        # A resumed run repeats the step with the same random numbers (the permutation of shuffled keys).
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4099 + self.rank)
         window = self.recipe.prepare.hu_window
 
@@ -169,9 +167,9 @@ class Loop:
             neighbours = flat.view(neighbours.shape)
         bf16 = self.config.precision == "bf16" and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
-            contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)
+            contrast: Contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)
         self.optimizer.zero_grad(set_to_none=True)
-        (contrast.loss * self.weight).backward()
+        torch.autograd.backward(contrast.loss * self.weight)
         self.optimizer.step()
         self.model.memory.enqueue(batch.locations_G, contrast.keys_GSD, contrast.subjects_S)
         return contrast
@@ -188,7 +186,7 @@ class Loop:
     def _metrics(
         self, contrast: Contrast, epoch: int, rate: float, wait: float, seconds: float
     ) -> dict[str, float]:
-        """Averages over the scans of all ranks; a collective, called by all of them."""
+        """Means over the scans of all ranks. A collective operation: every rank calls it."""
         named = {
             "loss": contrast.loss,
             "local": contrast.local,
@@ -212,44 +210,23 @@ class Loop:
             "seconds": round(seconds, 2),
         }
 
-    def _log(self, metrics: dict[str, float]) -> None:
-        if self.rank == 0:
-            self.lines.append(metrics)
-            if self.watch:
-                self.watch.log(metrics)
-            self._flush()
-
-    def _flush(self, *, force: bool = False) -> None:
-        """Object stores cannot append: the newest line often, the whole file with each checkpoint."""
-        if self.rank != 0 or not self.lines:
-            return
-        now = time.monotonic()
-        if force or now - self._flushed > 1.0:
-            self._flushed = now
-            self.workspace.write_json(self.lines[-1], PRETRAIN, self.run_, PROGRESS_FILE)
-        if force:
-            text = "".join(json.dumps(line) + "\n" for line in self.lines)
-            self.workspace.write_bytes(text.encode(), PRETRAIN, self.run_, METRICS_FILE)
-            if self.watch:
-                self.watch.flush()
-
     def save(self, metrics: dict[str, float]) -> None:
-        """Write and commit a checkpoint; a collective, called by all ranks.
+        """Write and commit a checkpoint. A collective operation: every rank calls it.
 
-        It holds the model, momentum model, memory, optimiser, step and metrics. Learning rate, place in the data and
-        random numbers follow from seed and step.
+        It holds the encoder, momentum encoder, memory, optimiser, step and metrics. Learning rate, position in the data
+        and random numbers follow from seed and step.
         """
         epoch, done = divmod(self.step, self.steps_per_epoch)
         parallel = self.config.memory == "location_parallel"
         holders = self.world if parallel else 1
         if self.rank < holders:
-            self.checkpoints.write(self.step, share_of(self.rank, holders), self.model.memory.state_dict())
+            self.checkpoints.write(self.step, memory_file(self.rank, holders), self.model.memory.state_dict())
         if self.rank == 0:
             state = {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
-                "lines": self.lines,
+                "lines": self.log.lines,
             }
             self.checkpoints.write(self.step, CHECKPOINT_STATE, state)
         if self.world > 1:
@@ -261,7 +238,7 @@ class Loop:
                 else np.arange(self.atlas.num_locations)
                 for rank in range(holders)
             ]
-            memory = {share_of(rank, holders): held[rank].tolist() for rank in range(holders)}
+            memory = {memory_file(rank, holders): held[rank].tolist() for rank in range(holders)}
             self.checkpoints.commit(
                 Checkpoint(
                     name=folder_of(self.step),
@@ -276,7 +253,7 @@ class Loop:
             )
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
+        """Resume from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
         if self.rank == 0:
             self.checkpoints.prune()
         checkpoint = self.checkpoints.newest()
@@ -285,27 +262,27 @@ class Loop:
         state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.lines = state["step"], state["lines"]
+        self.step, self.log.lines = state["step"], state["lines"]
         own = set(self.model.memory.locations.tolist())
         names = [name for name, locations in checkpoint.shares.items() if own & set(locations)]
         self.model.memory.load_state_dict(*(self.checkpoints.read(checkpoint, name) for name in names))
-        logger.info("rank %d goes on at step %d of %d", self.rank, self.step, self.total_steps)
+        logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
 
     def publish(self) -> None:
-        """Write the query encoder's weights and card: the run is finished once the card is there."""
-        # Trained block by block, it carries the statistics of the last blocks. Over all scans and blocks, not this
-        # rank's: what comes out does not depend on the number of workers.
+        """Write the query encoder's weights and card. The run is finished once its card exists."""
+        # After training block by block, normalisation holds the statistics of the last blocks. They are computed over
+        # all scans and blocks, not this rank's, so that the weights do not depend on the number of workers.
         window = self.recipe.prepare.hu_window
-        calibrate(self.model.query, self._feed(0, 1), self.atlas, hu_window=window)
+        calibrate_norm(self.model.query, self._feed(0, 1), self.atlas, hu_window=window)
         provenance = {
             "steps": self.step,
             "scans": len(self.scans),
             "subjects": len({scan.subject for scan in self.scans}),
             "pretrain": self.config.model_dump(mode="json"),
-            "metrics": self.lines[-1] if self.lines else {},
+            "metrics": self.log.last,
         }
-        files = published(
-            self.model.query, self.atlas, run=self.run_, hu_window=window, provenance=provenance
+        files = weights_and_card(
+            self.model.query, self.atlas, run=self.run_name, hu_window=window, provenance=provenance
         )
         for name, data in files.items():
-            self.workspace.write_bytes(data, PRETRAIN, self.run_, name)
+            self.workspace.write_bytes(data, PRETRAIN, self.run_name, name)

@@ -1,4 +1,4 @@
-"""The model of a training run: made as the recipe asks, and at the end calibrated and put into files."""
+"""The model of a training run: built from the recipe; at the end calibrated and serialised as weights and card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ def build_model(
     memory_locations: torch.Tensor | None = None,
     gather: Gather | None = None,
 ) -> DrasCLR:
-    """Both encoders, losses and memory as the recipe asks; of several workers, with what each of them holds."""
+    """Encoder, momentum encoder, losses and key memory of a recipe.
+
+    Args:
+        config: settings of pretraining.
+        atlas: locations and their neighbours.
+        memory_locations: locations whose keys this worker holds; None for all.
+        gather: exchanges keys between workers; None for a single worker, or if each holds its own locations.
+    """
     return DrasCLR(
         encoder=Encoder(**config.encoder.model_dump()),
         coordinates_N3=atlas.coordinates_N3,
@@ -51,7 +58,7 @@ def build_model(
 
 
 def build_optimizer(model: DrasCLR, config: PretrainConfig) -> torch.optim.Optimizer:
-    """As the recipe asks, of all that is trained by gradients."""
+    """The recipe's optimiser over all parameters that require gradients."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if config.optimizer == "sgd":
         return torch.optim.SGD(
@@ -60,8 +67,8 @@ def build_optimizer(model: DrasCLR, config: PretrainConfig) -> torch.optim.Optim
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int]) -> None:
-    """Replace the normalisation statistics by the mean over batches that together hold all blocks of locations."""
+def calibrate_norm(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int]) -> None:
+    """Replace normalisation statistics by their means over batches that together cover all blocks of locations."""
     device = next(encoder.parameters()).device
     coordinates_N3 = torch.from_numpy(np.array(atlas.coordinates_N3, dtype=np.float32))
 
@@ -75,10 +82,10 @@ def calibrate(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[in
         recalibrate(encoder, batches())
 
 
-def published(
+def weights_and_card(
     encoder: Encoder, atlas: Atlas, *, run: str, hu_window: tuple[int, int], provenance: dict[str, Any]
 ) -> dict[str, bytes]:
-    """Weights and card by file name; the card last, for it says that the run is finished."""
+    """Weights and card by file name; the card last, for its existence marks the run as finished."""
     card = {
         "run": run,
         "spacing_mm": 1.0,

@@ -1,8 +1,8 @@
-"""A look at the encoder while it trains: a task's head, cross-validated on a few labelled training subjects.
+"""The online probe: a task's head, cross-validated during training on a few labelled training subjects.
 
-The head is the one that the sweep fits on frozen representations. Everything stays among the training subjects of the
-split, labels included, so that whoever stops or tunes by it has not seen the test subjects. The score is no result:
-it says whether the representation still gains, beside what lung density and the encoder before training give on these
+The head is the one that the sweep fits on frozen representations. Only training subjects of the split are used, labels
+included, so that stopping or tuning by the probe leaves the test subjects unseen. The score is no result: it shows
+whether the representation still improves, beside what lung density and the encoder before training score on the same
 subjects and folds.
 
 Legend: S subjects (one scan each), L locations, DHW space, D features.
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FOLDS = 5
-SCANS_AT_A_TIME = 8
-#: Parts of the subjects that normalisation statistics are taken from.
-CALIBRATION_PARTS = 3
+SCANS_PER_BATCH = 8
+#: Batches of scans over which normalisation statistics are computed.
+CALIBRATION_BATCHES = 3
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Whom the probe looks at: plain values, made in the driver and sent to the worker.
+class ProbeSubjects:
+    """Subjects, labels and scans of the probe, as plain values: chosen in the driver, sent to the worker.
 
     Args:
-        task: the task's name.
+        task: its name.
         scans: one usable scan of each subject, in the order of `value`.
         value: label, or time to event.
         event: whether the event was seen; None where nothing is censored.
@@ -62,24 +62,26 @@ class Selection:
 
     @property
     def targets(self) -> Targets:
-        """The labels as tasks take them."""
+        """The labels."""
         return Targets(np.array(self.value), None if self.event is None else np.array(self.event))
 
     def plain(self) -> dict[str, Any]:
-        """For `Selection(**plain)` in another process."""
+        """The keyword arguments of an equal object, without NumPy arrays."""
         return asdict(self)
 
 
-def select(workspace: Workspace, recipe: Recipe, cohort: pd.DataFrame | None) -> Selection | None:
+def select_subjects(
+    workspace: Workspace, recipe: Recipe, cohort: pd.DataFrame | None
+) -> ProbeSubjects | None:
     """Labelled training subjects for the probe, balanced over the labels; None if there are not enough of them.
 
     Args:
-        workspace: with ledger and split.
-        recipe: `pretrain.probe` says how many, and which task.
-        cohort: the scan table with its labels; only rows of training subjects are looked at.
+        workspace: holds ledger and split.
+        recipe: `pretrain.probe` gives their number and the task.
+        cohort: the scan table with its labels; only rows of training subjects are used.
 
     Raises:
-        StageError: `pretrain.probe.task` names a task whose labels are not there.
+        StageError: `pretrain.probe.task` names a task that the cohort has no labels of.
         ConfigError: there is no such task.
     """
     config = recipe.pretrain.probe
@@ -91,10 +93,10 @@ def select(workspace: Workspace, recipe: Recipe, cohort: pd.DataFrame | None) ->
     )
     rows = rows[rows["subject_id"].isin(read_split(workspace).train)].sort_values("scan_id")
     rows = rows.drop_duplicates("subject_id").set_index("subject_id")
-    mine = cohort[cohort["subject_id"].isin(rows.index)]
+    labelled = cohort[cohort["subject_id"].isin(rows.index)]
     for name in (config.task,) if config.task else recipe.sweep.tasks:
         try:
-            return _select(get_task(name), rows, mine, recipe)
+            return _select(get_task(name), rows, labelled, recipe)
         except StageError as error:
             if config.task:
                 raise
@@ -102,7 +104,7 @@ def select(workspace: Workspace, recipe: Recipe, cohort: pd.DataFrame | None) ->
     return None
 
 
-def _select(task: Task, rows: pd.DataFrame, cohort: pd.DataFrame, recipe: Recipe) -> Selection:
+def _select(task: Task, rows: pd.DataFrame, cohort: pd.DataFrame, recipe: Recipe) -> ProbeSubjects:
     labels = task.labels(cohort, recipe.sweep.columns)
     order = stratified_order(task.strata(labels.targets), seed=recipe.pretrain.seed)
     chosen = np.sort(order[: recipe.pretrain.probe.subjects])
@@ -116,7 +118,7 @@ def _select(task: Task, rows: pd.DataFrame, cohort: pd.DataFrame, recipe: Recipe
         )
     scans = rows.loc[[labels.subjects[index] for index in chosen]]
     density = scans[list(DENSITY)].to_numpy(float)
-    return Selection(
+    return ProbeSubjects(
         task=task.name,
         scans=tuple(scans["scan_id"]),
         value=tuple(targets.value_N.tolist()),
@@ -126,51 +128,51 @@ def _select(task: Task, rows: pd.DataFrame, cohort: pd.DataFrame, recipe: Recipe
 
 
 def cross_validated(task: Task, x_SD: np.ndarray, targets: Targets, *, seed: int) -> float:
-    """The task's main metric of predictions that each come from a head that has not seen the subject."""
+    """The task's main metric, each subject predicted by a head that was fitted without it."""
     fold_S = folds(task.strata(targets), seed=seed, count=FOLDS)
     prediction_S = np.empty(len(targets))
     for fold in np.unique(fold_S):
-        inside, outside = np.flatnonzero(fold_S != fold), np.flatnonzero(fold_S == fold)
-        head = task.probe().fit(x_SD[inside], targets.take(inside), seed=seed)
-        prediction_S[outside] = head.predict(x_SD[outside])
+        train, test = np.flatnonzero(fold_S != fold), np.flatnonzero(fold_S == fold)
+        head = task.probe().fit(x_SD[train], targets.take(train), seed=seed)
+        prediction_S[test] = head.predict(x_SD[test])
     return task.scores[0].value(targets, task.clip(prediction_S))
 
 
 class OnlineProbe:
     """Scores the encoder of a training loop; on rank 0 only.
 
-    The patches are read once and kept: with the default settings 48 scans x 12 locations, 36 MiB.
+    The patches are read once and kept in memory: with the default settings 48 scans x 12 locations, 36 MiB.
 
     Args:
         workspace: holds the shards; `pretrain/<run>/probe.json` is written here.
         recipe: of the run.
         run: its name.
-        selection: whom to look at.
+        subjects: of the probe.
         atlas: the locations.
     """
 
     def __init__(
-        self, workspace: Workspace, recipe: Recipe, run: str, selection: Selection, atlas: Atlas
+        self, workspace: Workspace, recipe: Recipe, run: str, subjects: ProbeSubjects, atlas: Atlas
     ) -> None:
-        self.workspace, self.recipe, self.run, self.selection = workspace, recipe, run, selection
-        self.task, self.seed = get_task(selection.task), recipe.pretrain.seed
+        self.workspace, self.recipe, self.run, self.subjects = workspace, recipe, run, subjects
+        self.task, self.seed = get_task(subjects.task), recipe.pretrain.seed
         count = min(recipe.pretrain.probe.locations, atlas.num_locations)
         self.locations_L = np.unique(np.linspace(0, atlas.num_locations - 1, count).round().astype(int))
         self.coordinates_L3 = np.array(atlas.coordinates_N3[self.locations_L], dtype=np.float32)
         self._hu_LSDHW: np.ndarray | None = None
 
     def due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether an epoch ended that is to be looked at."""
+        """Whether `step` ends an epoch after which the encoder is scored."""
         epochs, rest = divmod(step, steps_per_epoch)
         return rest == 0 and epochs % self.recipe.pretrain.probe.every_epochs == 0
 
     def score(self, encoder: Encoder) -> float:
         """Main metric of the task in cross-validation, from a copy of the encoder; nan where it is undefined."""
-        return cross_validated(self.task, self.embed(encoder), self.selection.targets, seed=self.seed)
+        return cross_validated(self.task, self.embed(encoder), self.subjects.targets, seed=self.seed)
 
-    def begin(self, encoder: Encoder) -> None:
-        """Write what the curve is to be compared with: the encoder before training, and lung density."""
-        density, targets = self.selection.density, self.selection.targets
+    def write_baselines(self, encoder: Encoder) -> None:
+        """Write what the curve is compared with: the scores of the encoder before training and of lung density."""
+        density, targets = self.subjects.density, self.subjects.targets
         values = {
             "start": self.score(encoder),
             "density": np.nan
@@ -196,16 +198,16 @@ class OnlineProbe:
         )
 
     def embed(self, encoder: Encoder) -> np.ndarray:
-        """Mean features over the locations of each subject's scan, [S, D] float64; the encoder stays as it is."""
+        """Mean features over the locations of each subject's scan, [S, D] float64; the encoder is not modified."""
         import torch
 
         from drasclr.norm import recalibrate
 
         device = next(encoder.parameters()).device
         coordinates_L3 = torch.from_numpy(self.coordinates_L3).to(device)
-        # Trained block by block, the encoder carries the statistics of the last blocks.
+        # After training block by block, normalisation holds the statistics of the last blocks.
         copied = copy.deepcopy(encoder).requires_grad_(False)
-        parts = [self._patches(part, device) for part in self._parts()[:CALIBRATION_PARTS]]
+        parts = [self._patches(part, device) for part in self._parts()[:CALIBRATION_BATCHES]]
         recalibrate(
             copied,
             (
@@ -216,14 +218,14 @@ class OnlineProbe:
         )
         copied.eval()
         with torch.inference_mode():
-            found = [
+            features = [
                 copied.grouped(self._patches(part, device), coordinates_L3).mean(0) for part in self._parts()
             ]
-        return torch.cat(found).double().cpu().numpy()
+        return torch.cat(features).double().cpu().numpy()
 
     def _parts(self) -> list[slice]:
-        count = len(self.selection.scans)
-        return [slice(i, min(i + SCANS_AT_A_TIME, count)) for i in range(0, count, SCANS_AT_A_TIME)]
+        count = len(self.subjects.scans)
+        return [slice(i, min(i + SCANS_PER_BATCH, count)) for i in range(0, count, SCANS_PER_BATCH)]
 
     def _patches(self, part: slice, device: torch.device) -> torch.Tensor:
         import torch
@@ -234,7 +236,7 @@ class OnlineProbe:
             self._hu_LSDHW = np.stack(
                 [
                     shards.read_patches(self.workspace, scan, self.locations_L)[1]
-                    for scan in self.selection.scans
+                    for scan in self.subjects.scans
                 ],
                 axis=1,
             )

@@ -1,7 +1,8 @@
-"""What belongs to which worker: scans of a step, blocks of locations and their keys. Known without asking anybody.
+"""The partition of work over the workers: scans of a step, blocks of locations and their keys.
 
-The number of scans a step does not depend on the number of workers, so neither do the number of steps, the learning
-rate and its schedule: workers may come and go.
+A pure function of the atlas and the number of workers: no worker has to exchange messages to compute it. The number of
+scans a step does not depend on the number of workers, so neither do the number of steps, the learning rate and its
+schedule: workers can be added and removed during a run.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def batch_size(scans_per_batch: int, scans: int, world: int) -> int:
 
 
 def blocks_of(atlas: Atlas, rank: int, world: int) -> tuple[int, ...]:
-    """Blocks whose locations a worker owns: the largest block first, each to who has fewest locations so far.
+    """Blocks whose locations a worker owns: largest block first, each to the worker with the fewest locations so far.
 
     Raises:
         StageError: fewer blocks than workers.
@@ -63,19 +64,19 @@ def locations_of(atlas: Atlas, rank: int, world: int) -> np.ndarray:
     return np.flatnonzero(np.isin(atlas.blocks_N, blocks_of(atlas, rank, world)))
 
 
-def check(config: PretrainConfig, atlas: Atlas, scans: int, world: int) -> None:
-    """Whether so many workers can train; told before any of them is started.
+def check_workers(config: PretrainConfig, atlas: Atlas, scans: int, world: int) -> None:
+    """Check before any worker is started that `world` of them can train.
 
     Raises:
-        StageError: too many for the scans, the batch, the blocks, or for keys that change places.
+        StageError: too many for the scans, the batch or the blocks, or a number that shuffled keys do not divide by.
     """
     batch = batch_size(config.scans_per_batch, scans, world)
     if config.memory == "location_parallel":
         blocks_of(atlas, 0, world)
     if config.shuffle_keys and world > 1 and batch % world**2:
         raise StageError(
-            f"pretrain.shuffle_keys: {batch} scans a step over {world} workers, of which each sends the same number "
-            "of keys to each",
+            f"pretrain.shuffle_keys: {batch} scans a step over {world} workers, but shuffling needs the same number "
+            "of keys from each worker to each",
             f"Set pretrain.scans_per_batch to a multiple of {world**2}, or pretrain.shuffle_keys=false",
             code="config",
         )

@@ -1,8 +1,8 @@
 """Contrastive pretraining with Ray Train: the same loop in one process, on two laptop cores, or on many GPUs.
 
-Ray Train starts the workers, starts them again when one of them or its node is lost, and with `min_workers` lets their
-number follow the cluster. What a run goes on from are its own checkpoints (`checkpoints`), in all of these cases and
-when the same command is given again.
+Ray Train starts the workers, restarts them when one of them or its node is lost, and with `min_workers` adapts their
+number to the cluster. In all of these cases, and when the same command is given again, a run resumes from its own
+checkpoints (`checkpoints`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.compute.failures import explained
 from ctplatform.config.recipe import Recipe
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import CARD_FILE, CONFIG_FILE, PRETRAIN, PROGRESS_FILE
 from ctplatform.storage.workspace import Workspace
-from ctplatform.training.runs import read_metrics, run_name
+from ctplatform.tracking.pretraining import PretrainingTracker
+from ctplatform.tracking.uri import tracking_uri
+from ctplatform.training import partition
+from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects, select_subjects
+from ctplatform.training.runs import read_metrics, run_name, training_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-#: What glibc's allocator is told in training workers: keep freed memory. A step needs as much again as the one before,
-#: and asking the system for it anew slows two workers on two cores down. Ray Train trains in a thread of its own, whose
-#: arena would give memory back whatever the other settings say, hence a single one. Other allocators do not read these.
+#: Settings of glibc's allocator in training workers: keep freed memory. Each step needs as much as the one before, and
+#: requesting it from the system again slows down two workers on two cores. Ray Train trains in a thread of its own,
+#: whose arena would return memory whatever the other settings are, hence a single arena. Other allocators ignore these.
 MALLOC = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -54,42 +59,35 @@ def pretrain(
     cohort: pd.DataFrame | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> PretrainSummary:
-    """Train an encoder on the workspace's shards; a run that was cut off goes on where its last checkpoint was.
+    """Train an encoder on the workspace's shards; an interrupted run resumes from its last checkpoint.
 
     Args:
         workspace: holds the atlas, ledger, shards and split; receives `pretrain/<run>/`.
-        recipe: `pretrain` says how, `watch` where it can be watched.
-        cohort: the scan table; labels of its training subjects are what the probe looks at.
+        recipe: `pretrain` has the settings, `watch` those of experiment tracking.
+        cohort: the scan table; the online probe uses the labels of its training subjects.
         on_progress: called about once a second with the newest metrics, `step` and `total_steps` among them.
 
     Raises:
-        StageError: nothing to train on, or training failed for good.
-        ConfigError: MLflow is asked for and not installed, or the probe's task does not exist.
+        StageError: nothing to train on, or training failed more often than `max_failures` allows.
+        ConfigError: MLflow is configured and not installed, or the probe's task does not exist.
     """
-    from ctplatform.tracking.pretraining import tracking_uri
-    from ctplatform.training.online_probe import select
-
     run = run_name(workspace, recipe)
     start = time.monotonic()
     if workspace.exists(PRETRAIN, run, CARD_FILE):
         return _summary(workspace, run, trained=False, seconds=0.0)
     _check(workspace, recipe)
-    mlflow, selection = tracking_uri(recipe.watch), select(workspace, recipe, cohort)
+    mlflow, probe = tracking_uri(recipe.watch), select_subjects(workspace, recipe, cohort)
     workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
-    with _watch(workspace, run, on_progress):
-        _fit(workspace, recipe, run, mlflow=mlflow, probe=selection.plain() if selection else None)
+    with ProgressPoller(workspace, run, on_progress):
+        _fit(workspace, recipe, run, mlflow=mlflow, probe=probe.plain() if probe else None)
     return _summary(workspace, run, trained=True, seconds=time.monotonic() - start)
 
 
 def _check(workspace: Workspace, recipe: Recipe) -> None:
-    """Say at once what every worker would say, after Ray had started it as often as `max_failures` allows."""
-    from ctplatform.dataset.atlas import read_atlas
-    from ctplatform.training import partition
-    from ctplatform.training.runs import training_rows
-
+    """Raise here what every worker would raise, instead of after `max_failures` restarts."""
     config, scans = recipe.pretrain, len(training_rows(workspace, recipe))
     for world in {config.min_workers or config.num_workers, config.num_workers}:
-        partition.check(config, read_atlas(workspace), scans, max(1, world))
+        partition.check_workers(config, read_atlas(workspace), scans, max(1, world))
 
 
 def _fit(
@@ -100,7 +98,7 @@ def _fit(
 
     config = recipe.pretrain
     if config.min_workers:
-        # How long it waits for a node that has just been lost, before it counts again what there is.
+        # How long Ray Train waits for a node that has just been lost, before it counts the available ones again.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     trainer = TorchTrainer(
@@ -113,7 +111,7 @@ def _fit(
             "probe": probe,
         },
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # which is Train V2's, with labels
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Train V2's, with labels
             num_workers=workers,
             elastic_resize_monitor_interval_s=config.resize_every_s,
             use_gpu=config.use_gpu,
@@ -141,20 +139,18 @@ def _fit(
         cause = str(error).strip().splitlines()
         raise StageError(
             f"pretraining {run} failed: {cause[-1] if cause else type(error).__name__}",
-            "Read the workers' logs below /tmp/ray/session_latest/logs, mend the cause, run the same command again",
+            "Read the workers' logs below /tmp/ray/session_latest/logs, fix the cause, and run the same command again",
             code="pretrain",
         ) from error
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """What each worker runs."""
+    """The training function of each worker, started by Ray Train."""
     import ray.train
     import torch
     from ray.train.torch import get_device
 
-    from ctplatform.tracking.pretraining import Watch
     from ctplatform.training.loop import Loop
-    from ctplatform.training.online_probe import OnlineProbe, Selection
 
     workspace, recipe = Workspace(config["workspace"]), Recipe.model_validate(config["recipe"])
     context = ray.train.get_context()
@@ -168,10 +164,10 @@ def train_loop(config: dict[str, Any]) -> None:
         device=device,
     )
     if loop.rank == 0:
-        loop.watch = Watch(workspace, recipe, config["run"], mlflow=config["mlflow"])
+        loop.log.tracker = PretrainingTracker(workspace, recipe, config["run"], mlflow=config["mlflow"])
         if config["probe"]:
             loop.probe = OnlineProbe(
-                workspace, recipe, config["run"], Selection(**config["probe"]), loop.atlas
+                workspace, recipe, config["run"], ProbeSubjects(**config["probe"]), loop.atlas
             )
     loop.resume()
     loop.run()
@@ -183,15 +179,15 @@ def _summary(workspace: Workspace, run: str, *, trained: bool, seconds: float) -
     return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds)
 
 
-class _watch:
-    """Calls back with the newest progress of a run, from a thread, while its body runs."""
+class ProgressPoller:
+    """A context during which a thread calls back with the newest line of a run, about once a second."""
 
     def __init__(
         self, workspace: Workspace, run: str, callback: Callable[[dict[str, Any]], None] | None
     ) -> None:
         self.workspace, self.run, self.callback = workspace, run, callback
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._poll, name="watch", daemon=True)
+        self.thread = threading.Thread(target=self._poll, name="progress", daemon=True)
 
     def _poll(self) -> None:
         seen: Any = None
@@ -202,7 +198,7 @@ class _watch:
                     self.callback(now)
                 seen = now
 
-    def __enter__(self) -> _watch:
+    def __enter__(self) -> ProgressPoller:
         if self.callback:
             self.thread.start()
         return self

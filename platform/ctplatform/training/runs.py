@@ -1,8 +1,9 @@
-"""TODO."""
+"""Pretraining runs: their names, the scans that they train on, and the metrics that they log."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.config.ablations import ablated
@@ -10,26 +11,38 @@ from ctplatform.config.digest import config_hash
 from ctplatform.config.hardware import PRETRAINING
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.dataset.splits import read_split
 from ctplatform.storage.layout import METRICS_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
-from ctplatform.training.feed import ScanEntry
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def ablation_runs(workspace: Any, recipe: Recipe) -> dict[str, str]:
-    """Initialisation -> its pretraining run: the recipe's own `runs`, and those of its ablations."""
+@dataclass(frozen=True)
+class ScanEntry:
+    """A training scan.
 
+    Attributes:
+        scan_id: its id.
+        subject: number of its subject; scans of one subject share it.
+        footer: Parquet footer of its shard.
+    """
+
+    scan_id: str
+    subject: int
+    footer: bytes
+
+
+def ablation_runs(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
+    """Initialisation -> its pretraining run: those of the recipe's ablations, and its own `runs`."""
     own = {name: run_name(workspace, ablated(recipe, name)) for name in recipe.sweep.ablations}
     return own | dict(recipe.sweep.runs)
 
 
 def run_name(workspace: Workspace, recipe: Recipe) -> str:
-    """The run's name: the recipe's, and a hash of all that its result depends on."""
-    from ctplatform.dataset.atlas import read_atlas
-
+    """Name of the recipe's run: the recipe's name and a hash of everything that the result depends on."""
     rows = training_rows(workspace, recipe)
     settings = recipe.pretrain.model_dump(mode="json", exclude=PRETRAINING)
     content = [f"{row.scan_id} {row.content_hash}" for row in rows.itertuples()]

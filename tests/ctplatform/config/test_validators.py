@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from ctplatform.config.cluster import WatchConfig
+from ctplatform.config.cluster import TrackingConfig
 from ctplatform.config.evaluation import SearchConfig, SweepConfig
 from ctplatform.config.training import PretrainConfig
 
@@ -20,7 +20,7 @@ from ctplatform.config.training import PretrainConfig
         (SearchConfig, {"weight_decay": (0.0, 1.0)}, "weight_decay: a range"),
         (SearchConfig, {"configurations": 1}, "set 0, or 2 and more"),
         (SweepConfig, {"initialisations": ("drasclr", "mine")}, "'mine'"),
-        (WatchConfig, {"mlflow": "http://user:secret@host"}, "write \\$NAME"),
+        (TrackingConfig, {"mlflow": "http://user:secret@host"}, "write \\$NAME"),
     ],
 )
 def test_impossible_values_are_refused(model, values, message):
@@ -32,4 +32,4 @@ def test_possible_values_are_taken():
     PretrainConfig(num_workers=4, min_workers=2)
     SearchConfig(configurations=8, lr_factor=(0.5, 2.0))
     SweepConfig(initialisations=("mine", "local"), runs={"mine": "run"}, ablations=("local",))
-    WatchConfig(mlflow="http://user:$TOKEN@host")
+    TrackingConfig(mlflow="http://user:$TOKEN@host")

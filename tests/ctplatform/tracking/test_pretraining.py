@@ -1,9 +1,8 @@
-"""What dashboards show is what metrics.jsonl holds, each step once, also after a kill; nothing of it can stop a run."""
+"""Trackers record what metrics.jsonl holds, each step once, also after a kill; no failure of theirs stops a run."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,13 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctplatform.config.cluster import WatchConfig
 from ctplatform.config.loader import load_recipe
-from ctplatform.errors import ConfigError
 from ctplatform.pipeline.graph import GRAPH
 from ctplatform.storage.workspace import Workspace
-from ctplatform.tracking import pretraining as watching
-from ctplatform.tracking.pretraining import TensorBoard, Watch, summarised, tracking_uri
+from ctplatform.tracking import pretraining as module
+from ctplatform.tracking.pretraining import PretrainingTensorBoard, PretrainingTracker, summarised
 from ctplatform.training.loop import Loop
 from ctplatform.training.runs import read_metrics, run_name
 from tests.conftest import SMALL
@@ -40,14 +37,14 @@ def recipe_with(*overrides):
 
 
 class Killed(BaseException):
-    """As sudden as it gets in one process."""
+    """Ends a loop in the middle of a step."""
 
 
 def train(workspace, recipe, *, mlflow=None, killed_in=None) -> Loop:
-    """A watched loop in this process, from its newest checkpoint on; killed in the middle of a step if asked."""
+    """A tracked loop in this process, from its newest checkpoint on; killed in the middle of step `killed_in`."""
     loop = Loop(workspace, recipe, "run", rank=0, world=1, device=torch.device("cpu"))
     loop.resume()
-    loop.watch = Watch(workspace, recipe, "run", mlflow=mlflow)
+    loop.log.tracker = PretrainingTracker(workspace, recipe, "run", mlflow=mlflow)
     step = loop.train_step
 
     def train_step(batch):
@@ -85,18 +82,17 @@ def until(condition) -> None:
         time.sleep(0.2)
 
 
-def test_both_dashboards_continue_a_killed_run(workspace, tmp_path):
+def test_both_trackers_continue_a_killed_run(workspace, tmp_path):
     """Steps that a killed worker had shown after its last checkpoint are not shown twice."""
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = mlflow.MlflowClient(uri)
     assert train(workspace, recipe_with(), mlflow=uri, killed_in=6).step == 5  # one after the last checkpoint
-    until(
-        lambda: shown_in(client) == [1, 2, 3, 4, 5]
-    )  # its thread would not be there in a process that is killed
+    # In this process the sending thread outlives the kill; in a killed one the lines would be sent after the resume.
+    until(lambda: shown_in(client) == [1, 2, 3, 4, 5])
     loop = train(workspace, recipe_with(), mlflow=uri)
     lines = read_metrics(workspace, "run")
-    assert [line["step"] for line in lines] == list(range(1, 7)) == [line["step"] for line in loop.lines]
+    assert [line["step"] for line in lines] == list(range(1, 7)) == [line["step"] for line in loop.log.lines]
 
     shown = scalars(workspace.path("pretrain", "run", "tensorboard"))
     assert {"loss", "local", "global", "effective_rank", "patches_per_s", "data_wait", "lr"} <= set(shown)
@@ -111,16 +107,16 @@ def test_both_dashboards_continue_a_killed_run(workspace, tmp_path):
     assert run.data.params["encoder.experts"] == "8"
     history = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "loss")}
     assert list(history.values()) == pytest.approx([line["loss"] for line in lines])
-    # Who ran it, from where, on what: nobody asked for it.
-    told = json.dumps({**run.data.tags, **run.data.params})
-    assert str(tmp_path) not in told
+    # No user, path or host is recorded.
+    recorded = json.dumps({**run.data.tags, **run.data.params})
+    assert str(tmp_path) not in recorded
     assert os.environ.get("USER", "root") not in run.data.tags.values()
     assert not {"mlflow.user", "mlflow.source.name"} & set(run.data.tags)
 
 
-def test_a_dashboard_that_is_down_stops_nothing(workspace, monkeypatch, caplog):
+def test_a_server_that_is_down_stops_nothing(workspace, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    train(workspace, recipe_with("pretrain.max_steps=2"), mlflow="http://127.0.0.1:9")  # nobody listens there
+    train(workspace, recipe_with("pretrain.max_steps=2"), mlflow="http://127.0.0.1:9")  # no server
     assert workspace.exists("pretrain", "run", "card.json")
     assert "MLflow does not take the metrics" in caplog.text
     assert "metrics.jsonl has them" in caplog.text
@@ -128,10 +124,10 @@ def test_a_dashboard_that_is_down_stops_nothing(workspace, monkeypatch, caplog):
 
 def test_event_files_on_an_object_store_show_each_step_once(store, tmp_path, monkeypatch):
     """Uploaded in parts, by a process that was killed and by the one that goes on after step 4."""
-    monkeypatch.setattr(watching, "UPLOAD_BYTES", 100)
+    monkeypatch.setattr(module, "UPLOAD_BYTES", 100)
     workspace = Workspace(store.uri("ws"))
     for first, last in ((1, 6), (5, 8)):
-        board = TensorBoard(workspace, "run")
+        board = PretrainingTensorBoard(workspace, "run")
         for step in range(first, last + 1):
             board.log(step, {"step": step, "loss": 10.0 * first + step})
             board.flush()
@@ -142,7 +138,7 @@ def test_event_files_on_an_object_store_show_each_step_once(store, tmp_path, mon
     assert scalars(tmp_path)["loss"] == expected
 
 
-def test_watching_renames_no_run_and_redoes_nothing(prepared, small_recipe):
+def test_tracking_renames_no_run_and_redoes_nothing(prepared, small_recipe):
     workspace, _ = prepared
     other = load_recipe("demo", [*SMALL, "watch.mlflow=http://host:1", "pretrain.probe.every_epochs=7"])
     assert run_name(workspace, other) == run_name(workspace, small_recipe)
@@ -150,33 +146,8 @@ def test_watching_renames_no_run_and_redoes_nothing(prepared, small_recipe):
     assert settings[0] == settings[1]
 
 
-def test_a_tracking_uri_is_checked_before_work_begins(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SECRET", "xyz")
-    assert tracking_uri(WatchConfig()) is None
-    assert tracking_uri(WatchConfig(mlflow="sqlite:///runs.db")) == f"sqlite:///{tmp_path}/runs.db"
-    assert tracking_uri(WatchConfig(mlflow=f"sqlite:///{tmp_path}/a.db")) == f"sqlite:///{tmp_path}/a.db"
-    assert tracking_uri(WatchConfig(mlflow="http://me:${SECRET}@host")) == "http://me:xyz@host"
-    for wrong, message in (
-        ("file:///tmp/runs", "no tracking URI"),
-        ("runs", "no tracking URI"),
-        ("http://$NOWHERE", "NOWHERE, which is not set"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            tracking_uri(WatchConfig(mlflow=wrong))
-    with pytest.raises(ConfigError, match="holds a password"):
-        load_recipe("fast", ["watch.mlflow=http://me:xyz@host"])
-
-
-def test_without_the_extra_the_error_names_it(monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else found(name))
-    with pytest.raises(ConfigError, match=r'pip install "drasclr\[mlflow\]"'):
-        tracking_uri(WatchConfig(mlflow="sqlite:///a.db"))
-
-
-def test_training_imports_no_dashboard_unless_asked():
-    """MLflow takes seconds to import; who has not asked for it does not wait."""
+def test_training_imports_no_tracker_before_it_is_used():
+    """MLflow takes seconds to import; runs without it should not wait."""
     code = "import sys, ctplatform.tracking.pretraining, ctplatform.training.loop; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"mlflow", "tensorboardX"} & set(done.stdout.split())

@@ -16,6 +16,7 @@ from ctplatform.evaluation.sweep import sweep
 from ctplatform.evaluation.trial import run_trial
 from ctplatform.metrics.scores import METRICS
 from ctplatform.storage.workspace import Workspace
+from ctplatform.tracking.trials import TrialEntry, TrialMLflow, TrialTensorBoard
 from tests.ctplatform.evaluation.test_sweep import recipe
 from tests.ctplatform.evaluation_world import RUN, build
 
@@ -137,7 +138,7 @@ def test_tune_can_write_down_who_watches(world, tmp_path):
 def test_a_server_that_is_away_stops_nothing(world, caplog, monkeypatch):
     shared, trials = world
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("ctplatform.tracking.sender.GOODBYE_S", 0.2)
+    monkeypatch.setattr("ctplatform.tracking.sender.CLOSE_TIMEOUT_S", 0.2)
     start = time.monotonic()
     with caplog.at_level(logging.WARNING):
         boards = Dashboards(shared, watching(), mlflow="http://127.0.0.1:9")
@@ -171,3 +172,28 @@ def test_who_opens_the_ray_dashboard_is_told_of_the_token(tmp_path, monkeypatch)
     (line, *_) = places(Workspace(tmp_path), recipe(), RUN, ray="127.0.0.1:8265", mlflow=None)
     assert line.startswith("Ray dashboard: http://127.0.0.1:8265 ")
     assert "`ray get-auth-token`" in line
+
+
+def test_an_entry_replaces_an_older_one_of_its_name(tmp_path):
+    board = TrialTensorBoard(Workspace(tmp_path), RUN)
+    assert board.known == set()
+    for fingerprint, score in (("aaaa", 0.25), ("bbbb", 0.5)):
+        board.add(TrialEntry("search/cell-0", fingerprint, {"lr": 0.1, "task": "x"}, [(10, "loss", score)]))
+    board.add(TrialEntry("cell", "cccc", {"lr": 0.1}, [(10, "r2", 0.75)]))
+    assert board.known == {"bbbb", "cccc"}
+
+
+@needs_mlflow
+def test_searched_configurations_are_not_sent_to_mlflow(tmp_path):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    sender = TrialMLflow(Workspace(tmp_path / "ws"), recipe(), RUN, uri=uri)
+    sender.add(TrialEntry("search/cell-0", "aaaa", {"lr": 0.1}, [(10, "validation_loss", 0.5)]))
+    sender.add(TrialEntry("cell", "bbbb", {"lr": 0.2}, [(10, "r2", 0.75)]))
+    sender.close()
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("drasclr").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["cell", f"sweep of {RUN}"]
+    (child,) = [run for run in runs if run.info.run_name == "cell"]
+    assert (child.data.metrics, child.data.params) == ({"r2": 0.75}, {"lr": "0.2"})

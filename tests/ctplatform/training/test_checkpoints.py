@@ -14,11 +14,10 @@ import torch
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import CHECKPOINT_MANIFEST, CHECKPOINTS
 from ctplatform.storage.workspace import TEMPORARY, Workspace
-from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, worth_keeping
+from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, retained
 from tests.conftest import ROOT
 from tests.ctplatform.objectstore import ObjectStore
-from tests.ctplatform.training.test_distribution import same_memory, same_model
-from tests.ctplatform.training_world import recipe_with, train, training_workspace
+from tests.ctplatform.training_world import recipe_with, same_memory, same_model, train, training_workspace
 
 STEPS = ("pretrain.max_steps=4",)
 # Trains, and ends itself by SIGKILL at the chosen point of the checkpoint at step 4.
@@ -115,7 +114,7 @@ def test_the_newest_and_the_best_are_kept():
     all_ = [made(step, loss=loss, top1=loss / 10) for step, loss in losses.items()]
 
     def kept(*overrides):
-        return [c.step for c in worth_keeping(all_, recipe_with(*overrides).pretrain)]
+        return [c.step for c in retained(all_, recipe_with(*overrides).pretrain)]
 
     assert kept("pretrain.keep_checkpoints=2") == [10, 12]
     assert kept("pretrain.keep_checkpoints=1", "pretrain.keep_best=1") == [8, 12], "of equals the newer"
@@ -124,7 +123,7 @@ def test_the_newest_and_the_best_are_kept():
     assert kept("pretrain.keep_checkpoints=1", *top1) == [10, 12]
     unrated = [*all_, made(14, loss=float("nan")), made(16)]
     config = recipe_with("pretrain.keep_checkpoints=1", "pretrain.keep_best=1").pretrain
-    assert [c.step for c in worth_keeping(unrated, config)] == [8, 16]
+    assert [c.step for c in retained(unrated, config)] == [8, 16]
 
 
 def test_what_is_kept_is_on_disk_and_the_rest_is_not(workspace):

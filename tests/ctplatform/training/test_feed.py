@@ -17,7 +17,11 @@ from ctplatform.dataset.byte_ranges import ByteRanges
 from ctplatform.errors import StageError
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
-from ctplatform.training.feed import Feed, Patches, ScanEntry
+from ctplatform.training import partition
+from ctplatform.training.feed import Feed
+from ctplatform.training.runs import ScanEntry, training_scans
+from tests.ctplatform import training_world
+from tests.ctplatform.training_world import recipe_with, training_workspace
 
 SCANS = 6
 
@@ -176,25 +180,15 @@ def test_a_batch_that_is_kept_stays_as_it_was(cohort, small_atlas):
 
 
 def test_a_device_is_given_the_rows_of_a_read_once_for_all_its_steps(cohort, small_atlas):
-    """The meta device knows shapes only, but it is one to which patches must be sent."""
+    """The meta device has shapes only, but patches are transferred to it as to a GPU."""
     workspace, entries = cohort
     loader = Feed(
         workspace, entries, small_atlas, scans_per_batch=4, locations_per_batch=3, seed=1, device="meta"
     )
     batches = list(loader.epoch(0))
-    assert all(batch.patches._held is not None for batch in batches)  # before anybody asked
+    assert all(batch.patches._held is not None for batch in batches)  # before any was taken
     assert len({id(batch.patches) for batch in batches}) == len(loader.plan(0)) < len(batches)
     assert batches[0].neighbours("meta").shape[2:4] == (4, small_atlas.patch_size)
-    scans = [np.arange(40, dtype=np.int16).reshape(5, 8) + 100 * s for s in range(3)]
-    patches = Patches(scans, 2)
-    rows = torch.tensor([[4, 0], [2, 2]])
-    assert torch.equal(patches.take(rows), torch.from_numpy(np.stack(scans, 1)).view(5, 3, 2, 2, 2)[rows])
-    sent = patches.take(rows, "meta")
-    assert sent.shape == (2, 2, 3, 2, 2, 2)
-    assert (sent.dtype, sent.device.type) == (torch.int16, "meta")
-    held = patches.on("meta")
-    assert held.shape == (5, 3, 8)
-    assert patches.on("meta") is held
 
 
 @pytest.mark.gpu
@@ -281,3 +275,64 @@ def test_shards_of_any_codec_and_page_version_are_served_alike(cohort, small_atl
     for one, two in zip(own, other, strict=True):
         assert torch.equal(one.anchors(), two.anchors())
         assert torch.equal(one.neighbours(), two.neighbours())
+
+
+@pytest.fixture(scope="module")
+def distributed(tmp_path_factory) -> Workspace:
+    """Seven scans at ten locations in three blocks: nothing divides by two."""
+    return training_workspace(tmp_path_factory.mktemp("distributed"))
+
+
+def feed_of(distributed, *, rank, world, own_blocks=True, batch=5):
+    scans = training_scans(distributed, recipe_with())
+    return Feed(
+        distributed,
+        scans,
+        training_world.small_atlas(),
+        scans_per_batch=batch,
+        locations_per_batch=2,
+        rank=rank,
+        world=world,
+        own_blocks=own_blocks,
+    )
+
+
+@pytest.mark.parametrize("own_blocks", [False, True])
+def test_shares_that_differ_take_the_same_number_of_steps(distributed, own_blocks):
+    """Two blocks here and one there, three scans and two, or one: no rank waits for a step that another leaves out."""
+    for world in (1, 2, 3):
+        feeds = [feed_of(distributed, rank=rank, world=world, own_blocks=own_blocks) for rank in range(world)]
+        batches = [list(feed.epoch(0)) for feed in feeds]
+        assert {len(found) for found in batches} == {feeds[0].steps_per_epoch()} == {12}
+        for step in zip(*batches, strict=True):
+            assert sum(len(batch.scans_S) for batch in step) == 5
+            locations = [set(batch.locations_G.tolist()) for batch in step]
+            if own_blocks:
+                assert sum(map(len, locations)) == len(set.union(*locations))
+            else:
+                assert all(found == locations[0] for found in locations)
+
+
+def test_passes_over_own_blocks_leave_nothing_out(distributed):
+    """Passes follow one another through the epochs: each serves every scan at every location of the rank's."""
+    loader = feed_of(distributed, rank=1, world=2)
+    own = partition.locations_of(training_world.small_atlas(), 1, 2).tolist()
+    seen: dict[int, Counter] = {}
+    for epoch in range(3):
+        for batch in loader.epoch(epoch):
+            pairs = [(int(s), int(g)) for s in batch.scans_S for g in batch.locations_G]
+            seen.setdefault(batch.epoch, Counter()).update(pairs)
+    assert len(seen) > 1
+    for number in sorted(seen)[:-1]:  # the last one is not over yet
+        assert set(seen[number]) == {
+            (scan, location) for scan in range(training_world.SCANS) for location in own
+        }
+    whole = [batch.locations_G.tolist() for batch in loader.epoch(2)]
+    assert [batch.locations_G.tolist() for batch in loader.epoch(2, start_step=7)] == whole[7:]
+
+
+def test_alone_both_distributions_are_the_same(distributed):
+    a, b = (feed_of(distributed, rank=0, world=1, own_blocks=own) for own in (False, True))
+    for one, other in zip(a.epoch(1), b.epoch(1), strict=True):
+        assert torch.equal(one.locations_G, other.locations_G)
+        assert torch.equal(one.anchors(), other.anchors())

@@ -1,4 +1,4 @@
-"""The probe sees training subjects only, changes nothing of the run, and finds what is there to be found."""
+"""The probe sees training subjects only, changes nothing of the run, and tells signal from noise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import copy
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -16,10 +15,8 @@ from ctplatform.dataset.splits import read_split
 from ctplatform.errors import ConfigError, StageError
 from ctplatform.metrics.scores import Targets
 from ctplatform.tasks import get_task
-from ctplatform.training import pretrain as pretraining
 from ctplatform.training.loop import Loop
-from ctplatform.training.online_probe import OnlineProbe, Selection, cross_validated, select
-from ctplatform.training.runs import read_metrics
+from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects, cross_validated, select_subjects
 from tests.conftest import SMALL
 
 #: Few and cheap steps an epoch.
@@ -45,10 +42,10 @@ def loop_of(workspace, recipe, selection=None) -> Loop:
     return loop
 
 
-def test_only_training_subjects_are_looked_at(prepared, small_recipe):
+def test_only_training_subjects_are_used(prepared, small_recipe):
     workspace, cohort = prepared
     split = read_split(workspace)
-    selection = select(workspace, small_recipe, cohort)
+    selection = select_subjects(workspace, small_recipe, cohort)
     owner = cohort.set_index("scan_id")["subject_id"]
     assert selection.task == "emphysema_extent"
     assert {owner[scan] for scan in selection.scans} == set(split.train)
@@ -58,38 +55,38 @@ def test_only_training_subjects_are_looked_at(prepared, small_recipe):
     # Whatever the test subjects' labels are, even none or nonsense: the same selection.
     spoilt = cohort.copy()
     spoilt.loc[spoilt["subject_id"].isin(split.test), "emphysema_extent"] = np.nan
-    assert select(workspace, small_recipe, spoilt) == selection
+    assert select_subjects(workspace, small_recipe, spoilt) == selection
 
 
 def test_labels_decide_whether_and_of_what_there_is_a_probe(prepared, small_recipe):
     workspace, cohort = prepared
     bare = cohort.drop(columns=["emphysema_extent"])
-    assert select(workspace, small_recipe, bare).task == "gold_stage"
-    assert select(workspace, small_recipe, cohort[["scan_id", "subject_id", "path"]]) is None
-    assert select(workspace, small_recipe, None) is None
-    assert select(workspace, recipe_with("pretrain.probe.every_epochs=0"), cohort) is None
+    assert select_subjects(workspace, small_recipe, bare).task == "gold_stage"
+    assert select_subjects(workspace, small_recipe, cohort[["scan_id", "subject_id", "path"]]) is None
+    assert select_subjects(workspace, small_recipe, None) is None
+    assert select_subjects(workspace, recipe_with("pretrain.probe.every_epochs=0"), cohort) is None
     with pytest.raises(StageError, match="no column 'emphysema_extent'"):
-        select(workspace, recipe_with("pretrain.probe.task=emphysema_extent"), bare)
+        select_subjects(workspace, recipe_with("pretrain.probe.task=emphysema_extent"), bare)
     with pytest.raises(ConfigError, match="no task 'mood'"):
-        select(workspace, recipe_with("pretrain.probe.task=mood"), cohort)
+        select_subjects(workspace, recipe_with("pretrain.probe.task=mood"), cohort)
 
 
 def test_the_run_is_the_same_with_and_without_a_probe(workspace, prepared):
     """Losses, weights and random numbers; and a resumed run repeats the scores of the one that was not cut off."""
     epoch = loop_of(workspace, recipe_with()).steps_per_epoch
     recipe = recipe_with(f"pretrain.max_steps={epoch + 2}", "pretrain.epochs=2", "pretrain.log_every=4")
-    selection = select(workspace, recipe, prepared[1])
-    probed = loop_of(workspace, recipe, Selection(**selection.plain()))
+    selection = select_subjects(workspace, recipe, prepared[1])
+    probed = loop_of(workspace, recipe, ProbeSubjects(**selection.plain()))
     probed.run()
     shutil.rmtree(workspace.path("pretrain", "run"), ignore_errors=True)
     plain = loop_of(workspace, recipe)
     plain.run()
     for name, value in plain.model.state_dict().items():
         assert torch.equal(probed.model.state_dict()[name], value), name
-    scores = {line["step"]: line["probe"] for line in probed.lines if "probe" in line}
+    scores = {line["step"]: line["probe"] for line in probed.log.lines if "probe" in line}
     assert list(scores) == [epoch]
-    losses = {line["step"]: line["loss"] for line in probed.lines}
-    assert {line["step"]: line["loss"] for line in plain.lines} == losses
+    losses = {line["step"]: line["loss"] for line in probed.log.lines}
+    assert {line["step"]: line["loss"] for line in plain.log.lines} == losses
     # Cut off before the end of the epoch, the run that goes on finds the same score.
     shutil.rmtree(workspace.path("pretrain", "run"))
     with contextlib.suppress(Killed):
@@ -98,7 +95,7 @@ def test_the_run_is_the_same_with_and_without_a_probe(workspace, prepared):
     resumed.resume()
     assert 0 < resumed.step < epoch
     resumed.run()
-    assert {line["step"]: line["probe"] for line in resumed.lines if "probe" in line} == scores
+    assert {line["step"]: line["probe"] for line in resumed.log.lines if "probe" in line} == scores
     about = workspace.read_json("pretrain", "run", "probe.json")
     assert (about["task"], about["metric"], about["subjects"]) == ("emphysema_extent", "spearman", 5)
     assert -1 <= about["start"] <= 1
@@ -107,7 +104,7 @@ def test_the_run_is_the_same_with_and_without_a_probe(workspace, prepared):
 
 def test_embedding_leaves_the_encoder_alone_and_the_parts_do_not_matter(workspace, prepared, monkeypatch):
     recipe = recipe_with()
-    selection = select(workspace, recipe, prepared[1])
+    selection = select_subjects(workspace, recipe, prepared[1])
     loop = loop_of(workspace, recipe, selection)
     before = copy.deepcopy(loop.model.query.state_dict())
     training, state = loop.model.query.training, torch.random.get_rng_state()
@@ -122,7 +119,7 @@ def test_embedding_leaves_the_encoder_alone_and_the_parts_do_not_matter(workspac
     encoder = copy.deepcopy(loop.model.query)
     monkeypatch.setattr("drasclr.norm.recalibrate", lambda *_: None)
     vectors = loop.probe.embed(encoder)
-    alone = Selection(selection.task, selection.scans[2:3], selection.value[2:3])
+    alone = ProbeSubjects(selection.task, selection.scans[2:3], selection.value[2:3])
     one = OnlineProbe(workspace, recipe, "run", alone, loop.atlas).embed(encoder)
     np.testing.assert_allclose(one[0], vectors[2], atol=1e-5)
 
@@ -143,19 +140,3 @@ def test_cross_validation_tells_signal_from_noise(name):
     good, none = (cross_validated(task, x, targets, seed=0) for x in (signal, noise))
     assert good > chance + 0.25
     assert abs(none - chance) < 0.25
-
-
-def test_a_pretraining_run_is_probed_and_watched(workspace, prepared, ray_local):
-    """Through Ray Train, from the labels of a cohort table to the curve and the event files."""
-    epoch = loop_of(workspace, recipe_with()).steps_per_epoch
-    recipe = recipe_with(f"pretrain.max_steps={epoch}", "pretrain.num_workers=1", "pretrain.log_every=50")
-    cohort: pd.DataFrame = prepared[1]
-    summary = pretraining.pretrain(workspace, recipe, cohort=cohort)
-    lines = read_metrics(workspace, summary.run)
-    assert "probe" in lines[-1]
-    assert lines[-1]["step"] == epoch
-    assert 0 <= lines[-1]["data_wait"] <= 1
-    assert workspace.exists("pretrain", summary.run, "probe.json")
-    assert len(workspace.files("pretrain", summary.run, "tensorboard")) == 1
-    stored = workspace.read_json("pretrain", summary.run, "config.json")
-    assert stored == recipe.model_dump(mode="json")

@@ -20,7 +20,7 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
     from ctplatform.compute.ray_internals import dashboard_address
     from ctplatform.evaluation.dashboards import places
     from ctplatform.evaluation.sweep import sweep
-    from ctplatform.tracking.pretraining import tracking_uri
+    from ctplatform.tracking.uri import tracking_uri
 
     workspace, recipe, run = state.workspace, state.recipe, state.required_run()
     mlflow = tracking_uri(recipe.watch)

@@ -1,4 +1,4 @@
-"""The ablation table: the method with one part taken away, beside the whole of it, on the same held-out subjects."""
+"""The ablation table: the method without one of its parts, beside the full method, on the same held-out subjects."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
 from ctplatform.report.sections.comparisons import verdict
-from ctplatform.report.sections.efficiency import slug, tasks
 
 TITLE = "Ablations"
-WHOLE = "drasclr"
-#: Local loss, global loss, location in the encoder, pretrained at all.
+FULL = "drasclr"
+#: Local loss, global loss, location in the encoder, pretraining.
 PARTS = {
-    WHOLE: ("yes", "yes", "yes", "yes"),
+    FULL: ("yes", "yes", "yes", "yes"),
     "local": ("yes", "no", "yes", "yes"),
     "global": ("no", "yes", "yes", "yes"),
     "none": ("yes", "yes", "no", "yes"),
@@ -28,24 +27,24 @@ EDGE = -1.0  # R² has no lower bound
 
 
 def section(inputs: Inputs) -> Section | Omitted:
-    """One chart a task on its main metric with the largest share of labels; the table names what each lacks."""
+    """One chart a task on its main metric with the largest share of labels; the table lists the parts of each."""
     if inputs.summary is None:
         return Omitted(TITLE, "this run has no evaluation summary")
     present = [name for name in PARTS if (inputs.summary["initialisation"] == name).any()]
-    if WHOLE not in present or not set(present) - {WHOLE, "random"}:
+    if FULL not in present or not set(present) - {FULL, "random"}:
         return Omitted(TITLE, "no ablation was pretrained (sweep.ablations)")
-    found = [(task, _rows(inputs.summary, task, present)) for task in tasks(inputs)]
-    found = [(task, rows) for task, rows in found if WHOLE in rows.index]
+    found = [(task, _rows(inputs.summary, task, present)) for task in inputs.tasks]
+    found = [(task, rows) for task, rows in found if FULL in rows.index]
     looks = style.styles(present)
     seeds = int(inputs.summary["n_seeds"].max()) if "n_seeds" in inputs.summary else 0
     width = style.panel_width(len(found))
     figure = Figure(
         name="ablations",
-        title="What each part of the method is worth",
+        title="Contribution of each part of the method",
         caption=(
-            "Frozen encoders that differ in one part only, pretrained alike, with the same linear head on the same "
-            f"labels: {words.percent(float(inputs.summary['fraction'].max()))} of them. The random encoder is "
-            "the whole architecture without pretraining."
+            "Frozen encoders that differ in one part only, otherwise pretrained identically, with the same linear head "
+            f"on the same {words.percent(float(inputs.summary['fraction'].max()))} of the labels. The random encoder "
+            "is the full architecture without pretraining."
         ),
         n=f"n = {int(inputs.summary['n_test'].max()):,} held-out subjects"
         + (f"; {words.count(seeds, 'seed')} a point" if seeds else ""),
@@ -55,8 +54,8 @@ def section(inputs: Inputs) -> Section | Omitted:
         tables=[_table(inputs, found)],
     )
     text = (
-        "One pretraining run each: what another run with another seed would give is not in the intervals. A difference "
-        "whose interval includes zero is no evidence for either side."
+        "Each encoder was pretrained once: the intervals do not include variation between pretraining seeds. A "
+        "difference whose interval includes zero is evidence for neither."
     )
     return Section("ablations", TITLE, [text], figures=[figure])
 
@@ -89,12 +88,14 @@ def _panel(task: str, rows: pd.DataFrame, looks: dict[str, tuple[str, str]], wid
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("lower is better" if words.lower_is_better(metric) else "higher is better")
 
-    told = "; ".join(f"{words.initialisation(str(name))} {_estimate(row)}" for name, row in rows.iterrows())
+    described = "; ".join(
+        f"{words.initialisation(str(name))} {_estimate(row)}" for name, row in rows.iterrows()
+    )
     return Panel(
-        f"ablations-{slug(task)}",
+        f"ablations-{words.slug(task)}",
         f"{words.sentence(words.task(task))}, {words.metric(metric)}",
-        style.chart(f"ablations-{slug(task)}", draw, width=width, height=0.9 + 0.32 * len(names)),
-        f"Ablations, {words.task(task)}: {told}.",
+        style.chart(f"ablations-{words.slug(task)}", draw, width=width, height=0.9 + 0.32 * len(names)),
+        f"Ablations, {words.task(task)}: {described}.",
     )
 
 
@@ -103,7 +104,7 @@ def _table(inputs: Inputs, found: list[tuple[str, pd.DataFrame]]) -> Table:
     strong: list[int] = []
     for task, rows in found:
         for name, row in rows.iterrows():
-            if name == WHOLE:
+            if name == FULL:
                 strong.append(len(cells))
             cells.append(
                 (
@@ -125,7 +126,7 @@ def _table(inputs: Inputs, found: list[tuple[str, pd.DataFrame]]) -> Table:
         cells,
         numeric=frozenset({7, 8, 10}),
         strong=frozenset(strong),
-        note="Bold: the whole method. Differences are in the metric's own direction, with a 95% paired interval.",
+        note="Bold: the full method. Differences are in the metric's own direction, with a 95% paired interval.",
     )
 
 
@@ -135,13 +136,13 @@ def _estimate(row: pd.Series) -> str:
 
 def _difference(inputs: Inputs, task: str, name: str, metric: str) -> tuple[str, str]:
     table = inputs.comparisons
-    if table is None or name == WHOLE:
+    if table is None or name == FULL:
         return words.DASH, words.DASH
     rows = table[
-        (table["task"] == task) & (table["metric"] == metric) & (table["b"] == name) & (table["a"] == WHOLE)
+        (table["task"] == task) & (table["metric"] == metric) & (table["b"] == name) & (table["a"] == FULL)
     ]
     if rows.empty:
         return words.DASH, words.DASH
     row = next(rows[rows["fraction"] == rows["fraction"].max()].itertuples())
-    reading = {"better": "the part helps", "worse": "better without", "open": "open"}[verdict(row)]
+    reading = {"better": "the part helps", "worse": "better without", "open": "inconclusive"}[verdict(row)]
     return words.estimate(float(row.difference), float(row.low), float(row.high)), reading

@@ -12,24 +12,23 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.efficiency import initialisations, slug, tasks
 from ctplatform.tasks import get_task
 
 TITLE = "Calibration"
 
 
 def section(inputs: Inputs) -> Section | Omitted:
-    """One figure a yes-or-no task, one chart an initialisation, with the largest share of labels."""
+    """One figure a binary task, one chart an initialisation, with the largest share of labels."""
     if inputs.predictions is None:
         return Omitted(TITLE, "this run has no predictions")
-    found = [task for task in tasks(inputs) or dict.fromkeys(inputs.predictions["task"]) if _is_binary(task)]
+    found = [task for task in inputs.tasks or dict.fromkeys(inputs.predictions["task"]) if _is_binary(task)]
     figures = [figure for task in found if (figure := _figure(inputs, inputs.predictions, task))]
     if not figures:
         return Omitted(TITLE, "no task with a probability was evaluated")
     text = (
-        "Whether, of the subjects with a predicted probability of 30%, 30 in 100 have the event. The slope is 1 where "
-        "predictions are as spread as they should be, less where they are too extreme; calibration in the large is 0 "
-        "where they are right on average, negative where they are too high."
+        "Predictions are calibrated if, for example, 30 in 100 subjects with a predicted probability of 30% have the "
+        "event. The slope is 1 if predictions are as spread as the outcomes, and less if they are too extreme; "
+        "calibration in the large is 0 if they are correct on average, and negative if they are too high."
     )
     return Section("calibration", TITLE, [text], figures=figures)
 
@@ -44,7 +43,7 @@ def _is_binary(task: str) -> bool:
 def _figure(inputs: Inputs, predictions: pd.DataFrame, task: str) -> Figure | None:
     rows = predictions[predictions["task"] == task]
     rows = rows[rows["fraction"] == rows["fraction"].max()].dropna(subset=["target", "prediction"])
-    order = initialisations(inputs)
+    order = inputs.initialisations
     names = sorted(
         rows["initialisation"].unique(), key=lambda n: order.index(n) if n in order else len(order)
     )
@@ -66,18 +65,18 @@ def _figure(inputs: Inputs, predictions: pd.DataFrame, task: str) -> Figure | No
     looks = style.styles(fits)
     first = next(iter(fits.values()))[0]
     return Figure(
-        name=f"calibration-{slug(task)}",
+        name=f"calibration-{words.slug(task)}",
         title=words.sentence(words.task(task)),
         caption=(
             f"With {words.percent(float(rows['fraction'].max()))} of the training labels. Each point is a group of "
             "subjects of similar prediction (mean over seeds), its bar Wilson's 95% interval of the share that has the "
-            "event. On the dashed line predictions are right."
+            "event. Dashed line: perfect calibration."
         ),
         n=f"n = {words.count(first.n, 'held-out subject')}, {words.percent(first.observed)} with the event",
         interval="slope and calibration in the large: 95% bootstrap over held-out subjects",
         command=command("sweep", inputs.recipe),
         panels=[_panel(task, name, *fits[name], looks[name]) for name in fits],
-        keys=[Key("Right predictions", style.MUTED, "-", dashed=True)],
+        keys=[Key("Perfect calibration", style.MUTED, "-", dashed=True)],
         tables=[_scores(task, fits), _groups(task, fits)],
     )
 
@@ -98,9 +97,9 @@ def _panel(task: str, name: str, fit: Calibration, groups: list[Bin], look: tupl
 
     title, detail = words.initialisation(name), f"slope {words.estimate(*fit.slope)}"
     return Panel(
-        f"calibration-{slug(task)}-{slug(name)}",
+        f"calibration-{words.slug(task)}-{words.slug(name)}",
         title,
-        style.chart(f"calibration-{slug(task)}-{slug(name)}", draw, height=3.7),
+        style.chart(f"calibration-{words.slug(task)}-{words.slug(name)}", draw, height=3.7),
         f"Share with the event against predicted probability in {words.count(len(groups), 'group')} of held-out "
         f"subjects. {title}: {detail}.",
         detail,
@@ -137,8 +136,8 @@ def _scores(task: str, fits: dict[str, tuple[Calibration, list[Bin]]]) -> Table:
         rows,
         numeric=frozenset(range(1, 8)),
         note=(
-            "In the large: difference of the log odds. A slope from few subjects is poorly known: read its interval. "
-            "Where a model cannot tell subjects apart its predictions are all near the mean, and the slope says little."
+            "In the large: difference of the log odds. A slope from few subjects is imprecise: read its interval. If a "
+            "model cannot discriminate, its predictions are all near the mean, and the slope is uninformative."
         ),
     )
 

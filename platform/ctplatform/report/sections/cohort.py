@@ -15,8 +15,8 @@ from ctplatform.report.document import Box, Figure, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
 
 TITLE = "Cohort flow"
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")  # not the 2 of cm2, nor part of a code
-LISTED = 200  # scans in the table of reasons; a page with thousands is no longer read
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")  # neither the 2 of cm2 nor part of a code
+LISTED = 200  # most scans in the table of reasons
 
 
 def section(inputs: Inputs) -> Section | Omitted:
@@ -33,13 +33,13 @@ def section(inputs: Inputs) -> Section | Omitted:
             "Scans found",
             total,
             (words.count(subjects, "subject"),),
-            aside=[_aside(ledger, state) for state in out if counts[state]],
+            excluded=[_excluded(ledger, state) for state in out if counts[state]],
         ),
         Box(
             "Scans used",
             len(used),
             (words.count(used["subject_id"].nunique(), "subject"), *_used(counts, inputs)),
-            aside=[_aside(ledger, "flagged")] if counts["flagged"] and "flagged" not in out else [],
+            excluded=[_excluded(ledger, "flagged")] if counts["flagged"] and "flagged" not in out else [],
             state="accepted",
         ),
         *_split(inputs),
@@ -63,8 +63,8 @@ def section(inputs: Inputs) -> Section | Omitted:
         name="cohort-flow",
         title=f"From {words.count(total, 'scan')} found to {len(used):,} used",
         caption=(
-            "Failed: could not be read or worked on. Rejected: measured, but too far from what the method needs. "
-            "Flagged: usable, with a reason to look at it. A scan may have several reasons."
+            "Failed: could not be read or processed. Rejected: measured, but outside the limits that the method needs. "
+            "Flagged: usable, but to be checked. A scan may have several reasons."
         ),
         n=f"n = {words.count(total, 'scan')} of {words.count(subjects, 'subject')}",
         interval="shares with 95% Wilson intervals in the table",
@@ -72,7 +72,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         flow=flow,
         tables=[states, *_reasons(ledger)],
     )
-    return Section("cohort", TITLE, figures=[figure], notices=_leak(inputs))
+    return Section("cohort", TITLE, figures=[figure], notices=_leaks(inputs))
 
 
 def _used(counts: dict[str, int], inputs: Inputs) -> list[str]:
@@ -83,7 +83,7 @@ def _used(counts: dict[str, int], inputs: Inputs) -> list[str]:
     return [f"{counts['accepted']:,} accepted; flagged scans are left out"]
 
 
-def _aside(ledger: pd.DataFrame, state: str) -> Box:
+def _excluded(ledger: pd.DataFrame, state: str) -> Box:
     rows = ledger[ledger["state"] == state]
     kinds = reason_counts(rows["reason"])
     lines = [f"{n:,} × {kind}" for kind, n in kinds[:6]]
@@ -93,7 +93,7 @@ def _aside(ledger: pd.DataFrame, state: str) -> Box:
 
 
 def reason_counts(reasons: Iterable[object]) -> list[tuple[str, int]]:
-    """Reasons that differ in their numbers only, as one with the range of each number; most frequent first."""
+    """Counted reasons, most frequent first; those that differ only in numbers are merged, with the range of each."""
     kinds: dict[str, list[str]] = {}
     for reason in reasons:
         parts = [part.strip() for part in words.without_paths(reason).split(";") if part.strip()]
@@ -126,7 +126,7 @@ def _split(inputs: Inputs) -> list[Box]:
     return boxes
 
 
-def _leak(inputs: Inputs) -> list[str]:
+def _leaks(inputs: Inputs) -> list[str]:
     """Held-out subjects that share a subject or a scan's content with training."""
     if not inputs.splits:
         return []
@@ -162,7 +162,7 @@ def _reasons(ledger: pd.DataFrame) -> list[Table]:
     left = len(rows) - LISTED
     return [
         Table(
-            "Every scan that was not plainly accepted",
+            "All failed, rejected and flagged scans",
             ("Scan", "State", "Reason", "What to do"),
             cells,
             note=f"{left:,} more are in the ledger." if left > 0 else "",

@@ -10,12 +10,10 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.efficiency import slug, tasks
 
 TITLE = "Comparisons"
-EDGE = {
-    "r2": 1.5
-}  # a resample without spread has an R² of minus hundreds: such an interval is cut, with an arrow
+# A resample without spread has an R² of minus hundreds: such an interval is cut, with an arrow.
+EDGE = {"r2": 1.5}
 
 
 def section(inputs: Inputs) -> Section | Omitted:
@@ -24,7 +22,7 @@ def section(inputs: Inputs) -> Section | Omitted:
     if table is None:
         return Omitted(TITLE, "this run has no paired comparisons")
     full = table[table["fraction"] == table["fraction"].max()]
-    found = [task for task in tasks(inputs) or dict.fromkeys(full["task"]) if (full["task"] == task).any()]
+    found = [task for task in inputs.tasks or dict.fromkeys(full["task"]) if (full["task"] == task).any()]
     parts = [full[full["task"] == task] for task in found]
     parts = [rows[rows["metric"] == words.leading_metric(dict.fromkeys(rows["metric"]))] for rows in parts]
     panels = [_panel(task, rows, style.panel_width(len(found))) for task, rows in zip(found, parts)]
@@ -34,7 +32,8 @@ def section(inputs: Inputs) -> Section | Omitted:
         title="Paired differences on the same held-out subjects",
         caption=(
             f"With {words.percent(float(full['fraction'].max()))} of the labels. Right of zero, the first named is "
-            "better (errors are turned round). Filled: the interval excludes zero. Arrow: it goes on beyond the chart."
+            "better (error metrics have their sign reversed). Filled: the interval excludes zero. Arrow: it "
+            "extends beyond the chart."
         ),
         n=f"n = {_n(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
         interval="95% paired bootstrap over held-out subjects",
@@ -43,7 +42,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         keys=[
             Key("First is better", style.BLUE, "o"),
             Key("First is worse", style.VERMILION, "s"),
-            Key("Open: the interval includes zero", style.GREY, "o-"),
+            Key("Inconclusive: the interval includes zero", style.GREY, "o-"),
         ],
         tables=[_table(table)],
     )
@@ -110,16 +109,16 @@ def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("difference")
 
-    told = "; ".join(
+    described = "; ".join(
         f"{words.initialisation(r.a)} minus {words.initialisation(r.b)} "
         f"{words.estimate(r.difference, r.low, r.high)}"
         for r in items
     )
     return Panel(
-        f"comparisons-{slug(task)}",
+        f"comparisons-{words.slug(task)}",
         f"{words.sentence(words.task(task))}, {words.metric(metric)}",
-        style.chart(f"comparisons-{slug(task)}", draw, width=width, height=0.8 + 0.45 * len(items)),
-        f"Paired differences, {words.task(task)}: {told}.",
+        style.chart(f"comparisons-{words.slug(task)}", draw, width=width, height=0.8 + 0.45 * len(items)),
+        f"Paired differences, {words.task(task)}: {described}.",
     )
 
 
@@ -135,7 +134,7 @@ def _table(table: pd.DataFrame) -> Table:
                 f"{words.initialisation(row.a)} − {words.initialisation(row.b)}",
                 words.number(row.difference, digits),
                 words.interval(row.low, row.high, digits),
-                {"better": "first better", "worse": "first worse", "open": "open"}[verdict(row)],
+                {"better": "first better", "worse": "first worse", "open": "inconclusive"}[verdict(row)],
                 words.p_value(row.p) if not words.missing(getattr(row, "p", None)) else words.DASH,
                 words.DASH if words.missing(getattr(row, "n_test", None)) else f"{int(row.n_test):,}",
             )

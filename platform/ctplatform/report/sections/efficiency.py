@@ -1,4 +1,4 @@
-"""Label-efficiency curves: how each initialisation does with few and with all labels."""
+"""Label-efficiency curves: the scores of each initialisation by number of training labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctplatform.report.inputs import Inputs
 from ctplatform.report.sections import savings
 
 TITLE = "Label efficiency"
-FLOOR = {"r2": -1.0}  # R² has no lower bound: one bad fit would flatten everything else
+FLOOR = {"r2": -1.0}  # R² has no lower bound: one bad fit would compress all other curves
 
 
 def section(inputs: Inputs) -> Section | Omitted:
@@ -22,18 +22,16 @@ def section(inputs: Inputs) -> Section | Omitted:
     summary = inputs.summary
     if summary is None:
         return Omitted(TITLE, "this run has no evaluation summary")
-    names = initialisations(inputs)
+    names = inputs.initialisations
     looks = style.styles(names)
-    figures = [
-        _figure(inputs, task, summary[summary["task"] == task], names, looks) for task in tasks(inputs)
-    ]
+    figures = [_figure(inputs, task, summary[summary["task"] == task], names, looks) for task in inputs.tasks]
     return Section(
         "efficiency",
         TITLE,
         [
-            "Each line is one way to start, trained on a growing share of the training subjects' labels and scored on "
-            "the same held-out subjects.",
-            *savings.sentences(inputs, tasks(inputs)),
+            "Each line is one initialisation, trained on an increasing share of the training subjects' labels and "
+            "scored on the same held-out subjects.",
+            *savings.sentences(inputs, inputs.tasks),
         ],
         figures=figures,
         folded=[table for table in (savings.search_table(inputs), _remarks(inputs)) if table],
@@ -45,30 +43,10 @@ def _remarks(inputs: Inputs) -> Table | None:
     if not inputs.remarks:
         return None
     return Table(
-        "What the sweep left out, and why",
+        "Trials that the sweep left out",
         ("No.", "Remark"),
         [(str(i), words.without_paths(text)) for i, text in enumerate(inputs.remarks, 1)],
     )
-
-
-def tasks(inputs: Inputs) -> list[str]:
-    """Tasks with a summary, in the order of the recipe, others after them."""
-    if inputs.summary is None:
-        return []
-    found = list(dict.fromkeys(inputs.summary["task"]))
-    return sorted(found, key=lambda t: _rank(t, inputs.recipe.sweep.tasks))
-
-
-def initialisations(inputs: Inputs) -> list[str]:
-    """Initialisations with a summary, in the order of the recipe, others after them."""
-    if inputs.summary is None:
-        return []
-    found = list(dict.fromkeys(inputs.summary["initialisation"]))
-    return sorted(found, key=lambda t: _rank(t, inputs.recipe.sweep.initialisations))
-
-
-def _rank(name: str, order: tuple[str, ...]) -> int:
-    return order.index(name) if name in order else len(order)
 
 
 def _figure(
@@ -80,11 +58,11 @@ def _figure(
     metrics.sort(key=lambda m: m != leading)
     seeds = _range(rows, "n_seeds")
     return Figure(
-        name=f"efficiency-{slug(task)}",
+        name=f"efficiency-{words.slug(task)}",
         title=words.sentence(words.task(task)),
         caption=(
             "Points: mean over seeds. Bars: 95% bootstrap interval over held-out subjects. Points of one label share "
-            "are set side by side."
+            "are offset to be distinguishable."
         ),
         n=f"n = {_range(rows, 'n_test')} held-out subjects" + (f"; {seeds} seeds a point" if seeds else ""),
         interval="95% bootstrap over held-out subjects",
@@ -142,11 +120,13 @@ def _panel(
         direction = "lower is better" if words.lower_is_better(metric) else "higher is better"
         style.ylabel(axes, direction)
 
-    svg = style.chart(f"efficiency-{slug(task)}-{slug(metric)}", draw, width=width, height=0.74 * width)
+    svg = style.chart(
+        f"efficiency-{words.slug(task)}-{words.slug(metric)}", draw, width=width, height=0.74 * width
+    )
     best = _at_full(rows, names)
     clipped = f"Below the axis, drawn at its edge: {words.listing(dict.fromkeys(below))}." if below else ""
     return Panel(
-        f"efficiency-{slug(task)}-{slug(metric)}",
+        f"efficiency-{words.slug(task)}-{words.slug(metric)}",
         words.sentence(words.metric(metric)),
         svg,
         f"{words.metric(metric)} against the share of labels. With all labels: {best}. {clipped}".strip(),
@@ -218,8 +198,3 @@ def _table(task: str, rows: pd.DataFrame, metrics: list[str], names: list[str]) 
 
 def _whole(value: object) -> str:
     return words.DASH if words.missing(value) else f"{int(value):,}"  # type: ignore[call-overload]
-
-
-def slug(name: str) -> str:
-    """A name that is safe as an id and as a file name."""
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in name.lower()).strip("-") or "x"

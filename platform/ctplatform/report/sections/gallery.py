@@ -1,4 +1,4 @@
-"""QC gallery: the overlays of the worst-aligned scans and of a random sample, small enough to travel in one page."""
+"""Gallery of quality-control overlays: the worst scans and a random sample, small enough for one page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ctplatform.report.document import Figure, Image, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
 from ctplatform.storage.layout import overlay
 
-TITLE = "Overlays to look at"
-BUDGET = 5_000_000  # bytes of all pictures together; base64 adds a third, and the page stays below about 8 MB
+TITLE = "Quality-control overlays"
+BUDGET = 5_000_000  # bytes of all images together; base64 adds a third, and the page stays below about 8 MB
 SEVERITY = {"rejected": 0, "flagged": 1, "accepted": 2}
 # Width in pixels and WebP quality, tried in turn until the gallery fits.
 STEPS = ((1100, 80), (900, 72), (720, 65), (560, 55), (420, 45), (320, 35))
 
 
 def section(inputs: Inputs) -> Section | Omitted:
-    """Pictures of the worst scans by verdict and Dice, then of a sample drawn by the scan ids."""
+    """Overlays of the worst scans by state and Dice, then of a sample drawn by the scan ids."""
     if not inputs.recipe.report.gallery:
         return Omitted(TITLE, "report.gallery is 0")
     rows = inputs.ledger[inputs.ledger["scan_id"].isin(inputs.overlays)]
@@ -30,14 +30,14 @@ def section(inputs: Inputs) -> Section | Omitted:
         return Omitted(TITLE, "no overlay has been written (prepare.overlays)")
     worst, sample = choose(rows, inputs.recipe.report.gallery)
     chosen = [str(scan) for scan in (*worst["scan_id"], *sample["scan_id"])]
-    loaded = {scan: _load(inputs.workspace.read_bytes(*overlay(scan))) for scan in chosen}
+    loaded = {scan: load(inputs.workspace.read_bytes(*overlay(scan))) for scan in chosen}
     unreadable = [scan for scan in chosen if loaded[scan] is None]
     worst, sample = (part[~part["scan_id"].isin(unreadable)] for part in (worst, sample))
-    pictures = _compressed([picture for picture in loaded.values() if picture is not None])
+    pictures = compressed([picture for picture in loaded.values() if picture is not None])
     figures = []
     for name, title, part, start in (
-        ("gallery-worst", "The worst by verdict, then by overlap with the atlas", worst, 0),
-        ("gallery-sample", "A random sample of the others", sample, len(worst)),
+        ("gallery-worst", "The worst scans, by state and then by overlap with the atlas", worst, 0),
+        ("gallery-sample", "A random sample of the other scans", sample, len(worst)),
     ):
         if not len(part):
             continue
@@ -46,12 +46,12 @@ def section(inputs: Inputs) -> Section | Omitted:
                 name=name,
                 title=title,
                 caption=(
-                    "CT with the outline of the lung mask and the atlas locations mapped into the scan. Select a "
-                    "picture to enlarge it. "
+                    "CT with the outline of the lung mask and the atlas locations mapped into the scan. Select an "
+                    "image to enlarge it. "
                     + (
-                        "Rejected before flagged before accepted; of each the lowest Dice first."
+                        "Rejected before flagged before accepted scans, each by ascending Dice."
                         if name == "gallery-worst"
-                        else "Drawn by a hash of the scan ids: the same cohort gives the same sample."
+                        else "Drawn by a hash of the scan ids, so that the same cohort gives the same sample."
                     )
                 ),
                 n=f"{len(part)} of {words.count(len(rows), 'scan')} with an overlay",
@@ -65,19 +65,21 @@ def section(inputs: Inputs) -> Section | Omitted:
         "gallery",
         TITLE,
         [
-            "Numbers do not show everything: a mirrored scan can have a good Dice. Look at these before the results."
+            "Numbers can miss a failure: a mirrored scan can have a high Dice. Check these overlays before the results."
         ],
         figures=figures,
         notices=[
-            f"The overlay of {scan} is no picture. Run `drasclr prepare` again after deleting the scan's ledger row."
+            f"The overlay of {scan} cannot be read. Run `drasclr prepare` again after deleting the scan's ledger row."
             for scan in unreadable
         ],
     )
 
 
 def choose(rows: pd.DataFrame, total: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The worst half by verdict, then Dice (missing counts as worst), and a sample of the rest that depends on the
-    ids alone. A cut-off or mirrored scan can have a good Dice, so the verdict comes first."""
+    """The worst half by state, then Dice (missing counts as worst), and a sample of the rest.
+
+    State comes first because a cut-off or mirrored scan can have a high Dice. The sample depends on the ids alone.
+    """
     rank = rows.assign(_rank=rows["state"].map(SEVERITY).fillna(0))
     order = rank.sort_values(["_rank", "dice", "scan_id"], na_position="first").drop(columns="_rank")
     worst, rest = order.iloc[: (total + 1) // 2], order.iloc[(total + 1) // 2 :]
@@ -85,14 +87,16 @@ def choose(rows: pd.DataFrame, total: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return worst, rest.loc[key.sort_values().index[: total // 2]]
 
 
-def _load(data: bytes) -> Picture.Image | None:
+def load(data: bytes) -> Picture.Image | None:
+    """The decoded image; None if it cannot be read."""
     try:
         return Picture.open(io.BytesIO(data)).convert("RGB")
-    except OSError:  # what Pillow raises for no picture as well as for a truncated one
+    except OSError:  # raised by Pillow for other data as well as for a truncated image
         return None
 
 
-def _compressed(originals: list[Picture.Image]) -> list[tuple[bytes, int, int]]:
+def compressed(originals: list[Picture.Image]) -> list[tuple[bytes, int, int]]:
+    """WebP data, width and height of each image, reduced until all fit into `BUDGET`."""
     for width, quality in STEPS:
         pictures = [_webp(original, width, quality) for original in originals]
         if sum(len(data) for data, _, _ in pictures) <= BUDGET:

@@ -1,4 +1,4 @@
-"""Survival beyond the curves: scores by horizon, and whether the predicted risk acts in proportion at all times."""
+"""Survival: scores by horizon, and the test of proportional hazards of the predicted risk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Panel, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.efficiency import initialisations, slug
 
-DAYS = 365.25
-FEWEST_DEATHS = 8  # below, a test of proportional hazards has no power at all
+DAYS_PER_YEAR = 365.25
+FEWEST_DEATHS = 8  # below this number a test of proportional hazards has no power
 NOTE = (
-    "A small p says that the effect of the predicted risk changes with time; a large one with few deaths says nothing. "
-    "Not corrected for the number of initialisations."
+    "A small p means that the effect of the predicted risk changes with time; with few deaths a large p is no "
+    "evidence. Not corrected for the number of initialisations."
 )
 
 
@@ -30,7 +29,8 @@ class Hazard:
     Args:
         ratio: hazard ratio for one standard deviation more of predicted risk, with its 95% interval.
         p: of the test of scaled Schoenfeld residuals against ranks of time.
-        years, effect: of each death: when, and the log hazard ratio that its residual speaks for.
+        years, effect: of each death: its time, and its scaled Schoenfeld residual plus the log hazard ratio.
+        n: number of subjects.
     """
 
     ratio: tuple[float, float, float]
@@ -41,6 +41,7 @@ class Hazard:
 
     @property
     def log_ratio(self) -> float:
+        """Log hazard ratio of one standard deviation."""
         return float(np.log(self.ratio[0]))
 
 
@@ -52,17 +53,18 @@ def horizon_figure(inputs: Inputs, task: str) -> Figure | None:
     if rows.empty:
         return None
     full = rows[(rows["fraction"] == rows["fraction"].max()) & (rows["measure"] == "auc_t")]
-    order = initialisations(inputs)
+    order = inputs.initialisations
     names = [name for name in order if (full["initialisation"] == name).any()]
     looks = style.styles(names)
     panels = [] if full.empty else [_horizons(full, names, looks)]
     return Figure(
         name="horizons",
-        title="Who dies within so many years",
+        title="Prediction of death by horizon",
         caption=(
-            f"Cumulative/dynamic AUC with {words.percent(float(rows['fraction'].max()))} of the training labels: how "
-            "often, of a subject who dies within so many years and one who lives longer, the former has the higher "
-            "predicted risk. Weighted for censoring; by scikit-survival. Points of one horizon stand side by side."
+            f"Cumulative/dynamic AUC with {words.percent(float(rows['fraction'].max()))} of the training labels: the "
+            "probability that a subject who dies before the horizon has a higher predicted risk than one who survives "
+            "it. Weighted for censoring; computed by scikit-survival. Points of one horizon are offset to be "
+            "distinguishable."
         ),
         n=f"n = {words.count(int(rows['n_test'].max()), 'held-out subject')}",
         interval="95% bootstrap over held-out subjects",
@@ -90,7 +92,7 @@ def _horizons(rows: pd.DataFrame, names: list[str], looks: dict[str, tuple[str, 
         style.reference(axes, 0.5, "chance")
         style.ylabel(axes, "AUC up to this time, higher is better")
 
-    told = "; ".join(
+    described = "; ".join(
         f"{words.initialisation(r.initialisation)} at {_years(r.days)} years {words.estimate(r.value, r.low, r.high)}"
         for r in rows.itertuples()
     )
@@ -98,7 +100,7 @@ def _horizons(rows: pd.DataFrame, names: list[str], looks: dict[str, tuple[str, 
         "horizons",
         "Time-dependent AUC",
         style.chart("horizons", draw, width=style.WIDE),
-        f"AUC by horizon: {told}.",
+        f"AUC by horizon: {described}.",
     )
 
 
@@ -129,7 +131,7 @@ def _horizon_table(rows: pd.DataFrame, order: list[str]) -> Table:
             "Value",
             "95% interval",
             "Dead",
-            "Alive and watched",
+            "Alive and under observation",
             "n",
         ),
         cells,
@@ -147,13 +149,13 @@ def hazard_figure(inputs: Inputs, groups: dict[str, pd.DataFrame], fraction: flo
     first = next(iter(found.values()))
     return Figure(
         name="hazards",
-        title="Are the hazards proportional?",
+        title="Proportional hazards",
         caption=(
-            f"Cox's model says that a predicted risk multiplies the hazard alike at all times. With "
-            f"{words.percent(fraction)} of the training labels. Each point is a death among the held-out subjects: the "
-            "log hazard ratio for one standard deviation of predicted risk that its scaled Schoenfeld residual speaks "
-            "for. Line: their running mean. Dashed: the constant that the model takes. A line that rises or falls is "
-            "an effect that changes."
+            f"Cox's model assumes that a predicted risk multiplies the hazard by the same factor at all times. With "
+            f"{words.percent(fraction)} of the training labels. Each point is a death among the held-out subjects: its "
+            "scaled Schoenfeld residual plus the log hazard ratio for one standard deviation of predicted risk. Line: "
+            "running mean. Dashed: the constant log hazard ratio of the model. A line that rises or falls indicates an "
+            "effect that changes with time."
         ),
         n=f"n = {words.count(first.n, 'held-out subject')}, {words.count(len(first.years), 'death')}",
         interval="hazard ratios: 95% intervals of Cox's model; no interval of the running mean",
@@ -165,7 +167,7 @@ def hazard_figure(inputs: Inputs, groups: dict[str, pd.DataFrame], fraction: flo
 
 
 def hazard(rows: pd.DataFrame) -> Hazard | None:
-    """Cox's model of `rank` (predicted risk) on `time` (days) and `event`; None with too few deaths."""
+    """Cox's model of `risk` (predicted, standardised here) on `time` (days) and `event`; None with too few deaths."""
     from lifelines import CoxPHFitter
     from lifelines.exceptions import ConvergenceError
     from lifelines.statistics import proportional_hazard_test
@@ -193,7 +195,7 @@ def hazard(rows: pd.DataFrame) -> Hazard | None:
     return Hazard(
         (float(np.exp(log_ratio)), float(low), float(high)),
         p,
-        table.loc[residuals.index, "time"].to_numpy(float) / DAYS,
+        table.loc[residuals.index, "time"].to_numpy(float) / DAYS_PER_YEAR,
         residuals["risk"].to_numpy(float) + log_ratio,
         len(table),
     )
@@ -206,7 +208,8 @@ def running_mean(x_N: np.ndarray, y_N: np.ndarray, at_M: np.ndarray) -> np.ndarr
     rank_N[order] = np.arange(len(x_N))
     at_rank_M = np.interp(at_M, x_N[order], np.arange(len(x_N)))
     weight_MN = np.exp(-0.5 * np.square((at_rank_M[:, None] - rank_N) / max(len(x_N) / 6, 1)))
-    return (weight_MN * y_N).sum(1) / weight_MN.sum(1)
+    mean_M: np.ndarray = (weight_MN * y_N).sum(1) / weight_MN.sum(1)
+    return mean_M
 
 
 def _residuals(name: str, fit: Hazard, look: tuple[str, str]) -> Panel:
@@ -222,9 +225,9 @@ def _residuals(name: str, fit: Hazard, look: tuple[str, str]) -> Panel:
 
     title, detail = words.initialisation(name), f"Schoenfeld {words.p_value(fit.p)}"
     return Panel(
-        f"hazards-{slug(name)}",
+        f"hazards-{words.slug(name)}",
         title,
-        style.chart(f"hazards-{slug(name)}", draw),
+        style.chart(f"hazards-{words.slug(name)}", draw),
         f"Scaled Schoenfeld residuals of {len(fit.years)} deaths against time. {title}: hazard ratio for one standard "
         f"deviation {words.estimate(*fit.ratio)}; {detail}.",
         detail,
@@ -278,4 +281,4 @@ def _training(inputs: Inputs, name: str) -> tuple[str, str, str]:
 
 
 def _years(days: float) -> str:
-    return f"{days / DAYS:.3g}"
+    return f"{days / DAYS_PER_YEAR:.3g}"

@@ -1,4 +1,4 @@
-"""Predicted label maps beside CT and truth: emphysema subtypes by region, segmentations."""
+"""Predicted label maps beside CT and truth, of region classification (emphysema subtypes) and segmentation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Key, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.efficiency import slug
-from ctplatform.tasks import get_task
+from ctplatform.tasks import NAMES, get_task
 from ctplatform.tasks.label_map import VolumeTask
 
 TITLE = "Maps of the lung"
@@ -26,7 +25,7 @@ COLOURS = (style.ORANGE, style.SKY, style.PURPLE, style.GREEN, style.VERMILION)
 
 
 def section(inputs: Inputs) -> Section | Omitted:
-    """A figure a task on label maps; a picture a subject: CT, truth, and the map of each initialisation."""
+    """A figure a task on label maps, an image a subject: CT, truth, and the map of each initialisation."""
     found = read_slices(inputs.workspace, inputs.run)
     tasks = [name for name in dict.fromkeys(task for task, _ in found) if _is_known(name)]
     if not tasks:
@@ -41,21 +40,19 @@ def section(inputs: Inputs) -> Section | Omitted:
         "maps",
         TITLE,
         [
-            "What was predicted, voxel by voxel, for the held-out subjects with the most disease, with the median "
-            "amount and in between. Scores are under label efficiency; these pictures show what errors make them."
+            "Voxelwise predictions for the held-out subjects with the most disease, with the median amount and in "
+            "between. Scores are under label efficiency; these images show where the errors are."
         ],
         figures=figures,
     )
 
 
 def _is_known(name: str) -> bool:
-    from ctplatform.tasks import NAMES
-
     return name in NAMES and isinstance(get_task(name), VolumeTask)
 
 
 def painted_classes(task: VolumeTask) -> list[tuple[int, str, str]]:
-    """(number in the maps, class, colour) of what is painted."""
+    """(number in the maps, class, colour) of the classes that are painted."""
     numbered = list(enumerate(task.classes, 1))
     shown = numbered[1:] if task.kind == "regions" else numbered
     return [(number, name, COLOURS[i % len(COLOURS)]) for i, (number, name) in enumerate(shown)]
@@ -76,14 +73,14 @@ def _figure(inputs: Inputs, name: str, by_initialisation: dict[str, list[Slice]]
         images.append(_image(inputs, task, slice_, names, maps, classes))
     regions = task.kind == "regions"
     return Figure(
-        name=f"maps-{slug(name)}",
+        name=f"maps-{words.slug(name)}",
         title=words.sentence(words.task(name)),
         caption=(
             f"From left to right: CT, truth, {words.listing(names)}. Each is the "
             f"{first[0].plane} slice with the most {'diseased' if regions else 'labelled'} voxels, the patient's "
             "right on the left. "
-            + (f"One window speaks for {inputs.recipe.sweep.dense.stride} mm. " if regions else "")
-            + "Select a picture to enlarge it."
+            + (f"Windows are {inputs.recipe.sweep.dense.stride} mm apart. " if regions else "")
+            + "Select an image to enlarge it."
         ),
         n=f"{words.count(len(first), 'held-out subject')} of {_subjects(inputs, name)}",
         interval="single subjects, no interval",
@@ -128,11 +125,11 @@ def _image(
         height=strip.height,
         alt=(
             f"{words.sentence(slice_.plane)} slice of {slice_.scan_id}: CT, then the {words.task(task.name)} of the "
-            f"truth: {_shares(slice_.truth, classes)}; "
-            + "; ".join(f"{n}: {_shares(m, classes)}" for n, m in zip(names, maps) if m is not None)
+            f"truth: {_areas(slice_.truth, classes)}; "
+            + "; ".join(f"{n}: {_areas(m, classes)}" for n, m in zip(names, maps) if m is not None)
         ),
         state=str(states.get(slice_.scan_id, "")),
-        lines=[f"Truth: {_shares(slice_.truth, classes)}"],
+        lines=[f"Truth: {_areas(slice_.truth, classes)}"],
     )
 
 
@@ -148,7 +145,7 @@ def _overlay(
     return rgb.astype(np.uint8)
 
 
-def _shares(classes_RC: np.ndarray, classes: list[tuple[int, str, str]]) -> str:
+def _areas(classes_RC: np.ndarray, classes: list[tuple[int, str, str]]) -> str:
     """The painted classes of a slice in square centimetres."""
     parts = [
         f"{label} {n / 100:.1f} cm²" for number, label, _ in classes if (n := (classes_RC == number).sum())

@@ -1,4 +1,4 @@
-"""Nearest patients: one place of the lung in a held-out patient, and the same place in the most similar patients."""
+"""Nearest patients: one atlas location in a held-out patient, and the same location in the most similar patients."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from ctplatform.storage.layout import patient_vectors
 
 TITLE = "Nearest patients"
 NEIGHBOURS = 4
-MOST = 2000  # scans that similarities are formed between; more are thinned evenly by id
-WINDOW = (-1024, -600)  # HU; dark holes of emphysema show against grey lung
+MAX_SCANS = 2000  # between which similarities are computed; of more, an even selection by id
+WINDOW = (-1024, -600)  # HU; emphysema is dark against grey lung
 SIDE, GAP = 160, 6  # pixels
-SOLID_HU, SOLID = -500, 0.15  # a place with a larger share above shows chest wall or heart more than lung
+SOLID_HU, SOLID = -500, 0.15  # a location with a larger share above is mostly chest wall or heart
 
 
 def section(inputs: Inputs) -> Section | Omitted:
-    """Three held-out patients (most, median and least LAA-950), and how alike neighbours are over all scans."""
+    """Three held-out patients (most, median and least LAA-950), and the similarity of neighbours over all scans."""
     parts = patient_vectors(inputs.run, "drasclr")
     if not inputs.workspace.exists(*parts):
         return Omitted(TITLE, "this run has no embeddings")
     table = inputs.workspace.read_table(*parts).to_pandas().drop_duplicates("scan_id")
     columns = inputs.usable[["scan_id", "laa950"]].dropna()
     table = table.merge(columns, on="scan_id").sort_values("scan_id", ignore_index=True)
-    table = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(len(table), MOST)).round().astype(int))]
+    table = table.iloc[
+        np.unique(np.linspace(0, len(table) - 1, min(len(table), MAX_SCANS)).round().astype(int))
+    ]
     if table["subject_id"].nunique() <= NEIGHBOURS:
         return Omitted(TITLE, f"fewer than {NEIGHBOURS + 2} subjects have embeddings")
     table = table.reset_index(drop=True)
@@ -44,7 +46,7 @@ def section(inputs: Inputs) -> Section | Omitted:
         images = [_image(inputs, table, q, order_NK[q], similarity_NN[q], location) for q in queries]
     except StageError:
         return Omitted(TITLE, "the patches of the embedded scans are not in this workspace")
-    difference, chance = likeness(table["laa950"].to_numpy(float), order_NK)
+    difference, chance = differences(table["laa950"].to_numpy(float), order_NK)
     figure = Figure(
         name="nearest",
         title=f"Atlas location {location}, one strip a patient",
@@ -55,7 +57,7 @@ def section(inputs: Inputs) -> Section | Omitted:
             "least lung below −950 HU."
         ),
         n=f"n = {words.count(len(table), 'scan')} searched",
-        interval="single patients; the likeness above has a 95% bootstrap interval over scans",
+        interval="single patients; the differences in the text have 95% bootstrap intervals over scans",
         command=command("embed", inputs.recipe),
         images=images,
         tables=[_table(table, queries, order_NK, similarity_NN)],
@@ -69,10 +71,11 @@ def section(inputs: Inputs) -> Section | Omitted:
 
 
 def similarities(vectors_ND: np.ndarray) -> np.ndarray:
-    """Cosines of the vectors, centred on their mean: otherwise what all lungs share would hide what differs."""
+    """Cosines of the vectors, centred on their mean: otherwise what all lungs have in common would dominate."""
     centred = vectors_ND.astype(np.float64) - vectors_ND.mean(0, dtype=np.float64)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return centred @ centred.T
+    similarity_NN: np.ndarray = centred @ centred.T
+    return similarity_NN
 
 
 def neighbours(similarity_NN: np.ndarray, subjects_N: np.ndarray) -> np.ndarray:
@@ -90,10 +93,10 @@ def neighbours(similarity_NN: np.ndarray, subjects_N: np.ndarray) -> np.ndarray:
     return np.array(picked)
 
 
-def likeness(
+def differences(
     values_N: np.ndarray, order_NK: np.ndarray, *, resamples: int = 1000
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean absolute difference to the neighbours and to any other scan, each with its 95% bootstrap interval."""
+    """Mean absolute difference to the neighbours and to all other scans, each with its 95% bootstrap interval."""
     near_N = np.abs(values_N[:, None] - values_N[order_NK]).mean(1)
     count = len(values_N)
     far_N = np.abs(values_N[:, None] - values_N).sum(1) / (count - 1)
@@ -116,7 +119,7 @@ def _queries(table: pd.DataFrame, inputs: Inputs) -> list[int]:
 def _location(inputs: Inputs, scan: str) -> int:
     locations_N, hu_NDHW = shards.read_patches(inputs.workspace, scan)
     share_N = (hu_NDHW < -950).mean((1, 2, 3))
-    share_N -= (hu_NDHW > SOLID_HU).mean((1, 2, 3)) > SOLID  # behind all others, yet in order
+    share_N -= (hu_NDHW > SOLID_HU).mean((1, 2, 3)) > SOLID  # ranks them behind all others
     return int(locations_N[int(np.argmax(share_N))])
 
 

@@ -1,4 +1,4 @@
-"""Pretraining curves: is the loss falling, and has the representation collapsed."""
+"""Pretraining curves: losses and the signs of a collapsed representation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctplatform.report.document import Figure, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
 
 TITLE = "Pretraining"
-COLLAPSED = 2.0  # effective rank below which all patches lie on a line or a point
+COLLAPSED = 2.0  # effective rank below which all vectors lie almost on a line
 ROWS = 12  # rows of the table behind the curves
 
 
@@ -85,9 +85,9 @@ def section(inputs: Inputs) -> Section | Omitted:
         name="pretraining",
         title="Loss and signs of collapse",
         caption=(
-            "Thin: every logged step. Thick: running median. Local loss: a patch against the same place in other "
-            "people. Global loss: the same, with its anatomical neighbours in its stead. Guessing: what an encoder "
-            "that knows nothing gets with as many negatives." + _about_probe(inputs)
+            "Thin: every logged step. Thick: running median. Local loss: a patch against the same location in other "
+            "subjects. Global loss: the same with its anatomical neighbours in place of the patch. Chance: the value "
+            "of an uninformative encoder with the same number of negatives." + _about_probe(inputs)
         ),
         n=f"n = {words.count(len(metrics), 'logged step')} up to step {steps:,}"
         + (f"; {scans}" if scans else ""),
@@ -111,8 +111,8 @@ def _scans(inputs: Inputs) -> str:
     return words.count(int(rows["subject_id"].astype(str).isin(train).sum()), "training scan")
 
 
-def guessing(curve: str, metrics: pd.DataFrame) -> pd.Series | None:
-    """What an encoder that knows nothing would get: it depends on the number of negatives, which grows at first."""
+def chance_level(curve: str, metrics: pd.DataFrame) -> pd.Series | None:
+    """The value of an uninformative encoder; it depends on the number of negatives, which grows at first."""
     if not _has(metrics, "negatives"):
         return None
     negatives = pd.to_numeric(metrics["negatives"], errors="coerce")
@@ -120,19 +120,19 @@ def guessing(curve: str, metrics: pd.DataFrame) -> pd.Series | None:
 
 
 def _about_probe(inputs: Inputs) -> str:
-    """What the probe's curve is of; it is no result, and says so."""
+    """A description of the probe's curve for the caption."""
     about = inputs.probe
     if about is None:
         return ""
     return (
         f" Probe: {about['metric_title']} of {about['task'].replace('_', ' ')}, {about['folds']}-fold cross-validation "
         f"of the frozen encoder on {words.count(int(about['subjects']), 'training subject')} x {about['locations']} "
-        "locations; it says whether training still helps, the held-out subjects say how well it works."
+        "locations. It shows whether training still helps; it is no result on held-out subjects."
     )
 
 
 def levels(curve: str, inputs: Inputs) -> list[tuple[float, str]]:
-    """What a curve is to be compared with, as (value, name)."""
+    """Baselines of a curve, as (value, name)."""
     if curve != "probe" or inputs.probe is None:
         return []
     named = (("start", "before training"), ("density", "lung density"))
@@ -140,7 +140,7 @@ def levels(curve: str, inputs: Inputs) -> list[tuple[float, str]]:
 
 
 def _verdict(metrics: pd.DataFrame) -> list[str]:
-    """Last tenth of the log against guessing, or against the first tenth where the log has no count of negatives."""
+    """Last tenth of the log against chance, or against the first tenth if the log has no number of negatives."""
 
     def ends(values: pd.Series) -> tuple[float, float]:
         numbers = pd.to_numeric(values, errors="coerce").dropna().to_numpy(float)
@@ -148,16 +148,16 @@ def _verdict(metrics: pd.DataFrame) -> list[str]:
         return float(np.median(numbers[:tenth])), float(np.median(numbers[-tenth:]))
 
     parts = []
-    guess = guessing("loss", metrics)
-    if guess is not None and _has(metrics, "local"):
-        last, chance = ends(metrics["local"])[1], ends(guess)[1]
+    uninformed = chance_level("loss", metrics)
+    if uninformed is not None and _has(metrics, "local"):
+        last, chance = ends(metrics["local"])[1], ends(uninformed)[1]
         negatives = ends(metrics["negatives"])
         parts.append(
-            f"At the end the local loss is {words.number(last)}; guessing would give {words.number(chance)} among "
+            f"At the end the local loss is {words.number(last)}; the chance level is {words.number(chance)} with "
             f"{words.number(negatives[1], 0)} negatives a patch"
             + (
-                f" (at the start there were {words.number(negatives[0], 0)}, so the losses of the two ends cannot be "
-                "compared)."
+                f" (at the start there were {words.number(negatives[0], 0)}, so the losses at start and end are not "
+                "comparable)."
                 if negatives[1] > 1.5 * negatives[0]
                 else "."
             )
@@ -170,7 +170,7 @@ def _verdict(metrics: pd.DataFrame) -> list[str]:
         )
     if _has(metrics, "effective_rank"):
         first, last = ends(metrics["effective_rank"])
-        state = ": the representation has collapsed or is about to." if last < COLLAPSED else "."
+        state = ": the representation has collapsed or nearly so." if last < COLLAPSED else "."
         parts.append(f"Effective rank went from {words.number(first, 1)} to {words.number(last, 1)}{state}")
     return [" ".join(parts)] if parts else []
 
@@ -190,10 +190,10 @@ def _panel(curve: Curve, inputs: Inputs, metrics: pd.DataFrame, width: float) ->
             sparse = len(values) < len(metrics) / 4
             axes.plot(at, smooth, color=colour, linewidth=1.8, marker="o" if sparse else "", markersize=4)
             ends.append((float(smooth.dropna().iloc[-1]), label))
-        guess = guessing(curve.name, metrics)
-        if guess is not None:
-            axes.plot(steps, guess, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
-            ends.append((float(guess.dropna().iloc[-1]), "guessing"))
+        uninformed = chance_level(curve.name, metrics)
+        if uninformed is not None:
+            axes.plot(steps, uninformed, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            ends.append((float(uninformed.dropna().iloc[-1]), "chance"))
         for value, name in levels(curve.name, inputs):
             axes.axhline(value, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
             ends.append((value, name))
@@ -219,7 +219,7 @@ def _panel(curve: Curve, inputs: Inputs, metrics: pd.DataFrame, width: float) ->
 
 
 def _label_ends(axes: Axes, x: float, ends: list[tuple[float, str]]) -> None:
-    """Write each line's name behind its end in the colour of words, kept apart where lines end close together."""
+    """Write each line's name behind its end, with a minimum distance between names."""
     low, high = axes.get_ylim()
     room, at = 0.085 * (high - low), -float("inf")
     for y, label in sorted(ends):

@@ -1,4 +1,4 @@
-"""What was run: recipe, versions, hashes, cost. Nothing that names a person or a place."""
+"""Provenance: recipe, versions, hashes and cost, without names of persons or places."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ PACKAGES = (
     "monai",
     "matplotlib",
 )
-# Long arrays of atlas.json and of the card belong to the files, not to a page.
+# Longer values of the card, such as arrays, are left to the file.
 LONGEST = 300
 
 
 def section(inputs: Inputs) -> Section:
-    """The whole chain's provenance; always there."""
-    tables = [_cost(inputs), _identity(inputs)]
+    """The provenance of the whole pipeline; never left out."""
+    tables = [cost_table(inputs), _identity(inputs)]
     folded = [_recipe(inputs), _versions(inputs)]
     if inputs.card:
         folded.append(_card(inputs.card))
     text = (
-        "In the commands, COHORT.csv and WORKSPACE stand for your own files. With the same scans, recipe and version "
-        "the whole chain runs again by:"
+        "In the commands, COHORT.csv and WORKSPACE are placeholders for your own files. With the same scans, recipe "
+        "and version this command repeats the whole pipeline:"
     )
     return Section(
         "provenance", TITLE, [text], tables=tables, folded=folded, command=command("run", inputs.recipe)
     )
 
 
-def _cost(inputs: Inputs) -> Table:
+def cost_table(inputs: Inputs) -> Table:
+    """Amount of work, wall time and CPU time of each stage."""
     rows: list[tuple[str, str, str, str]] = []
     ledger, metrics, results = inputs.ledger, inputs.metrics, inputs.results
     if not ledger.empty:
@@ -63,7 +64,7 @@ def _cost(inputs: Inputs) -> Table:
         )
     if metrics is not None and "seconds" in metrics:
         config = inputs.recipe.pretrain
-        wall = _elapsed(metrics["seconds"])
+        wall = elapsed(metrics["seconds"])
         workers = max(1, config.num_workers)
         unit = words.duration(wall * workers * config.cpus_per_worker)
         gpu = f"; GPU {words.duration(wall * workers)}" if config.use_gpu else ""
@@ -122,8 +123,8 @@ def _cost(inputs: Inputs) -> Table:
     )
 
 
-def _elapsed(seconds: pd.Series) -> float:
-    """Sum over runs: the clock of the log starts at zero again when a run resumes."""
+def elapsed(seconds: pd.Series) -> float:
+    """Training time summed over resumptions: the log's clock restarts at zero when a run resumes."""
     values = pd.to_numeric(seconds).to_numpy(float)
     ends = [a for a, b in itertools.pairwise(values) if b < a] + [values[-1]]
     return float(sum(ends))
@@ -167,7 +168,7 @@ def _versions(inputs: Inputs) -> Table:
             rows.append((package, metadata.version(package)))
         except metadata.PackageNotFoundError:
             continue
-    return Table("Versions that made this page", ("Package", "Version"), rows)
+    return Table("Versions that this page was made with", ("Package", "Version"), rows)
 
 
 def _card(card: Mapping[str, Any]) -> Table:

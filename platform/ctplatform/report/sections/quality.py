@@ -1,4 +1,4 @@
-"""Quality distributions: how the scans measured, against the thresholds that sort them."""
+"""Distributions of the quality measures over scans, with the thresholds of flagging and rejection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DRAWN = ("accepted", "flagged", "rejected")
 
 @dataclass(frozen=True)
 class Measure:
-    """One quality measure: ledger column, title, unit, and the thresholds of the verdict."""
+    """One quality measure: ledger column, title, unit, and the thresholds of flagging and rejection."""
 
     column: str
     title: str
@@ -68,10 +68,10 @@ def section(inputs: Inputs) -> Section | Omitted:
     states = [state for state in DRAWN if (rows["state"] == state).any()]
     figure = Figure(
         name="quality",
-        title="How the scans measured",
+        title="Quality measures of the scans",
         caption=(
-            "Each bar counts scans. Dashed lines: beyond them a scan is flagged. Solid lines: beyond them it is "
-            "rejected. Measures without a line do not enter the verdict. Density is measured on the scan's own voxels."
+            "Bars: number of scans. Dashed lines: thresholds of flagging. Solid lines: thresholds of rejection. "
+            "Thresholds far from all values are not drawn. Density is measured on the scan's original voxels."
         ),
         n=f"n = {words.count(len(rows), 'measured scan')}",
         interval="medians with 95% bootstrap intervals over scans",
@@ -98,7 +98,7 @@ def median_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0)
 def _panel(measure: Measure, rows: pd.DataFrame, states: list[str], width: float) -> Panel:
     groups = [rows.loc[rows["state"] == s, measure.column].dropna().to_numpy(float) for s in states]
     values = np.concatenate(groups)
-    edges = _edges(values)
+    edges = bin_edges(values)
 
     def draw(axes: Axes) -> None:
         axes.hist(
@@ -113,7 +113,7 @@ def _panel(measure: Measure, rows: pd.DataFrame, states: list[str], width: float
         margin = 0.35 * (high - low)
         for lines, dash in ((measure.flag, (0, (4, 3))), (measure.reject, "-")):
             for x in lines:
-                if low - margin <= x <= high + margin:  # a far threshold would squeeze the bars together
+                if low - margin <= x <= high + margin:  # a distant threshold would compress the bars
                     axes.axvline(x, color=style.INK, linewidth=1, linestyle=dash)
         axes.set_xlabel(measure.unit)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -121,7 +121,7 @@ def _panel(measure: Measure, rows: pd.DataFrame, states: list[str], width: float
         style.ylabel(axes, "scans")
 
     low, high = median_interval(values)
-    middle, low_text, high_text = _alike(float(np.median(values)), low, high)
+    middle, low_text, high_text = matched_decimals(float(np.median(values)), low, high)
     summary = f"n = {len(values):,}, median {middle} ({low_text} to {high_text})"
     return Panel(
         f"quality-{measure.column.replace('_', '-')}",
@@ -132,7 +132,7 @@ def _panel(measure: Measure, rows: pd.DataFrame, states: list[str], width: float
     )
 
 
-def _alike(*values: float) -> list[str]:
+def matched_decimals(*values: float) -> list[str]:
     """Values with the decimals that the largest needs for three significant digits; tiny ones in powers of ten."""
     top = max(abs(value) for value in values)
     if 0 < top < 1e-4:
@@ -141,10 +141,11 @@ def _alike(*values: float) -> list[str]:
     return [words.number(value, min(digits, 4)) for value in values]
 
 
-def _edges(values: np.ndarray) -> np.ndarray:
+def bin_edges(values: np.ndarray) -> np.ndarray:
+    """Edges of the histogram's bins."""
     low, high = float(values.min()), float(values.max())
     largest = max(abs(low), abs(high))
-    if high - low <= 1e-3 * largest:  # no more than rounding apart: one bar, on an axis that can be read
+    if high - low <= 1e-3 * largest:  # equal up to rounding: one bar on a readable axis
         half = 0.05 * largest or 0.05
         return np.linspace((low + high) / 2 - half, (low + high) / 2 + half, 4)
     return np.linspace(low, high, int(np.clip(np.sqrt(len(values)) * 2, 8, 40)) + 1)
@@ -156,7 +157,7 @@ def _table(present: list[Measure], rows: pd.DataFrame) -> Table:
         values = rows[measure.column].dropna().to_numpy(float)
         q = np.percentile(values, [0, 25, 50, 75, 100])
         low, high = median_interval(values)
-        show = _alike(*map(float, (*q, low, high)))
+        show = matched_decimals(*map(float, (*q, low, high)))
         cells.append(
             (
                 f"{measure.title} ({measure.unit})",
@@ -176,7 +177,7 @@ def _table(present: list[Measure], rows: pd.DataFrame) -> Table:
             "n",
             "Median",
             "95% interval",
-            "Middle half",
+            "Interquartile range",
             "Range",
             "Flagged beyond",
             "Rejected beyond",

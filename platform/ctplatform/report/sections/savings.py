@@ -1,4 +1,4 @@
-"""How many labels pretraining saves, in a table and in words; and which hyper-parameters were searched for it."""
+"""Labels that pretraining saves, as a table and in sentences; and the searched hyper-parameters."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _statement(rows: pd.DataFrame, names: list[str]) -> str:
     )
     if _no_better_than_chance(first):
         text += (
-            f" That is not distinguishable from chance ({words.number(float(first['chance']))}): how few labels reach "
-            "it says nothing."
+            f" That is not distinguishable from chance ({words.number(float(first['chance']))}): the number of labels "
+            "that reach it is not informative."
         )
     return " ".join([text, *(_need(words.initialisation(name), rows.loc[name], total) for name in names)])
 
@@ -53,9 +53,9 @@ def _no_better_than_chance(row: pd.Series) -> bool:
 
 def _need(name: str, row: pd.Series, total: int) -> str:
     labels, least = float(row["labels"]), float(row["n_least"])
-    between = f"95% interval {_interval(float(row['low']), float(row['high']), least)}"
+    between = f"95% interval {label_interval(float(row['low']), float(row['high']), least)}"
     if np.isnan(labels):
-        return f"For {name} it cannot be said."
+        return f"For {name} this cannot be determined."
     if np.isinf(labels):
         return f"{name} does not reach that with any share of the labels that was tried ({between})."
     share = min(labels, total) / total
@@ -90,7 +90,7 @@ def search_table(inputs: Inputs) -> Table | None:
         "Hyper-parameters that were searched",
         (
             "Task",
-            "Start",
+            "Initialisation",
             "Labels",
             "Cells",
             "Tried",
@@ -114,7 +114,7 @@ def _spread(values: pd.Series) -> str:
 
 
 def table(savings: pd.DataFrame) -> Table:
-    """How many labels each start needs to reach what training from scratch reaches with all of them."""
+    """Number of labels with which each initialisation reaches the score of training from scratch with all labels."""
     cells = [
         (
             words.sentence(words.task(row.task)),
@@ -122,7 +122,7 @@ def table(savings: pd.DataFrame) -> Table:
             words.estimate(row.target, row.target_low, row.target_high),
             words.initialisation(row.initialisation),
             _labels(row.labels, row.n_least),
-            _interval(row.low, row.high, row.n_least),
+            label_interval(row.low, row.high, row.n_least),
             f"{int(row.n_baseline):,}",
             words.percent(row.share_reached),
         )
@@ -134,7 +134,7 @@ def table(savings: pd.DataFrame) -> Table:
             "Task",
             "Metric",
             "From scratch, all labels",
-            "Start",
+            "Initialisation",
             "Labels needed",
             "95% interval",
             "Of",
@@ -146,12 +146,13 @@ def table(savings: pd.DataFrame) -> Table:
             "Between label shares that were tried, the score is taken as linear in the logarithm of the number of "
             "labels. The interval is over held-out subjects, the same resamples for both; it ends with "
             "\u201cnot reached\u201d where the curve stays below. Where the from-scratch score is no better than "
-            "chance, reaching it says nothing."
+            "chance, the number of labels is not informative."
         ),
     )
 
 
-def _interval(low: float, high: float, least: float) -> str:
+def label_interval(low: float, high: float, least: float) -> str:
+    """An interval of numbers of labels; equal ends are written once."""
     ends = _labels(low, least), _labels(high, least)
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 

@@ -10,7 +10,6 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.efficiency import initialisations, slug
 
 TITLE = "Predicted and true"
 TASKS = ("emphysema_extent", "fev1pp", "fev1_fvc")
@@ -37,7 +36,7 @@ def _figure(inputs: Inputs, predictions: pd.DataFrame, task: str) -> Figure | No
     subjects = rows.groupby(["initialisation", "subject_id"])
     means = subjects[["target", "prediction"]].mean()
     spread = subjects["prediction"].agg(["min", "max"])
-    order = initialisations(inputs)
+    order = inputs.initialisations
     present = sorted(
         means.index.unique("initialisation"), key=lambda n: order.index(n) if n in order else len(order)
     )
@@ -46,12 +45,12 @@ def _figure(inputs: Inputs, predictions: pd.DataFrame, task: str) -> Figure | No
     edge = _limits(means, target)
     name = words.task(task)
     return Figure(
-        name=f"scatter-{slug(task)}",
+        name=f"scatter-{words.slug(task)}",
         title=words.sentence(name),
         caption=(
             f"Each point is one held-out subject, with {words.percent(rows['fraction'].max())} of the training labels: "
-            "mean prediction over seeds, and a bar from the lowest to the highest seed. On the line, the prediction is "
-            "the truth. Predictions beyond the axes are drawn at the edge."
+            "mean prediction over seeds, and a bar from the lowest to the highest seed. On the diagonal, prediction "
+            "and true value are equal. Predictions beyond the axes are drawn at the edge."
         ),
         n=f"n = {words.count(len(target), 'held-out subject')}; {words.count(rows['seed'].nunique(), 'seed')}",
         interval="bars are the range over seeds, not an interval; the score above each chart has its 95% interval",
@@ -62,7 +61,7 @@ def _figure(inputs: Inputs, predictions: pd.DataFrame, task: str) -> Figure | No
 
 
 def _limits(means: pd.DataFrame, target: pd.Series) -> tuple[float, float]:
-    """Common axes: the truth with half its range to both sides, no wider than the predictions need."""
+    """Limits of both axes: the range of true values, extended by up to half of it where predictions need it."""
     low, high = float(target.min()), float(target.max())
     room = 0.5 * (high - low) or 1.0
     low = max(low - room, min(low, float(means["prediction"].min())))
@@ -97,9 +96,9 @@ def _panel(
     score = _score(inputs, task, name)
     title = words.initialisation(name)
     return Panel(
-        f"scatter-{slug(task)}-{slug(name)}",
+        f"scatter-{words.slug(task)}-{words.slug(name)}",
         title,
-        style.chart(f"scatter-{slug(task)}-{slug(name)}", draw, height=3.7),
+        style.chart(f"scatter-{words.slug(task)}-{words.slug(name)}", draw, height=3.7),
         f"Predicted against true {words.task(task)} of {len(rows)} held-out subjects. {title}: {score}.",
         score,
     )

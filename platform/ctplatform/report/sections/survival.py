@@ -13,12 +13,11 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Omitted, Panel, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.efficiency import initialisations, slug
-from ctplatform.report.sections.hazards import hazard_figure, horizon_figure
+from ctplatform.report.sections.hazards import DAYS_PER_YEAR, hazard_figure, horizon_figure
 
 TITLE = "Survival"
 TASK = "survival"
-SMALL = 30  # subjects below which thirds would hold fewer than ten each: two halves instead
+SMALL = 30  # with fewer subjects thirds would hold fewer than ten each: two halves instead
 COLOURS = {2: (style.BLUE, style.VERMILION), 3: (style.BLUE, style.ORANGE, style.VERMILION)}
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 SHORT = {2: ("low", "high"), 3: ("low", "mid", "high")}
@@ -46,7 +45,7 @@ def section(inputs: Inputs) -> Section | Omitted:
     if rows.empty:
         return Omitted(TITLE, "this run has no survival predictions")
     rows = rows[rows["fraction"] == rows["fraction"].max()]
-    order = initialisations(inputs) or sorted(rows["initialisation"].unique())
+    order = inputs.initialisations or sorted(rows["initialisation"].unique())
     grouped = {
         name: group(rows[rows["initialisation"] == name])
         for name in order
@@ -61,19 +60,19 @@ def section(inputs: Inputs) -> Section | Omitted:
         caption=(
             f"Held-out subjects ranked by predicted risk, with {words.percent(float(rows['fraction'].max()))} of the "
             "training labels (mean rank over seeds). Bands: 95% intervals (log-log). Ticks: censored. The log-rank "
-            "test asks whether all groups have one curve."
+            "test compares the curves of all groups."
         ),
         n=f"n = {words.count(len(first.rows), 'held-out subject')}, {words.count(events, 'death')}",
         interval="95% intervals of Kaplan and Meier's estimate",
         command=command("sweep", inputs.recipe),
         panels=[_panel(name, item) for name, item in grouped.items()],
         keys=[Key(f"{words.sentence(n)} ({s})", c) for n, s, c in zip(names, SHORT[first.groups], colours)],
-        tables=[_tests(grouped), *(_at_risk(name, item) for name, item in grouped.items())],
+        tables=[_tests(grouped), *(at_risk_table(name, item) for name, item in grouped.items())],
     )
     notices = []
     if events < 10:
         notices.append(
-            f"Only {words.count(events, 'death')} among the held-out subjects: these curves say little."
+            f"Only {words.count(events, 'death')} among the held-out subjects: these curves are imprecise."
         )
     share = float(rows["fraction"].max())
     more = (
@@ -88,7 +87,7 @@ def group(rows: pd.DataFrame) -> Grouped:
     from lifelines.statistics import multivariate_logrank_test
 
     seeds = rows.groupby("seed")["prediction"]
-    # Seeds may differ in scale: their order is averaged, and for models of the risk itself its standardised value.
+    # Seeds may differ in scale: ranks are averaged, and for models of the risk itself standardised values.
     standard = (rows["prediction"] - seeds.transform("mean")) / seeds.transform("std").where(
         lambda s: s > 0, 1.0
     )
@@ -110,14 +109,14 @@ def group(rows: pd.DataFrame) -> Grouped:
 def _panel(name: str, grouped: Grouped) -> Panel:
     from lifelines import KaplanMeierFitter
 
-    rows, marks = grouped.rows, _marks(grouped.rows)
+    rows, marks = grouped.rows, _ticks(grouped.rows)
 
     def draw(axes: Axes) -> None:
         for i, colour in enumerate(COLOURS[grouped.groups]):
             part = rows[rows["group"] == i]
             if part.empty:
                 continue
-            fit = KaplanMeierFitter().fit(part["time"] / 365.25, part["event"])
+            fit = KaplanMeierFitter().fit(part["time"] / DAYS_PER_YEAR, part["event"])
             curve, band = fit.survival_function_, fit.confidence_interval_
             axes.fill_between(
                 band.index,
@@ -131,24 +130,24 @@ def _panel(name: str, grouped: Grouped) -> Panel:
             axes.step(
                 curve.index, curve.iloc[:, 0], where="post", color=colour, linewidth=1.8, linestyle=DASHES[i]
             )
-            censored = part.loc[~part["event"], "time"].to_numpy(float) / 365.25
+            censored = part.loc[~part["event"], "time"].to_numpy(float) / DAYS_PER_YEAR
             if len(censored):
                 axes.plot(censored, fit.predict(censored), "|", color=colour, markersize=5)
-            at_risk = [int((part["time"] / 365.25 >= mark).sum()) for mark in marks]
+            at_risk = [int((part["time"] / DAYS_PER_YEAR >= mark).sum()) for mark in marks]
             _below(axes, (-24, -44 - 13 * i), SHORT[grouped.groups][i], (0, 0))
             for mark, n in zip(marks, at_risk):
                 _below(axes, (0, -44 - 13 * i), f"{n}", (mark, 0))
         axes.set_ylim(0, 1.02)
-        axes.set_xlim(0, float(rows["time"].max()) / 365.25 * 1.02)
+        axes.set_xlim(0, float(rows["time"].max()) / DAYS_PER_YEAR * 1.02)
         axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
         axes.set_xlabel("years; below: number at risk")
         style.ylabel(axes, "share alive")
 
     title, detail = words.initialisation(name), f"log-rank {words.p_value(grouped.p)}"
     return Panel(
-        f"survival-{slug(name)}",
+        f"survival-{words.slug(name)}",
         title,
-        style.chart(f"survival-{slug(name)}", draw, height=3.4),
+        style.chart(f"survival-{words.slug(name)}", draw, height=3.4),
         f"Kaplan-Meier curves of {len(rows)} held-out subjects in {grouped.groups} groups of predicted risk. "
         f"{title}: {detail}.",
         detail,
@@ -156,7 +155,7 @@ def _panel(name: str, grouped: Grouped) -> Panel:
 
 
 def _below(axes: Axes, offset: tuple[float, float], text: str, at: tuple[float, float]) -> None:
-    """Write below the axis: at a time, so many points under it."""
+    """Write below the axis, at a time and an offset in points."""
     axes.annotate(
         text,
         at,
@@ -168,8 +167,8 @@ def _below(axes: Axes, offset: tuple[float, float], text: str, at: tuple[float, 
     )
 
 
-def _marks(rows: pd.DataFrame) -> Sequence[float]:
-    years = float(rows["time"].max()) / 365.25
+def _ticks(rows: pd.DataFrame) -> Sequence[float]:
+    years = float(rows["time"].max()) / DAYS_PER_YEAR
     step = next((s for s in (0.25, 0.5, 1.0, 2.0, 5.0) if years / s <= 7), 10.0)
     return [float(mark) for mark in np.arange(0, years + 1e-9, step)]
 
@@ -193,7 +192,8 @@ def _tests(grouped: dict[str, Grouped]) -> Table:
     )
 
 
-def _at_risk(name: str, grouped: Grouped) -> Table:
+def at_risk_table(name: str, grouped: Grouped) -> Table:
+    """Numbers at risk and Kaplan-Meier estimates of each group at the ticks of the chart."""
     from lifelines import KaplanMeierFitter
 
     cells = []
@@ -201,9 +201,9 @@ def _at_risk(name: str, grouped: Grouped) -> Table:
         part = grouped.rows[grouped.rows["group"] == i]
         if part.empty:
             continue
-        years = part["time"] / 365.25
+        years = part["time"] / DAYS_PER_YEAR
         fit = KaplanMeierFitter().fit(years, part["event"])
-        for mark in _marks(grouped.rows):
+        for mark in _ticks(grouped.rows):
             band = fit.confidence_interval_.loc[: mark + 1e-12].iloc[-1]
             cells.append(
                 (

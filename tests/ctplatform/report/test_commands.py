@@ -1,0 +1,29 @@
+"""The command that is printed parses to the recipe that was used."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from ctplatform.cli.main import parser
+from ctplatform.config.loader import load_recipe
+from ctplatform.report.commands import command
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["sweep.seeds=4", "pretrain.lr=0.5"], ["sweep.fractions=[0.1, 1.0]"]]
+)
+@pytest.mark.parametrize("stage", ["prepare", "pretrain", "sweep", "report", "run"])
+def test_the_printed_command_means_this_recipe(stage, overrides):
+    recipe = load_recipe("demo", overrides)
+    args = parser().parse_args(shlex.split(command(stage, recipe))[1:])
+    assert load_recipe(args.recipe, args.overrides) == recipe
+
+
+def test_paths_and_addresses_are_not_printed():
+    recipe = load_recipe("demo", ["atlas.source=/home/doe/atlas", "ray.address=10.0.0.7:6379"])
+    text = command("run", recipe)
+    assert "doe" not in text
+    assert "10.0.0.7" not in text
+    assert "atlas.source=..." in text
