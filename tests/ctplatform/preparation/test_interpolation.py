@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ctplatform.preparation.interpolation import PADDING_HU, Axis, interpolate_box, resample_box
+from ctplatform.imaging.hounsfield import PADDING_HU
+from ctplatform.preparation.interpolation import Axis, interpolate_box, resample_box
 
 WIDE = (-3000, 3000)
 
