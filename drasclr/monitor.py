@@ -29,9 +29,11 @@ def uniformity(embeddings_GSD: Tensor) -> Tensor:
 
 
 def effective_rank(embeddings_BD: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), between 1 and min(B, D)."""
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), between 1 and min(B, D); NaN if any is not finite."""
     centred = (embeddings_BD - embeddings_BD.mean(0)).double()
     small = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    if not torch.isfinite(small).all():
+        return torch.tensor(torch.nan, device=embeddings_BD.device, dtype=small.dtype)
     singular = torch.linalg.eigvalsh(small).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-12)
     entropy: Tensor = torch.special.entr(share).sum()

@@ -37,6 +37,8 @@ SETTINGS = (
     "pretrain.checkpoint_every=2",
     "pretrain.log_every=1",
     "pretrain.num_workers=2",
+    "pretrain.warmup_steps=0",
+    "pretrain.location_norm=false",
 )
 
 

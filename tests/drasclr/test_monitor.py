@@ -45,3 +45,9 @@ def test_expert_entropy_is_low_when_one_expert_does_all():
         for _, layer in encoder.stages():
             layer.conv.routing.bias.copy_(torch.tensor([20.0, -20, -20, -20]))
     assert monitor.expert_entropy(encoder, locations).item() < 0.01
+
+
+def test_the_rank_of_what_is_not_finite_is_not_a_number():
+    embeddings = torch.randn(6, 8)
+    embeddings[2, 3] = torch.inf
+    assert torch.isnan(monitor.effective_rank(embeddings))

@@ -30,6 +30,45 @@ class ProbeConfig(Section):
     locations: int = Field(default=12, gt=0, description="locations a scan, at most")
 
 
+class AugmentationConfig(Section):
+    """How strongly two views of a patch differ; the defaults are the published ones, and 0 is off.
+
+    A positive pair has to share what distinguishes it from other subjects at the same place. A shift of 12 voxels
+    replaces much of a patch of 32 voxels, and a change of contrast hides its density.
+    """
+
+    translation: float = Field(default=12.0, ge=0, description="largest shift along each axis, voxels")
+    rotation_degrees: float = Field(default=10.0, ge=0, le=180, description="largest angle about each axis")
+    scale: float = Field(
+        default=0.1, ge=0, le=0.9, description="largest change of size along each axis, a share"
+    )
+    flip_probability: float = Field(default=0.0, ge=0, le=1, description="of mirroring, for each axis")
+    noise_probability: float = Field(default=0.25, ge=0, le=1, description="of white noise")
+    noise_hu: float = Field(default=50.0, ge=0, description="its largest standard deviation, HU")
+    gamma_probability: float = Field(default=0.25, ge=0, le=1, description="of a change of contrast")
+    gamma: tuple[float, float] = Field(default=(0.5, 4.5), description="least and largest exponent")
+    kernel_probability: float = Field(default=0.5, ge=0, le=1, description="of another reconstruction kernel")
+    blur: float = Field(
+        default=0.0, ge=0, le=4 / 3, description="standard deviation of the smoothest, voxels"
+    )
+    sharpen: float = Field(default=0.0, ge=0, description="share of detail that the sharpest kernel adds")
+    dose_probability: float = Field(default=0.5, ge=0, le=1, description="of a lower dose")
+    dose_hu: float = Field(default=0.0, ge=0, description="largest standard deviation of its noise, HU")
+    grain: float = Field(
+        default=0.0, ge=0, le=4 / 3, description="largest correlation length of its noise in a slice, voxels"
+    )
+    breath_probability: float = Field(default=0.5, ge=0, le=1, description="of another depth of breath")
+    breath: float = Field(
+        default=0.0, ge=0, le=0.5, description="largest change of the lung's volume, a share"
+    )
+
+    @model_validator(mode="after")
+    def _exponents(self) -> AugmentationConfig:
+        if not 0 < self.gamma[0] <= self.gamma[1]:
+            raise ValueError(f"gamma is (least, largest), both above 0, not {list(self.gamma)}")
+        return self
+
+
 class PretrainConfig(Section):
     """Ray Train."""
 
@@ -49,7 +88,21 @@ class PretrainConfig(Section):
     )
     queue_size: int = Field(default=4096, gt=0, description="keys a location")
     temperature: float = Field(default=0.2, gt=0)
+    location_norm: bool = Field(
+        default=False,
+        description="projections of each location get mean 0 and variance 1 over the scans of the batch before the "
+        "losses; needs at least 2 scans",
+    )
+    decoupled: bool = Field(
+        default=False, description="the positive is left out of the losses' denominator (arXiv 2110.06848)"
+    )
+    variance_weight: float = Field(
+        default=0.0, ge=0, description="weight of a term that keeps embeddings spread (arXiv 2105.04906)"
+    )
     momentum: float = Field(default=0.999, ge=0, le=1, description="of the momentum encoder")
+    momentum_end: float | None = Field(
+        default=None, ge=0, le=1, description="momentum at the last step, by a cosine; None: constant"
+    )
     beta: float = Field(default=1.0, ge=0, description="weight of the global loss")
     local_weight: float = Field(default=1.0, ge=0, description="weight of the local loss")
     neighbour_aggregation: Literal["sum", "mean", "attention"] = "mean"
@@ -60,8 +113,20 @@ class PretrainConfig(Section):
     lr: float = Field(default=0.01, gt=0)
     sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0)
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of a step's gradient; None: any"
+    )
     warmup_steps: int = Field(default=0, ge=0)
+    routing_gain: float = Field(
+        default=1.0,
+        gt=0,
+        description="of the initial routing weights; above 1, locations differ from the start",
+    )
+    routing_lr: float = Field(
+        default=1.0, ge=0, description="learning rate of the routing, as a multiple of lr"
+    )
     augment: bool = True
+    augmentation: AugmentationConfig = AugmentationConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
     num_workers: int = Field(default=2, ge=0, description="0 trains in one process without a process group")
@@ -98,6 +163,11 @@ class PretrainConfig(Section):
         if self.min_workers is not None and not 0 < self.min_workers <= self.num_workers:
             raise ValueError(
                 f"min_workers={self.min_workers} must be between 1 and num_workers={self.num_workers}"
+            )
+        if self.location_norm and self.scans_per_batch < 2:
+            raise ValueError(
+                f"location_norm compares the scans of a batch, and scans_per_batch={self.scans_per_batch}; "
+                "set scans_per_batch to 2 or more, or location_norm=false"
             )
         if self.min_workers is not None and self.shuffle_keys:
             raise ValueError(

@@ -76,9 +76,12 @@ class Stage(NamedTuple):
 
     def effective(self, settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Those of some settings, by dotted key, that have an effect on the result."""
+        from ctplatform.config.additions import without_neutral
+
         unused = self.unused(recipe) if self.unused else ()
         without = tuple(f"{key}." for key in (*self.hardware, *unused))
-        return {key: value for key, value in settings.items() if not f"{key}.".startswith(without)}
+        used = {key: value for key, value in settings.items() if not f"{key}.".startswith(without)}
+        return without_neutral(used)
 
     def work(self, recipe: Recipe, size: Size, costs: Costs) -> Work:
         """What the stage still has to do."""

@@ -13,6 +13,7 @@ import torch
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
+from ctplatform.errors import StageError
 from ctplatform.storage.layout import CHECKPOINT_STATE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import partition
@@ -20,11 +21,18 @@ from ctplatform.training.batch import Batch
 from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, memory_file
 from ctplatform.training.feed import Feed
 from ctplatform.training.metrics_log import MetricsLog
-from ctplatform.training.model import build_model, build_optimizer, calibrate_norm, weights_and_card
+from ctplatform.training.model import (
+    build_model,
+    build_optimizer,
+    calibrate_norm,
+    strengths_of,
+    weights_and_card,
+)
 from ctplatform.training.runs import training_scans
 from ctplatform.training.throughput import Throughput
 from drasclr import augment
 from drasclr.gather import Gather, share
+from drasclr.optimisation import momentum_at
 
 if TYPE_CHECKING:
     from ctplatform.training.online_probe import OnlineProbe
@@ -57,6 +65,7 @@ class Loop:
         self.workspace, self.recipe, self.run_name = workspace, recipe, run
         self.rank, self.world = rank, world
         self.config, self.device = recipe.pretrain, device
+        self.strengths = strengths_of(self.config.augmentation)
         self.atlas = read_atlas(workspace)
         self.scans = training_scans(workspace, recipe)
         partition.check_workers(self.config, self.atlas, len(self.scans), world)
@@ -141,6 +150,10 @@ class Loop:
     def train_step(self, batch: Batch) -> Contrast:
         """One optimiser step on this rank's part of a batch."""
         self._set_lr()
+        if self.config.momentum_end is not None:
+            self.model.momentum = momentum_at(
+                self.step, self.total_steps, start=self.config.momentum, end=self.config.momentum_end
+            )
         # A resumed run repeats the step with the same random numbers (the permutation of shuffled keys).
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4099 + self.rank)
         window = self.recipe.prepare.hu_window
@@ -154,6 +167,7 @@ class Loop:
                 scans=batch.scans_S,
                 locations=locations_G,
                 view=number,
+                strengths=self.strengths,
             )
             return augment.apply(hu_GSDHW, parameters, hu_window=window)
 
@@ -170,9 +184,30 @@ class Loop:
             contrast: Contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(contrast.loss * self.weight)
+        self._clip_gradient()
         self.optimizer.step()
         self.model.memory.enqueue(batch.locations_G, contrast.keys_GSD, contrast.subjects_S)
         return contrast
+
+    def _clip_gradient(self) -> None:
+        """Scale the gradient down to `clip_norm`, and stop before a step that is not finite.
+
+        The gradient is that of all ranks, so all of them stop at the same step; weights and checkpoints stay finite.
+
+        Raises:
+            StageError: training has diverged.
+        """
+        trained = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise StageError(
+                f"pretraining of run {self.run_name} diverged at step {self.step + 1}: the gradient is not finite",
+                f"Lower pretrain.lr (it is {self.config.lr:g}), raise pretrain.warmup_steps, or set "
+                "pretrain.clip_norm; the checkpoint before that step is kept",
+                code="diverged",
+            )
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip_norm, norm)
 
     def _set_lr(self) -> None:
         if self.step < self.config.warmup_steps:
@@ -181,7 +216,7 @@ class Loop:
             span = max(1, self.total_steps - self.config.warmup_steps)
             factor = 0.5 * (1 + math.cos(math.pi * (self.step - self.config.warmup_steps) / span))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor
+            group["lr"] = self.config.lr * factor * group.get("lr_scale", 1.0)
 
     def _metrics(
         self, contrast: Contrast, epoch: int, rate: float, wait: float, seconds: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 
 from ctplatform import __version__
-from ctplatform.config.training import PretrainConfig
+from ctplatform.config.training import AugmentationConfig, PretrainConfig
 from ctplatform.storage.layout import CARD_FILE
 from drasclr import augment, weights
 from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder
 from drasclr.norm import recalibrate
+from drasclr.optimisation import parameter_groups
 
 if TYPE_CHECKING:
     from ctplatform.training.feed import Feed
@@ -22,6 +24,28 @@ if TYPE_CHECKING:
     from drasclr.gather import Gather
 
 CALIBRATION_STEPS = 24
+
+
+def strengths_of(config: AugmentationConfig) -> augment.Strengths:
+    """The augmentation's strengths in its own units: rotations in rad."""
+    return augment.Strengths(
+        rotation=config.rotation_degrees / 180 * math.pi,
+        translation=config.translation,
+        scale=config.scale,
+        flip_probability=config.flip_probability,
+        noise_probability=config.noise_probability,
+        noise_std=config.noise_hu,
+        gamma_probability=config.gamma_probability,
+        gamma=config.gamma,
+        kernel_probability=config.kernel_probability,
+        blur=config.blur,
+        sharpen=config.sharpen,
+        dose_probability=config.dose_probability,
+        dose_std=config.dose_hu,
+        grain=config.grain,
+        breath_probability=config.breath_probability,
+        breath=config.breath,
+    )
 
 
 def build_model(
@@ -40,7 +64,7 @@ def build_model(
         gather: exchanges keys between workers; None for a single worker, or if each holds its own locations.
     """
     return DrasCLR(
-        encoder=Encoder(**config.encoder.model_dump()),
+        encoder=Encoder(**config.encoder.model_dump(), routing_gain=config.routing_gain),
         coordinates_N3=atlas.coordinates_N3,
         neighbours_NK=atlas.neighbours_NK,
         queue_size=config.queue_size,
@@ -54,12 +78,15 @@ def build_model(
         shuffle_keys=config.shuffle_keys,
         memory_locations=memory_locations,
         gather=gather,
+        location_norm=config.location_norm,
+        decoupled=config.decoupled,
+        variance_weight=config.variance_weight,
     )
 
 
 def build_optimizer(model: DrasCLR, config: PretrainConfig) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all parameters that require gradients."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """The recipe's optimiser over all parameters that require gradients; a group's `lr_scale` multiplies the rate."""
+    parameters = parameter_groups(model, routing_lr=config.routing_lr)
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.config.ablations import ablated
+from ctplatform.config.additions import nested_without_neutral
 from ctplatform.config.digest import config_hash
 from ctplatform.config.hardware import PRETRAINING
 from ctplatform.config.recipe import Recipe
@@ -44,7 +45,9 @@ def ablation_runs(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
 def run_name(workspace: Workspace, recipe: Recipe) -> str:
     """Name of the recipe's run: the recipe's name and a hash of everything that the result depends on."""
     rows = training_rows(workspace, recipe)
-    settings = recipe.pretrain.model_dump(mode="json", exclude=PRETRAINING)
+    settings = nested_without_neutral(
+        "pretrain", recipe.pretrain.model_dump(mode="json", exclude=PRETRAINING)
+    )
     content = [f"{row.scan_id} {row.content_hash}" for row in rows.itertuples()]
     return f"{recipe.name}-{config_hash(settings, read_atlas(workspace).hash, '|'.join(content))}"
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ctplatform.errors import StageError
 from ctplatform.training import partition
 from ctplatform.training.feed import Feed
 from ctplatform.training.loop import Loop
@@ -47,6 +48,19 @@ PARALLEL = (*STEPS, "pretrain.memory=location_parallel")
 MIXED = (*STEPS, "pretrain.shuffle_keys=true", "pretrain.encoder.norm=batch", "pretrain.scans_per_batch=4")
 
 
+# Every option of the losses, the schedule and the optimiser that is off by default.
+OPTIONS = (
+    *STEPS,
+    "pretrain.location_norm=true",
+    "pretrain.decoupled=true",
+    "pretrain.variance_weight=0.1",
+    "pretrain.momentum_end=0.99",
+    "pretrain.routing_gain=4",
+    "pretrain.routing_lr=3",
+    "pretrain.clip_norm=0.5",
+)
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     return training_workspace(tmp_path_factory.mktemp("distribution"))
@@ -62,6 +76,7 @@ def pairs(workspace, tmp_path_factory):
         ("handed-on", STEPS, 2),
         ("parallel", (*PARALLEL, "pretrain.augment=false"), None),
         ("parallel-cut", (*PARALLEL, "pretrain.augment=false"), 2),
+        ("options", OPTIONS, None),
         ("mixed", MIXED, None),
         ("mixed-cut", MIXED, 4),
     )
@@ -77,6 +92,17 @@ def test_two_workers_are_one_with_the_whole_batch(workspace, pairs):
         same_model(whole, pair, tolerance=TOLERANCE)
         same_memory(whole, pair, tolerance=TOLERANCE)
     np.testing.assert_allclose(pairs["replicated"][0]["losses"], whole["losses"], atol=LOSS_TOLERANCE)
+
+
+def test_two_workers_are_one_with_every_option(workspace, pairs):
+    """Statistics of a location are over the scans of both workers."""
+    whole = train(workspace, recipe_with(*OPTIONS), "one-options")
+    for rank in range(2):
+        same_model(whole, pairs["options"][rank], tolerance=TOLERANCE)
+        same_memory(whole, pairs["options"][rank], tolerance=TOLERANCE)
+    np.testing.assert_allclose(pairs["options"][0]["losses"], whole["losses"], atol=LOSS_TOLERANCE)
+    plain = train(workspace, recipe_with(*STEPS), "one")
+    assert plain["losses"][0] != whole["losses"][0]
 
 
 def test_one_worker_resumes_where_two_stopped(workspace, pairs):
@@ -291,3 +317,59 @@ def test_a_batch_seen_again_and_again_is_learnt(workspace):
         loop.model.memory.load_state_dict(build_model(recipe.pretrain, loop.atlas).memory.state_dict())
         losses.append(float(loop.train_step(batch).loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_momentum_follows_its_schedule_and_groups_their_rates(workspace):
+    recipe = recipe_with(
+        "pretrain.momentum=0.5", "pretrain.momentum_end=1", "pretrain.max_steps=4", "pretrain.routing_lr=10"
+    )
+    loop = Loop(workspace, recipe, "schedule", rank=0, world=1, device=torch.device("cpu"))
+    momenta, rates = [], []
+    for batch in loop.feed.epoch(0):
+        loop.train_step(batch)
+        loop.step += 1
+        momenta.append(loop.model.momentum)
+        rates.append([group["lr"] for group in loop.optimizer.param_groups])
+        if loop.step == 4:
+            break
+    assert momenta == pytest.approx([1 - 0.5 * (math.cos(math.pi * step / 4) + 1) / 2 for step in range(4)])
+    assert all(routed == pytest.approx(10 * other) for other, routed in rates)
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_last_finite_checkpoint(workspace):
+    """The gradient is checked before each step: neither weights nor checkpoints ever hold what is not finite."""
+    recipe = recipe_with("pretrain.lr=0.01", "pretrain.max_steps=6", "pretrain.checkpoint_every=1")
+    loop = Loop(workspace, recipe, "diverging", rank=0, world=1, device=torch.device("cpu"))
+
+    def spoil(loop: Loop) -> None:
+        if loop.step == 3:
+            with torch.no_grad():
+                next(loop.model.query.parameters()).mul_(1e30)
+
+    with pytest.raises(
+        StageError, match=r"diverged at step 4: the gradient is not finite.*Lower pretrain\.lr"
+    ) as caught:
+        loop.run(on_checkpoint=spoil)
+    assert caught.value.code == "diverged"
+    assert not workspace.exists("pretrain", "diverging", "weights.safetensors")
+    again = Loop(workspace, recipe, "diverging", rank=0, world=1, device=torch.device("cpu"))
+    again.resume()
+    assert again.step == 3
+    assert all(torch.isfinite(p).all() for p in again.model.parameters())
+
+
+def test_gradients_are_clipped_to_their_norm(workspace):
+    norms = {}
+    for limit in ("null", "0.01"):
+        recipe = recipe_with(
+            f"pretrain.clip_norm={limit}",
+            "pretrain.optimizer=sgd",
+            "pretrain.lr=1",
+            "pretrain.sgd_momentum=0",
+        )
+        loop = Loop(workspace, recipe, f"clip-{limit}", rank=0, world=1, device=torch.device("cpu"))
+        loop.train_step(next(loop.feed.epoch(0)))
+        grads = [p.grad for p in loop.model.parameters() if p.grad is not None]
+        norms[limit] = float(torch.nn.utils.get_total_norm(grads))
+    assert norms["0.01"] == pytest.approx(0.01, rel=1e-3)
+    assert norms["null"] > 0.02
