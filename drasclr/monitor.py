@@ -29,7 +29,10 @@ def uniformity(embeddings_GSD: Tensor) -> Tensor:
 
 
 def effective_rank(embeddings_BD: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), between 1 and min(B, D); NaN if any is not finite."""
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007), between 1 and min(B, D).
+
+    NaN where an embedding is not finite.
+    """
     centred = (embeddings_BD - embeddings_BD.mean(0)).double()
     small = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     if not torch.isfinite(small).all():

@@ -346,9 +346,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_finite_checkpoint(worksp
             with torch.no_grad():
                 next(loop.model.query.parameters()).mul_(1e30)
 
-    with pytest.raises(
-        StageError, match=r"diverged at step 4: the gradient is not finite.*Lower pretrain\.lr"
-    ) as caught:
+    with pytest.raises(StageError, match=r"diverged at step 4: .*Lower pretrain\.lr") as caught:
         loop.run(on_checkpoint=spoil)
     assert caught.value.code == "diverged"
     assert not workspace.exists("pretrain", "diverging", "weights.safetensors")
@@ -361,12 +359,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_finite_checkpoint(worksp
 def test_gradients_are_clipped_to_their_norm(workspace):
     norms = {}
     for limit in ("null", "0.01"):
-        recipe = recipe_with(
-            f"pretrain.clip_norm={limit}",
-            "pretrain.optimizer=sgd",
-            "pretrain.lr=1",
-            "pretrain.sgd_momentum=0",
-        )
+        recipe = recipe_with(f"pretrain.clip_norm={limit}")
         loop = Loop(workspace, recipe, f"clip-{limit}", rank=0, world=1, device=torch.device("cpu"))
         loop.train_step(next(loop.feed.epoch(0)))
         grads = [p.grad for p in loop.model.parameters() if p.grad is not None]
