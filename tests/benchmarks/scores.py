@@ -111,7 +111,7 @@ def frozen_scores(
 
     The recipes differ in the seed of pretraining.
     """
-    from ctplatform.evaluation.problems import assemble
+    from ctplatform.evaluation.assembly import assemble
     from ctplatform.training.runs import run_name
 
     assembled = []
@@ -156,14 +156,14 @@ def swept_scores(
     bootstrap: int,
 ) -> Scores:
     """The sweep's own trials, end-to-end training among them, from its tables."""
-    from ctplatform.evaluation.problems import assemble
+    from ctplatform.evaluation.assembly import assemble
 
-    shared, _ = assemble(workspace, cohort, recipe, run=run)
+    context, _ = assemble(workspace, cohort, recipe, run=run)
     table = workspace.read_table(EVALUATION, run, "predictions.parquet").to_pandas()
     results = workspace.read_table(EVALUATION, run, "results.parquet").to_pandas()
     scores = Scores(metrics, recipe.sweep.seeds)
     for (task, name, fraction), rows in table.groupby(["task", "initialisation", "fraction"], sort=False):
-        problem = shared.problems[str(task)]
+        problem = context.problems[str(task)]
         predictions = [
             part.set_index("subject_id").loc[list(problem.test_subjects), "prediction"].to_numpy()
             for _, part in rows.groupby("seed")

@@ -5,15 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 
+from ctplatform.config.loader import validate
 from ctplatform.config.preparation import SplitConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.splits import make_split, write_split
 from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
+from drasclr import weights
 from drasclr.atlas import Atlas
+from drasclr.encoder import Encoder
 
 RUN = "run"
+
+
+def recipe(**sweep_keys):
+    """A recipe whose sweep takes seconds."""
+    values = {
+        "fractions": [0.3, 1.0],
+        "seeds": 2,
+        "bootstrap": 200,
+        "scratch": {"max_steps": 1, "locations": 1, "pool": 1, "subjects_per_batch": 4},
+        **sweep_keys,
+    }
+    return validate({"sweep": values, "pretrain": {"encoder": {"experts": 1}}})
 
 
 def tiny_atlas() -> Atlas:
@@ -95,3 +111,27 @@ def build(
         death=(death <= 1500).astype(int)[place],
     )
     return workspace, cohort
+
+
+def publish(workspace: Workspace, run: str, seed: int = 0) -> None:
+    """Weights of an encoder with sound statistics, as pretraining leaves them."""
+    torch.manual_seed(seed)
+    encoder = Encoder(1).train()
+    atlas = tiny_atlas()
+    encoder(torch.randn(6, 1, 32, 32, 32), torch.from_numpy(atlas.coordinates_N3.copy()).repeat(2, 1))
+    card = {"atlas_hash": atlas.hash, "hu_window": [-1024, 240]}
+    for name, data in weights.files(encoder.eval(), card).items():
+        workspace.write_bytes(data, "pretrain", run, name)
+
+
+def table(workspace: Workspace, name: str) -> pd.DataFrame:
+    """A table of the sweep."""
+    return workspace.read_table("evaluation", RUN, f"{name}.parquet").to_pandas()
+
+
+def times(workspace: Workspace) -> dict[str, int]:
+    """Committed trial -> when it was written, ns."""
+    names = workspace.files("evaluation", RUN, "trials")
+    return {
+        n: workspace.fs.get_file_info(workspace.path("evaluation", RUN, "trials", n)).mtime_ns for n in names
+    }

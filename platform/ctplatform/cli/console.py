@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ctplatform.evaluation.initialisations import NAMES
+from ctplatform.evaluation.initialisations import TITLES
 from ctplatform.pipeline.progress import Outcome
 from ctplatform.storage import layout
 
@@ -139,7 +139,9 @@ def result_lines(summary: pd.DataFrame) -> list[str]:
         f"Spearman {_interval(ours)}, {verdict} ({ours['chance']:.2f})."
     ]
     better = rows[(rows["value"] > ours["value"]) & (rows.index != "drasclr")]
-    lines += [f"Beats it: {NAMES.get(str(name), name)}, {_interval(row)}." for name, row in better.iterrows()]
+    lines += [
+        f"Beats it: {TITLES.get(str(name), name)}, {_interval(row)}." for name, row in better.iterrows()
+    ]
     return lines
 
 
@@ -165,7 +167,7 @@ def _table(summary: pd.DataFrame) -> None:
             table.add_row(
                 str(task) if place == 0 else "",
                 str(row.metric) if place == 0 else "",
-                NAMES.get(str(row.initialisation), str(row.initialisation)),
+                TITLES.get(str(row.initialisation), str(row.initialisation)),
                 _interval(row._asdict()),
                 f"{row.chance:.2f}",
                 f"{row.n_train:.0f}",

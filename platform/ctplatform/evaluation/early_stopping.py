@@ -17,7 +17,7 @@ import numpy as np
 from ctplatform.errors import StageError
 from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import folds
-from ctplatform.tasks import Task
+from ctplatform.tasks.task import Task
 
 #: Takes the rows to train on and those to validate; returns losses of the latter at 0 and each mark, [M + 1, n].
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -228,7 +228,7 @@ class EndToEnd:
 
     def features(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """Mean feature of each subject over all of the pool's locations and its scans, x_SP float64."""
-        return self._features_SLP(pool, subjects).mean(1)
+        return np.asarray(self._features_SLP(pool, subjects).mean(1))
 
     def predict(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """One prediction a subject, over all of the pool's locations and all of the subject's scans."""
@@ -322,7 +322,7 @@ class EndToEnd:
                 x_SP = x_SLP.mean(1)
             else:
                 x_SP = (x_SLP - self._mean_LP.double().cpu()).mean(1) / self._spread_P.double().cpu()
-            return self.head(x_SP.to(self.head.weight)).squeeze(-1).double().cpu().numpy()
+            return np.asarray(self.head(x_SP.to(self.head.weight)).squeeze(-1).double().cpu().numpy())
 
     def _centre(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """Take the mean feature of these subjects at each location; returns their features x_SLP."""
@@ -345,10 +345,12 @@ class EndToEnd:
     def _score(self, patches_LSCDHW: Tensor, coordinates_L3: Tensor) -> Tensor:
         features_LSP = self.encoder.grouped(patches_LSCDHW, coordinates_L3)
         if self.pretrained is None:
-            return self.head(features_LSP.mean(0)).squeeze(-1)
+            scores_S: Tensor = self.head(features_LSP.mean(0)).squeeze(-1)
+            return scores_S
         # Over the batch, not over all subjects: what moves all of them alike then moves no score.
         centred_SP = (features_LSP - features_LSP.mean(1, keepdim=True)).mean(0)
-        return self.head(centred_SP / self._spread_P).squeeze(-1)
+        centred_scores_S: Tensor = self.head(centred_SP / self._spread_P).squeeze(-1)
+        return centred_scores_S
 
     def _draws(self, rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:
         """Batches of subject rows: without replacement within a pass, the rest of a pass joined to the next."""

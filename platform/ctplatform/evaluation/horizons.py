@@ -1,6 +1,7 @@
 """Survival scores at a time: cumulative/dynamic AUC by horizon, and Uno's concordance up to the last one.
 
-Harrell's C depends on how long subjects happened to be watched; these weigh for that. By scikit-survival, an extra.
+Harrell's C depends on the follow-up times of the subjects; these scores are weighted for censoring (Uno et al.,
+Statistics in Medicine 2011, doi:10.1002/sim.4154). Computed by scikit-survival, an extra.
 
 Shape legend: N test subjects, B resamples.
 """
@@ -9,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Problem, Trial
+from ctplatform.evaluation.cells import Trial
+from ctplatform.evaluation.problems import Problem
 from ctplatform.metrics.bootstrap import interval, resamples
 from ctplatform.metrics.scores import Targets, pair_share
-from ctplatform.tasks import get_task
 
 DAYS = 365.25
 YEARS = (1, 2, 3, 5, 7, 10)
-LEAST = 5  # cases and controls of a horizon
+MIN_CASES = 5  # and controls of a horizon
 COLUMNS = (
     *("task", "initialisation", "fraction", "measure", "days", "value", "low", "high"),
     *("cases", "controls", "n_test", "n_seeds"),
@@ -29,14 +31,15 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Test subjects of one task with their inverse probability of being watched so long.
+class FollowUp:
+    """Test subjects of one task with their inverse probability of censoring weights.
 
     Args:
-        targets: times and events, censored at `limit` days, beyond which no training subject says who was watched.
-        weight_N: by the training subjects' censoring distribution; 0 for the censored.
-        horizons: days at which there are cases and controls enough.
-        limit: days.
+        train: times and events of the training subjects, which give the censoring distribution.
+        targets: times and events of the test subjects, censored at `limit`.
+        weight_N: 1 / probability of being uncensored until the event; 0 for the censored.
+        horizons: days at which there are enough cases and controls.
+        limit: days up to which the censoring distribution is known.
     """
 
     train: Targets
@@ -57,23 +60,23 @@ def horizons(
     Raises:
         StageError: scikit-survival is not installed.
     """
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     for name, problem in problems.items():
         mine = [trial for trial in trials if trial.cell.task == name]
-        if get_task(name).kind != "survival" or not mine:
+        if problem.task.kind != "survival" or not mine:
             continue
-        seen = watched(problem.train, problem.test)
+        follow_up = censor(problem.train, problem.test)
         rows_BN = resamples(len(problem.test), count=bootstrap, seed=seed)
         groups: dict[tuple[str, float], list[Trial]] = {}
         for trial in mine:
             groups.setdefault((trial.cell.initialisation, trial.cell.fraction), []).append(trial)
         for (initialisation, fraction), group in groups.items():
             risks = [trial.predictions["prediction"].to_numpy() for trial in group]
-            for measure, days in [("auc_t", t) for t in seen.horizons] + [("uno_c", seen.limit)]:
-                pairs_NN = pairs(seen, measure, days)
-                value = float(np.mean([point(seen, measure, days, risk_N) for risk_N in risks]))
+            for measure, days in [("auc_t", t) for t in follow_up.horizons] + [("uno_c", follow_up.limit)]:
+                pairs_NN = pairs(follow_up, measure, days)
+                value = float(np.mean([point(follow_up, measure, days, risk_N) for risk_N in risks]))
                 draws_B = np.mean([pair_share(pairs_NN, risk_N, rows_BN) for risk_N in risks], axis=0)
-                time, event = seen.targets.value_N, seen.targets.event_N
+                time, event = follow_up.targets.value_N, follow_up.targets.event_N
                 assert event is not None
                 cases = int((event & (time <= days)).sum())
                 row = (name, initialisation, fraction, measure, days, value, *interval(draws_B))
@@ -81,8 +84,8 @@ def horizons(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def watched(train: Targets, test: Targets) -> Watched:
-    """Censor the test subjects where the training subjects' follow-up ends, and weigh them.
+def censor(train: Targets, test: Targets) -> FollowUp:
+    """Censor the test subjects where the training subjects' follow-up ends, and weight them.
 
     Raises:
         StageError: scikit-survival is not installed.
@@ -109,17 +112,17 @@ def watched(train: Targets, test: Targets) -> Watched:
         year * DAYS
         for year in YEARS
         if year * DAYS < limit
-        and (event_N & (targets.value_N <= year * DAYS)).sum() >= LEAST
-        and (targets.value_N > year * DAYS).sum() >= LEAST
+        and (event_N & (targets.value_N <= year * DAYS)).sum() >= MIN_CASES
+        and (targets.value_N > year * DAYS).sum() >= MIN_CASES
     ]
-    return Watched(train, targets, weight_N, tuple(days), limit)
+    return FollowUp(train, targets, weight_N, tuple(days), limit)
 
 
-def point(seen: Watched, measure: str, days: float, risk_N: np.ndarray) -> float:
+def point(follow_up: FollowUp, measure: str, days: float, risk_N: np.ndarray) -> float:
     """The score of the sample, by scikit-survival; nan where it is undefined."""
     from sksurv.metrics import concordance_index_ipcw, cumulative_dynamic_auc
 
-    train, test = _surv(seen.train), _surv(seen.targets)
+    train, test = _surv(follow_up.train), _surv(follow_up.targets)
     try:
         if measure == "uno_c":
             return float(concordance_index_ipcw(train, test, risk_N, tau=days)[0])
@@ -128,17 +131,17 @@ def point(seen: Watched, measure: str, days: float, risk_N: np.ndarray) -> float
         return float("nan")
 
 
-def pairs(seen: Watched, measure: str, days: float) -> np.ndarray:
+def pairs(follow_up: FollowUp, measure: str, days: float) -> np.ndarray:
     """Weights [N, N] of the ordered pairs (first has the higher risk) that the measure compares."""
-    time, event, weight = seen.targets.value_N, seen.targets.event_N, seen.weight_N
+    time, event, weight = follow_up.targets.value_N, follow_up.targets.event_N, follow_up.weight_N
     assert event is not None
     if measure == "uno_c":
         later = (time[:, None] < time[None, :]) | ((time[:, None] == time[None, :]) & ~event[None, :])
-        return (np.square(weight) * (event & (time < days)))[:, None] * later
+        return np.asarray((np.square(weight) * (event & (time < days)))[:, None] * later)
     return (weight * (event & (time <= days)))[:, None] * (time > days)[None, :]
 
 
 def _surv(targets: Targets) -> np.ndarray:
     from sksurv.util import Surv
 
-    return Surv.from_arrays(targets.event_N, targets.value_N)
+    return np.asarray(Surv.from_arrays(targets.event_N, targets.value_N))

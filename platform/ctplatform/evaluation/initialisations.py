@@ -1,8 +1,8 @@
-"""TODO."""
+"""Initialisations of the sweep: their titles, and those whose encoder is trained on the labels."""
 
 from __future__ import annotations
 
-NAMES = {
+TITLES = {
     "drasclr": "DrasCLR, frozen",
     "finetune": "DrasCLR, fine-tuned",
     "scratch": "from scratch",
@@ -10,4 +10,4 @@ NAMES = {
     "random": "random encoder, frozen",
 }
 SCRATCH, FINETUNE = "scratch", "finetune"
-END_TO_END = (SCRATCH, FINETUNE)  # initialisations of which all weights are trained on the labels
+END_TO_END = (SCRATCH, FINETUNE)  # all weights are trained on the labels

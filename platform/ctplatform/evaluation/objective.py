@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ctplatform.metrics.scores import Targets
-from ctplatform.tasks import Task
 from ctplatform.tasks.heads import Cumulative, Probe
+from ctplatform.tasks.task import Task
 
 HIGHEST = 8.0  # log of the largest count that is predicted
 
@@ -120,8 +120,8 @@ class Objective(nn.Module):
         if self.task.kind == "survival":
             return score_N
         if self.task.kind == "count":
-            return np.exp(np.minimum(score_N, HIGHEST))
+            return np.asarray(np.exp(np.minimum(score_N, HIGHEST)))
         thresholds = np.sort(self.thresholds.detach().cpu().numpy())
         if self.task.kind == "binary":
-            return 1 / (1 + np.exp(thresholds[0] - score_N))
-        return self.classes[(score_N[:, None] > thresholds).sum(1)].astype(float)
+            return np.asarray(1 / (1 + np.exp(thresholds[0] - score_N)))
+        return np.asarray(self.classes[(score_N[:, None] > thresholds).sum(1)].astype(float))

@@ -1,149 +1,135 @@
-"""TODO."""
+"""Problems: a task's labelled subjects on both sides of the split, and how their labels are predicted."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from ctplatform.config.digest import config_hash
-from ctplatform.config.recipe import Recipe
-from ctplatform.dataset import ledger
-from ctplatform.dataset.duplicates import near_duplicates
-from ctplatform.dataset.splits import Split, leak_warnings, read_split
-from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Problem, Shared
-from ctplatform.evaluation.initialisations import END_TO_END, FINETUNE
-from ctplatform.inference.representations import Representation, read_representation
-from ctplatform.storage.workspace import Workspace
-from ctplatform.tasks import get_task
-from ctplatform.tasks.label_map import VolumeTask
-from ctplatform.training.runs import ablation_runs
+from ctplatform.evaluation.cells import Cell, Chosen
+from ctplatform.evaluation.initialisations import END_TO_END
+from ctplatform.evaluation.models import Training, end_to_end, patch_pool
+from ctplatform.metrics.scores import Targets
+from ctplatform.tasks.task import Task
 
-MIN_TEST = 3  # subjects: with fewer no score means anything
-Progress = Callable[..., None]
+if TYPE_CHECKING:
+    from ctplatform.evaluation.dense.slices import Slice
 
 
-def assemble(
-    workspace: Workspace,
-    cohort: pd.DataFrame,
-    recipe: Recipe,
-    *,
-    run: str,
-    on_progress: Progress | None = None,
-) -> tuple[Shared, list[str]]:
-    """Labels, representations and split, joined; with what was left out and why.
+@dataclass(frozen=True)
+class Prediction:
+    """What a fit predicts for the test subjects.
 
-    Label maps are read, and windows of their scans encoded, here and once; that needs Ray.
-
-    All initialisations of a task are fitted and tested on the same subjects: those that every one of them has.
-
-    Raises:
-        StageError: no task can be evaluated.
+    Args:
+        table: `Trial.predictions`.
+        details: `Trial.details`.
+        slices: of predicted label maps, for the report.
     """
-    config = recipe.sweep
-    scans = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
-    split = read_split(workspace)
-    split.check(scans)
-    messages = leak_warnings(
-        split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above)
-    )
-    representations: dict[str, Representation] = {}
-    runs = ablation_runs(workspace, recipe)
-    on_maps = [task for task in config.tasks if isinstance(get_task(task), VolumeTask)]
-    on_subjects = [task for task in config.tasks if task not in on_maps]
-    for name in (name for name in config.initialisations if name not in END_TO_END and on_subjects):
-        encoder, source = ("drasclr", runs[name]) if name in runs else (name, run)
-        try:
-            representations[name] = read_representation(workspace, encoder, run=source, scans=scans)
-        except StageError as error:
-            messages.append(f"initialisation {name} is skipped: {error}")
-    problems: dict[str, Problem] = {}
-    for task in on_subjects:
-        try:
-            problems[task] = _problem(task, cohort, recipe, scans, split, representations, messages)
-        except StageError as error:
-            messages.append(str(error))
-    if on_maps:
-        from ctplatform.evaluation.dense.problem import volume_problems
 
-        problems |= volume_problems(
-            workspace,
-            cohort,
-            recipe,
-            run=run,
-            runs=runs,
-            scans=scans,
-            split=split,
-            messages=messages,
-            min_test=MIN_TEST,
-            on_progress=on_progress,
+    table: pd.DataFrame
+    details: Mapping[str, float] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem(ABC):
+    """A task with its labelled subjects on both sides of the split.
+
+    Args:
+        task: what is predicted.
+        train_subjects, test_subjects: ids.
+        train, test: their targets, in the same order.
+        features: initialisation -> frozen vectors of the training and the test subjects, [N, P] each.
+    """
+
+    task: Task
+    train_subjects: tuple[str, ...]
+    train: Targets
+    test_subjects: tuple[str, ...]
+    test: Targets
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+    searchable: ClassVar[bool]
+    """Whether hyper-parameters of end-to-end training can be searched."""
+
+    def digest(self, initialisation: str) -> str:
+        """Changes when a trial of this initialisation would come out differently."""
+        text = hashlib.sha256(repr((self.task.name, self.train_subjects, self.test_subjects)).encode())
+        arrays = [self.train.value_N, self.train.event_N, self.test.value_N, self.test.event_N]
+        for array in (*arrays, *self.features.get(initialisation, ())):
+            text.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        return text.hexdigest()
+
+    @abstractmethod
+    def predict(
+        self, cell: Cell, rows: np.ndarray, training: Training, *, chosen: Chosen | None = None
+    ) -> Prediction:
+        """Fit on some training subjects, predict all test subjects.
+
+        Args:
+            cell: initialisation and seed.
+            rows: the training subjects whose labels are used.
+            training: settings of end-to-end training.
+            chosen: hyper-parameters of a search, instead of the recipe's.
+
+        Raises:
+            StageError: the labels do not allow a fit, or data that it needs is missing.
+        """
+
+
+@dataclass(frozen=True)
+class SubjectProblem(Problem):
+    """A problem with one label a subject.
+
+    Args:
+        scans: subject -> its usable scans.
+    """
+
+    scans: Mapping[str, tuple[str, ...]]
+
+    searchable: ClassVar[bool] = True
+
+    def predict(
+        self, cell: Cell, rows: np.ndarray, training: Training, *, chosen: Chosen | None = None
+    ) -> Prediction:
+        """Fit a head on frozen vectors, or train an encoder end to end."""
+        targets = self.train.take(rows)
+        if cell.initialisation in END_TO_END:
+            pool = patch_pool(training, self.scans)
+            model = end_to_end(
+                self.task,
+                training,
+                initialisation=cell.initialisation,
+                steps=training.steps(len(self.train)),
+                seed=cell.seed,
+                lr=chosen.lr if chosen else None,
+                weight_decay=chosen.weight_decay if chosen else None,
+            )
+            model.fit(pool, [self.train_subjects[row] for row in rows], targets)
+            details = {key: float(value) for key, value in asdict(chosen).items()} if chosen else {}
+            if model.choice_ is not None:
+                details |= {f"tuned_{key}": float(value) for key, value in asdict(model.choice_).items()}
+            return Prediction(self._table(cell, model.predict(pool, self.test_subjects)), details)
+        train_NP, test_NP = self.features[cell.initialisation]
+        head = self.task.probe().fit(train_NP[rows], targets, seed=cell.seed)
+        return Prediction(self._table(cell, self.task.clip(head.predict(test_NP))), head.details())
+
+    def _table(self, cell: Cell, prediction_N: np.ndarray) -> pd.DataFrame:
+        value_N, event_N = self.test.value_N.astype(float), self.test.event_N
+        nothing_N = np.full(len(self.test), np.nan)
+        return pd.DataFrame(
+            {
+                **asdict(cell),
+                "subject_id": self.test_subjects,
+                "scan_id": [self.scans[subject][0] for subject in self.test_subjects],
+                "target": value_N,
+                "prediction": prediction_N.astype(float),
+                "time": nothing_N if event_N is None else value_N,
+                "event": nothing_N if event_N is None else event_N.astype(float),
+            }
         )
-        problems = {task: problems[task] for task in config.tasks if task in problems}
-    if not problems:
-        raise StageError(
-            f"no task can be evaluated: {' '.join(messages)}",
-            "Give label columns for one task at least",
-            code="no-labels",
-        )
-    owner = scans["subject_id"].astype(str)
-    images = config_hash(
-        {name: sorted(scans[name].fillna("").astype(str)) for name in ("content_hash", "atlas_hash")}
-    )
-    shared = Shared(
-        workspace=workspace,
-        run=run,
-        problems=problems,
-        scans={subject: tuple(sorted(ids)) for subject, ids in scans.groupby(owner)["scan_id"]},
-        scratch=config.scratch,
-        finetune=config.finetune,
-        encoder=recipe.pretrain.encoder,
-        hu_window=recipe.prepare.hu_window,
-        images=images,
-        weights=_weights_digest(workspace, run) if FINETUNE in config.initialisations else "",
-        device="cuda" if config.gpus_per_trial > 0 else "cpu",
-        threads=max(1, int(config.cpus_per_trial)),
-        search=config.search,
-    )
-    return shared, messages
-
-
-def _weights_digest(workspace: Workspace, run: str) -> str:
-    from ctplatform.storage.layout import PRETRAIN
-    from drasclr.weights import WEIGHTS
-
-    return hashlib.sha256(workspace.read_bytes(PRETRAIN, run, WEIGHTS)).hexdigest()
-
-
-def _problem(
-    name: str,
-    cohort: pd.DataFrame,
-    recipe: Recipe,
-    scans: pd.DataFrame,
-    split: Split,
-    representations: Mapping[str, Representation],
-    messages: list[str],
-) -> Problem:
-    task = get_task(name)
-    usable = cohort[cohort["subject_id"].astype(str).isin(scans["subject_id"].astype(str))]
-    labels = task.labels(usable, recipe.sweep.columns)
-    messages += labels.notes
-    known = set(labels.subjects).intersection(*(r.subjects for r in representations.values()))
-    if len(known) < len(labels.subjects):
-        messages.append(
-            f"{name}: {len(labels.subjects) - len(known)} labelled subject(s) lack a representation and were left out"
-        )
-    place = {subject: row for row, subject in enumerate(labels.subjects)}
-    train, test = (tuple(s for s in side if s in known) for side in (split.train, split.test))
-    targets = [labels.targets.take(np.array([place[s] for s in side], int)) for side in (train, test)]
-    task.check(targets[0])
-    if len(test) < MIN_TEST:
-        raise StageError(
-            f"task {name} is skipped: {len(test)} labelled test subject(s), at least {MIN_TEST} are needed",
-            "Label more subjects, or raise split.test_fraction in a new workspace",
-            code="few-labels",
-        )
-    features = {key: (r.of(train), r.of(test)) for key, r in representations.items()}
-    return Problem(name, train, targets[0], test, targets[1], features)

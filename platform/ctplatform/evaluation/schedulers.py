@@ -1,4 +1,4 @@
-"""Which hyper-parameters a cell of the grid tries, and which of them are stopped early: each cell for itself."""
+"""Configurations of hyper-parameters that a cell of the grid tries, and early stopping among them: within each cell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ray.tune.search import Searcher
 
 from ctplatform.config.evaluation import SearchConfig
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Cell, Shared, training_steps
-from ctplatform.evaluation.initialisations import FINETUNE
+from ctplatform.evaluation.cells import Cell
+from ctplatform.evaluation.context import SweepContext
 
 
 def rungs(steps: int, config: SearchConfig) -> tuple[int, ...]:
@@ -27,18 +27,18 @@ def rungs(steps: int, config: SearchConfig) -> tuple[int, ...]:
 
 
 class CellASHA(FIFOScheduler):
-    """Asynchronous successive halving (Li et al., MLSys 2020), one for each cell."""
+    """Asynchronous successive halving (Li et al., MLSys 2020, arXiv 1810.05934), one for each cell."""
 
-    def __init__(self, shared: Shared, config: SearchConfig) -> None:
-        super().__init__()
-        self.shared, self.config = shared, config
+    def __init__(self, context: SweepContext, config: SearchConfig) -> None:
+        FIFOScheduler.__init__(self)
+        self.context, self.config = context, config
         self.of_cell: dict[Cell, ASHAScheduler] = {}
 
     def of(self, trial: Any) -> ASHAScheduler:
         """The scheduler of a trial's cell."""
         cell = Cell(**trial.config["cell"])
         if cell not in self.of_cell:
-            steps = training_steps(self.shared.scratch, len(self.shared.problems[cell.task].train))
+            steps = self.context.training.steps(len(self.context.problems[cell.task].train))
             self.of_cell[cell] = ASHAScheduler(
                 time_attr="steps",
                 metric="loss",
@@ -55,12 +55,12 @@ class CellASHA(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.of(trial).on_trial_add(tune_controller, trial)
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "problem" in result:
             return TrialScheduler.STOP
         return self.of(trial).on_trial_result(tune_controller, trial, result)
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self.of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
@@ -68,74 +68,79 @@ class CellASHA(FIFOScheduler):
 
 
 class WithinCells(Searcher):
-    """Configurations of some cells. `width` cells advance side by side, so that a cell's next configuration mostly
-    comes when the ones before it are known."""
+    """Configurations of some cells.
 
-    def __init__(self, shared: Shared, cells: list[Cell], config: SearchConfig, *, width: int) -> None:
+    `width` cells advance side by side, so that the results of a cell's configurations are mostly there when its next
+    one is drawn.
+    """
+
+    def __init__(self, context: SweepContext, cells: list[Cell], config: SearchConfig, *, width: int) -> None:
         super().__init__(metric="loss", mode="min")
-        self.shared, self.config = shared, config
+        self.context, self.config = context, config
         blocks = [cells[i : i + width] for i in range(0, len(cells), width)]
         self.queue = [
             (cell, number) for block in blocks for number in range(config.configurations) for cell in block
         ]
-        self.place = 0
+        self.next = 0
         self.inner: dict[Cell, Any] = {}
         self.cell_of: dict[str, Cell] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        if self.place == len(self.queue):
+        if self.next == len(self.queue):
             return Searcher.FINISHED
-        cell, number = self.queue[self.place]
-        self.place += 1
+        cell, number = self.queue[self.next]
+        self.next += 1
         self.cell_of[trial_id] = cell
         if self.config.algorithm == "optuna":
             if cell not in self.inner:
-                self.inner[cell] = optuna_search(self.shared, cell)
+                self.inner[cell] = optuna_search(self.context, cell)
             values = dict(self.inner[cell].suggest(trial_id))
         else:
-            values = configurations(self.shared, cell)[number]
+            values = configurations(self.context, cell)[number]
         return {"cell": asdict(cell), "number": number, **values}
 
-    def on_trial_result(self, trial_id: str, result: dict) -> None:
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if inner := self.inner.get(self.cell_of[trial_id]):
             inner.on_trial_result(trial_id, result)
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         if inner := self.inner.get(self.cell_of[trial_id]):
-            # A configuration that was stopped has the loss of its last rung, as Tune's own OptunaSearch has it.
+            # A configuration that was stopped has the loss of its last rung, as with Tune's own OptunaSearch.
             inner.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is kept: what is committed is what counts."""
+        """Nothing is saved: committed searches are found by `missing_searches`."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
 
 
-def own_values(shared: Shared, cell: Cell) -> dict[str, float]:
+def own_values(context: SweepContext, cell: Cell) -> dict[str, float]:
     """The recipe's learning rate and weight decay."""
-    config = shared.finetune if cell.initialisation == FINETUNE else shared.scratch
+    config = context.training.config(cell.initialisation)
     return {"lr": config.lr, "weight_decay": config.weight_decay}
 
 
-def _ranges(shared: Shared, cell: Cell) -> dict[str, tuple[float, float]]:
-    own = own_values(shared, cell)["lr"]
-    low, high = shared.search.lr_factor
-    return {"lr": (own * low, own * high), "weight_decay": shared.search.weight_decay}
+def _ranges(context: SweepContext, cell: Cell) -> dict[str, tuple[float, float]]:
+    config, own = context.training.search, own_values(context, cell)["lr"]
+    low, high = config.lr_factor
+    return {"lr": (own * low, own * high), "weight_decay": config.weight_decay}
 
 
-def configurations(shared: Shared, cell: Cell) -> list[dict[str, float]]:
+def configurations(context: SweepContext, cell: Cell) -> list[dict[str, float]]:
     """The recipe's own values, then random ones, uniform in the logarithm; the same for the same cell."""
     digest = sum(byte << (8 * i) for i, byte in enumerate(cell.name.encode()))
     rng = np.random.default_rng(digest)
     drawn = [
-        {name: float(np.exp(rng.uniform(*np.log(ends)))) for name, ends in _ranges(shared, cell).items()}
-        for _ in range(shared.search.configurations - 1)
+        {name: float(np.exp(rng.uniform(*np.log(ends)))) for name, ends in _ranges(context, cell).items()}
+        for _ in range(context.training.search.configurations - 1)
     ]
-    return [own_values(shared, cell), *drawn]
+    return [own_values(context, cell), *drawn]
 
 
-def optuna_search(shared: Shared, cell: Cell) -> Any:
+def optuna_search(context: SweepContext, cell: Cell) -> Any:
     """Optuna's tree-structured Parzen estimator for one cell, the recipe's own values first.
 
     Raises:
@@ -151,13 +156,13 @@ def optuna_search(shared: Shared, cell: Cell) -> Any:
             code="no-optuna",
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ranges = _ranges(shared, cell)
-    own = own_values(shared, cell)
+    ranges = _ranges(context, cell)
+    own = own_values(context, cell)
     inside = {name: min(max(own[name], low), high) for name, (low, high) in ranges.items()}
     space: dict[str, Any] = {
         name: optuna.distributions.FloatDistribution(low, high, log=True)
         for name, (low, high) in ranges.items()
     }
-    # Few configurations a cell: after four random ones the estimator has a word.
+    # A cell has few configurations: the default of ten random ones would leave the estimator unused.
     sampler = optuna.samplers.TPESampler(seed=cell.seed, n_startup_trials=4)
     return OptunaSearch(space, metric="loss", mode="min", points_to_evaluate=[inside], sampler=sampler)

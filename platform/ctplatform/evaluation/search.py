@@ -1,19 +1,18 @@
 """Hyper-parameters of end-to-end trials, searched inside each cell of the grid and never on test subjects.
 
-Part of a cell's own training subjects validates. Each cell has a scheduler of its own: ASHA over the whole grid would
-stop the cells with few labels, which are what the experiment is about. The first configuration is the recipe's. What is
-chosen is committed for each cell, `evaluation/<run>/searches/<cell>.json`; the cell's trial then trains with it on all
-its training subjects.
+Configurations are compared on a part of the cell's own training subjects. Each cell has a scheduler of its own: ASHA
+over the whole grid would stop the cells with few labels, which the experiment is about. The first configuration is the
+recipe's. The choice is committed for each cell, `evaluation/<run>/searches/<cell>.json`; the cell's trial then trains
+with it on all of its training subjects.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ray import tune
@@ -21,26 +20,24 @@ from ray import tune
 from ctplatform.config.evaluation import SearchConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Cell, Chosen, Shared, label_subset, read_chosen, training_steps
+from ctplatform.evaluation.cells import Cell, Chosen, label_subset
+from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.models import end_to_end, patch_pool
+from ctplatform.evaluation.problems import SubjectProblem
 from ctplatform.evaluation.schedulers import CellASHA, WithinCells, rungs
+from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import stratified_order
-from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION
-from ctplatform.tasks import get_task
 
-if TYPE_CHECKING:
-    from ctplatform.metrics.scores import Targets
-
-LEAST_VALIDATION = 4  # subjects
-HOPELESS = 1e9  # the loss of a configuration that diverged
+MIN_VALIDATION = 4  # subjects
+DIVERGED_LOSS = 1e9
 Progress = Callable[[], None]
 Tried = Callable[[Cell, int, Mapping[str, float], Sequence[tuple[int, float]]], None]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One configuration that was tried, and how far it got."""
+    """One configuration that was tried: its number in the cell, values, steps done, last loss and seconds."""
 
     number: int
     lr: float
@@ -50,19 +47,19 @@ class Attempt:
     seconds: float
 
 
-def missing_searches(shared: Shared, cells: list[Cell]) -> list[Cell]:
+def missing_searches(context: SweepContext, cells: list[Cell]) -> list[Cell]:
     """Cells whose search has not been committed, without those that are too small to search in."""
     return [
         cell
         for cell in cells
-        if shared.searches(cell)
-        and not read_chosen(shared, cell)
-        and validation_rows(shared, cell) is not None
+        if context.searches(cell)
+        and not context.read_chosen(cell)
+        and validation_rows(context, cell) is not None
     ]
 
 
 def search(
-    shared: Shared,
+    context: SweepContext,
     cells: list[Cell],
     recipe: Recipe,
     *,
@@ -72,17 +69,17 @@ def search(
     """Search in these cells, several at a time; returns problems.
 
     Args:
-        shared: problems and settings.
-        cells: in which.
-        recipe: `sweep.search` says how.
+        context: problems and settings.
+        cells: where to search.
+        recipe: `sweep.search` and the resources of trials.
         on_tried: called with cell, number, values and (step, loss) pairs of each configuration that has ended.
         on_progress: called after each.
     """
     config = recipe.sweep.search
-    commit = _Commit(shared, config, on_tried, on_progress)
+    commit = _Commit(context, config, on_tried, on_progress)
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(SearchTrial, shared=shared),
+            tune.with_parameters(SearchTrial, context=context),
             {
                 "cpu": recipe.sweep.cpus_per_trial,
                 "gpu": recipe.sweep.gpus_per_trial,
@@ -90,8 +87,8 @@ def search(
             },
         ),
         tune_config=tune.TuneConfig(
-            search_alg=WithinCells(shared, cells, config, width=recipe.sweep.max_concurrent),
-            scheduler=CellASHA(shared, config),
+            search_alg=WithinCells(context, cells, config, width=recipe.sweep.max_concurrent),
+            scheduler=CellASHA(context, config),
             num_samples=config.configurations * len(cells),
             max_concurrent_trials=recipe.sweep.max_concurrent,
             reuse_actors=True,
@@ -99,8 +96,8 @@ def search(
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=shared.workspace.path(EVALUATION, shared.run),
-            storage_filesystem=None if shared.workspace.is_local else shared.workspace.fs,
+            storage_path=context.workspace.path(EVALUATION, context.run),
+            storage_filesystem=None if context.workspace.is_local else context.workspace.fs,
             failure_config=tune.FailureConfig(max_failures=1),
             callbacks=[commit],
             verbose=0,
@@ -111,10 +108,10 @@ def search(
 
 
 class SearchTrial(tune.Trainable):
-    """One configuration in one cell; a step of Tune's is the way to the next rung. The worker keeps its patches."""
+    """One configuration in one cell. A step of Tune's trains up to the next rung; the process keeps its patches."""
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # type: ignore[override]  # as with_parameters calls
-        self.shared = shared
+    def setup(self, config: dict[str, Any], context: SweepContext) -> None:  # type: ignore[override]  # as with_parameters calls
+        self.context = context
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -123,52 +120,66 @@ class SearchTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.attempt = attempt(
-            self.shared, Cell(**config["cell"]), lr=config["lr"], weight_decay=config["weight_decay"]
+            self.context, Cell(**config["cell"]), lr=config["lr"], weight_decay=config["weight_decay"]
         )
 
     def step(self) -> dict[str, Any]:
         try:
             return next(self.attempt)
         except StageError as error:  # of the data: trying again would not help
-            return {"problem": str(error), "steps": 0, "loss": HOPELESS, "done": True}
+            return {"problem": str(error), "steps": 0, "loss": DIVERGED_LOSS, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing is kept: a search that is cut off begins again in the cells that it had not finished."""
+        """Nothing is saved: a search that is interrupted begins again in the cells that it had not finished."""
 
-    def load_checkpoint(self, checkpoint: dict | None) -> None:
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """See `save_checkpoint`."""
 
 
-def attempt(shared: Shared, cell: Cell, *, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
-    """Train with these values on a part of the cell's training subjects; yields the loss of the others at each rung."""
+def attempt(context: SweepContext, cell: Cell, *, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
+    """Train with these values on a part of the cell's training subjects.
+
+    Yields:
+        At each rung: steps, loss of the other training subjects, seconds, and whether it was the last rung.
+    """
     start = time.perf_counter()
-    problem, rows = shared.problems[cell.task], validation_rows(shared, cell)
+    training, problem, rows = context.training, context.problems[cell.task], validation_rows(context, cell)
+    assert isinstance(problem, SubjectProblem)
     assert rows is not None
-    steps = training_steps(shared.scratch, len(problem.train))
-    pool = patch_pool(shared)
-    model = end_to_end(shared, cell, steps=steps, lr=lr, weight_decay=weight_decay)
-    stops = rungs(steps, shared.search)
-    subjects = [[problem.train_subjects[row] for row in side] for side in rows]
-    targets = [problem.train.take(side) for side in rows]
-    for step in model.train(pool, subjects[0], targets[0]):
+    steps = training.steps(len(problem.train))
+    pool = patch_pool(training, problem.scans)
+    model = end_to_end(
+        problem.task,
+        training,
+        initialisation=cell.initialisation,
+        steps=steps,
+        seed=cell.seed,
+        lr=lr,
+        weight_decay=weight_decay,
+    )
+    stops = rungs(steps, training.search)
+    fitted, held_out = ([problem.train_subjects[row] for row in part] for part in rows)
+    fitted_targets, held_out_targets = map(problem.train.take, rows)
+    for step in model.train(pool, fitted, fitted_targets):
         if step in stops:
-            loss = model.loss(pool, subjects[1], targets[1], fitted_on=subjects[0])
+            loss = model.loss(pool, held_out, held_out_targets, fitted_on=fitted)
             yield {
                 "steps": step,
-                "loss": loss if math.isfinite(loss) else HOPELESS,
+                "loss": loss if math.isfinite(loss) else DIVERGED_LOSS,
                 "seconds": time.perf_counter() - start,
                 "done": step == steps,
             }
 
 
-def validation_rows(shared: Shared, cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
+def validation_rows(context: SweepContext, cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
     """(training, validation) rows of the cell's training subjects, stratified; None where they are too few."""
-    task, train = get_task(cell.task), shared.problems[cell.task].train
+    problem = context.problems[cell.task]
+    task, train = problem.task, problem.train
     rows = label_subset(task, train, fraction=cell.fraction, seed=cell.seed)
     order = rows[stratified_order(task.strata(train.take(rows)), seed=cell.seed)]
-    count = round(shared.search.validation_fraction * len(rows))
+    count = round(context.training.search.validation_fraction * len(rows))
     outside, inside = np.sort(order[:count]), np.sort(order[count:])
-    if count < LEAST_VALIDATION or not _informative(train.take(outside)):
+    if count < MIN_VALIDATION or not _informative(train.take(outside)):
         return None
     try:
         task.check(train.take(inside))
@@ -187,21 +198,27 @@ class _Commit(tune.Callback):
     """Writes a cell's choice when the last of its configurations has ended."""
 
     def __init__(
-        self, shared: Shared, config: SearchConfig, on_tried: Tried | None, on_progress: Progress | None
+        self,
+        context: SweepContext,
+        config: SearchConfig,
+        on_tried: Tried | None,
+        on_progress: Progress | None,
     ) -> None:
-        self.shared, self.config = shared, config
+        self.context, self.config = context, config
         self.on_tried, self.on_progress = on_tried, on_progress
         self.ended: dict[Cell, list[Attempt | None]] = {}
         self.curves: dict[str, list[tuple[int, float]]] = {}
         self.problems: list[str] = []
 
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self.curves.setdefault(trial.trial_id, []).append((result["steps"], result["loss"]))
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial, trial.last_result)
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial, {"problem": "ended with an error"})
 
     def _ended(self, trial: Any, result: dict[str, Any]) -> None:
@@ -210,14 +227,14 @@ class _Commit(tune.Callback):
             self.problems.append(f"search in {cell.name}: {result.get('problem', 'ended without a result')}")
             found = None
         else:
-            values = (
+            found = Attempt(
+                config["number"],
                 config["lr"],
                 config["weight_decay"],
                 result["steps"],
                 result["loss"],
                 result["seconds"],
             )
-            found = Attempt(config["number"], *values)
             if self.on_tried:
                 tried = {name: config[name] for name in ("lr", "weight_decay")}
                 self.on_tried(cell, found.number, tried, self.curves.get(trial.trial_id, []))
@@ -225,11 +242,11 @@ class _Commit(tune.Callback):
         if self.on_progress:
             self.on_progress()
         if len(self.ended[cell]) == self.config.configurations:
-            commit(self.shared, cell, [a for a in self.ended[cell] if a is not None])
+            commit(self.context, cell, [a for a in self.ended[cell] if a is not None])
 
 
-def commit(shared: Shared, cell: Cell, attempts: list[Attempt]) -> None:
-    """Choose the lowest validation loss among those that were trained longest, and write it with all that was tried."""
+def commit(context: SweepContext, cell: Cell, attempts: list[Attempt]) -> None:
+    """Choose the lowest validation loss among those trained longest, and write it with all that were tried."""
     if not attempts:
         return
     longest = max(attempt.steps for attempt in attempts)
@@ -241,9 +258,4 @@ def commit(shared: Shared, cell: Cell, attempts: list[Attempt]) -> None:
         stopped=sum(attempt.steps < longest for attempt in attempts),
         seconds=sum(attempt.seconds for attempt in attempts),
     )
-    record = {
-        "fingerprint": shared.fingerprint(cell),
-        "chosen": asdict(chosen),
-        "attempts": [asdict(a) for a in sorted(attempts, key=lambda a: a.number)],
-    }
-    shared.workspace.write_bytes(json.dumps(record, indent=1).encode(), *layout.search(shared.run, cell.name))
+    context.write_chosen(cell, chosen, [asdict(a) for a in sorted(attempts, key=lambda a: a.number)])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ctplatform.evaluation.cells import Problem, Trial
+from ctplatform.evaluation.cells import Trial
+from ctplatform.evaluation.problems import Problem
 from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed, paired_p, resamples
 from ctplatform.metrics.scores import Metric, Targets
-from ctplatform.tasks import get_task
 
 REFERENCE, BASELINE = "drasclr", "scratch"
 RESULT_COLUMNS = (
@@ -47,24 +48,26 @@ SAVINGS_COLUMNS = (
 )
 DETAIL_COLUMNS = ("task", "initialisation", "fraction", "seed", "name", "value")
 
+Row = tuple[Any, ...]  # of a table, in the order of its columns
+
 
 def tables(
     trials: Sequence[Trial], problems: Mapping[str, Problem], *, bootstrap: int, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """results, predictions, summary, comparisons and savings of some trials.
+    """The tables results, predictions, summary, comparisons, savings and details of some trials.
 
     The interval is over test subjects: each resample is scored for every seed and averaged over the seeds. All
     initialisations and fractions of a task see the same resamples, so that differences are paired. A difference is
     a - b of the metric itself, over the seeds that both have.
     """
-    results: list[tuple] = []
-    summary: list[tuple] = []
-    comparisons: list[tuple] = []
-    savings: list[tuple] = []
+    results: list[Row] = []
+    summary: list[Row] = []
+    comparisons: list[Row] = []
+    savings: list[Row] = []
     for name, problem in problems.items():
         mine = [trial for trial in trials if trial.cell.task == name]
         rows_BN = resamples(len(problem.test), count=bootstrap, seed=seed)
-        for metric in get_task(name).scores:
+        for metric in problem.task.scores:
             values = _score(mine, problem.test, metric, rows_BN)
             results += [
                 (
@@ -111,7 +114,7 @@ def _score(trials: Sequence[Trial], test: Targets, metric: Metric, rows_BN: np.n
     return values
 
 
-def _compare(task: str, metric: Metric, values: Scores, *, n_test: int) -> list[tuple]:
+def _compare(task: str, metric: Metric, values: Scores, *, n_test: int) -> list[Row]:
     names = list(dict.fromkeys(initialisation for initialisation, _ in values))
     if not names:
         return []
@@ -135,7 +138,7 @@ def _compare(task: str, metric: Metric, values: Scores, *, n_test: int) -> list[
 
 def _save(
     task: str, metric: Metric, values: Scores, n_train: Mapping[float, int], *, chance: float, n_test: int
-) -> list[tuple]:
+) -> list[Row]:
     """Labels that each initialisation needs to reach training from scratch with the most labels; inf: not reached."""
     full = max((fraction for name, fraction in values if name == BASELINE), default=None)
     if full is None:
@@ -164,20 +167,20 @@ def _save(
     return rows
 
 
-def _stack(scored) -> tuple[np.ndarray, np.ndarray]:
+def _stack(scored: Iterable[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     points, draws = zip(*scored)
     return np.array(points), np.stack(draws)
 
 
 def _mean(draws_SB: np.ndarray) -> np.ndarray:
     """Mean over seeds; a resample without one event or one class is undefined for every seed alike."""
-    return draws_SB.mean(0)
+    return np.asarray(draws_SB.mean(0))
 
 
-def _cell(trial: Trial) -> tuple:
+def _cell(trial: Trial) -> Row:
     cell = trial.cell
     return cell.task, cell.initialisation, cell.fraction, cell.seed
 
 
-def _size(trial: Trial) -> tuple:
+def _size(trial: Trial) -> Row:
     return trial.n_train, trial.n_test, trial.seconds

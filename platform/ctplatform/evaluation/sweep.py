@@ -19,15 +19,15 @@ import pyarrow as pa
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Cell, Shared, Trial, read_trial
+from ctplatform.evaluation.assembly import Progress, assemble
+from ctplatform.evaluation.cells import Cell, Trial
+from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.dashboards import Dashboards
 from ctplatform.evaluation.initialisations import END_TO_END
-from ctplatform.evaluation.problems import Progress, assemble
-from ctplatform.evaluation.trial import run_trial
+from ctplatform.evaluation.trial import evaluate
 from ctplatform.storage import layout
-from ctplatform.storage.layout import EVALUATION
+from ctplatform.storage.layout import EVALUATION, HORIZONS_FILE
 from ctplatform.storage.workspace import Workspace
-from ctplatform.tasks import get_task
 from ctplatform.tracking.uri import tracking_uri
 
 logger = logging.getLogger(__name__)
@@ -82,35 +82,33 @@ def sweep(
         StageError: nothing can be evaluated: no task has labels, or every trial failed.
     """
     start, mlflow = time.monotonic(), tracking_uri(recipe.watch)
-    shared, messages = assemble(workspace, cohort, recipe, run=run, on_progress=on_progress)
+    context, messages = assemble(workspace, cohort, recipe, run=run, on_progress=on_progress)
     config = recipe.sweep
-    # Seeds outermost: whatever stops a sweep, all methods have been given the same seeds.
+    # Seeds outermost: a sweep that is stopped has compared all methods on the same seeds.
     cells = [
         Cell(task, initialisation, fraction, seed)
         for seed, fraction, task, initialisation in itertools.product(
-            range(config.seeds), config.fractions, shared.problems, config.initialisations
+            range(config.seeds), config.fractions, context.problems, config.initialisations
         )
-        if initialisation in END_TO_END or initialisation in shared.problems[task].features
+        if initialisation in END_TO_END or initialisation in context.problems[task].features
     ]
-    finished = {cell: trial for cell in cells if (trial := read_trial(shared, cell)) is not None}
+    finished = {cell: trial for cell in cells if (trial := context.read_trial(cell)) is not None}
     missing = [cell for cell in cells if cell not in finished]
-    boards = Dashboards(shared, recipe, mlflow=mlflow)
+    boards = Dashboards(context, recipe, mlflow=mlflow)
     boards.show(list(finished.values()))
-    show = _Counter(len(cells), on_progress)
-    show(len(finished))
-    messages += _search(shared, missing, recipe, boards, show)
-    executed = 0
-    failed = 0
+    count = _Counter(len(cells), on_progress)
+    count(len(finished))
+    messages += _search(context, missing, recipe, boards, count)
+    executed = failed = 0
     if missing:
-        failures = _tune(shared, missing, recipe, boards, show)
-        done = {cell: trial for cell in missing if (trial := read_trial(shared, cell)) is not None}
-        executed = len(done)
+        failures = _tune(context, missing, recipe, boards, count)
+        done = {cell: trial for cell in missing if (trial := context.read_trial(cell)) is not None}
+        executed, failed = len(done), len(missing) - len(done)
         messages += [
             f"trial {cell.name} failed: {failures.get(cell, 'ended without a result')}"
             for cell in missing
             if cell not in done
         ]
-        failed = len(missing) - len(done)
         finished |= done
     boards.close()
     if not finished:
@@ -121,14 +119,15 @@ def sweep(
         )
     trials = [finished[cell] for cell in cells if cell in finished]
     messages += dict.fromkeys(note for trial in trials for note in trial.notes)
-    _write(shared, trials, messages, recipe)
+    messages += _write_tables(context, trials, recipe)
+    context.workspace.write_json(messages, *layout.notes(run))
     for message in messages:
         logger.info("%s", message)
     return SweepSummary(len(trials), executed, tuple(messages), time.monotonic() - start, failed)
 
 
 class _Counter:
-    """What is done of all trials; configurations of searches count too, once their number is known."""
+    """Trials done of all; configurations of searches are counted too, once their number is known."""
 
     def __init__(self, total: int, on_progress: Progress | None) -> None:
         self.done, self.total, self.on_progress = 0, total, on_progress
@@ -140,38 +139,38 @@ class _Counter:
 
 
 def _search(
-    shared: Shared, missing: list[Cell], recipe: Recipe, boards: Dashboards, show: _Counter
+    context: SweepContext, missing: list[Cell], recipe: Recipe, boards: Dashboards, count: _Counter
 ) -> list[str]:
     """Search hyper-parameters in the missing cells, where the recipe says so; returns problems."""
-    if not any(map(shared.searches, missing)):
+    if not any(map(context.searches, missing)):
         return []
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
     from ctplatform.evaluation.search import missing_searches, search
 
-    cells = missing_searches(shared, missing)
+    cells = missing_searches(context, missing)
     if not cells:
         return []
-    show(0, of=len(cells) * recipe.sweep.search.configurations)
-    return list(dict.fromkeys(search(shared, cells, recipe, on_tried=boards.tried, on_progress=show)))
+    count(0, of=len(cells) * recipe.sweep.search.configurations)
+    return list(dict.fromkeys(search(context, cells, recipe, on_tried=boards.tried, on_progress=count)))
 
 
 def _tune(
-    shared: Shared, cells: list[Cell], recipe: Recipe, boards: Dashboards, show: _Counter
+    context: SweepContext, cells: list[Cell], recipe: Recipe, boards: Dashboards, count: _Counter
 ) -> dict[Cell, str]:
     """Run some cells; returns the problems of those that failed."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
-    class Watch(tune.Callback):
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    class Progressing(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             boards.committed(Cell(**trial.config["cell"]))
-            show()
+            count()
 
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            show()
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            count()
 
     config = recipe.sweep
-    trainable = tune.with_parameters(_trainable, shared=shared)
+    trainable = tune.with_parameters(_trainable, context=context)
     trainable = tune.with_resources(
         trainable,
         {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial, **recipe.placement.sweep.resources},
@@ -181,15 +180,15 @@ def _tune(
         param_space={"cell": tune.grid_search([asdict(cell) for cell in cells])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=config.max_concurrent,
-            reuse_actors=True,  # a worker keeps its imports and the patches that it has read
+            reuse_actors=True,  # a worker process keeps its imports and its cache of patches
             trial_dirname_creator=lambda trial: f"{Cell(**trial.config['cell']).name}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=shared.workspace.path(EVALUATION, shared.run),
-            storage_filesystem=None if shared.workspace.is_local else shared.workspace.fs,
+            storage_path=context.workspace.path(EVALUATION, context.run),
+            storage_filesystem=None if context.workspace.is_local else context.workspace.fs,
             failure_config=tune.FailureConfig(max_failures=1),
-            callbacks=[Watch()],
+            callbacks=[Progressing()],
             verbose=0,
         ),
     )
@@ -207,36 +206,37 @@ def _tune(
     return problems
 
 
-def _trainable(config: dict[str, Any], shared: Shared) -> None:
-    """What Tune runs. Problems of the data are reported, so that Tune does not try again what cannot succeed."""
+def _trainable(config: dict[str, Any], context: SweepContext) -> None:
+    """A trial as Tune runs it. Problems of the data are reported as results, since Tune would retry an exception."""
     from ray import tune
 
     cell = Cell(**config["cell"])
     try:
-        trial = run_trial(shared, cell)
+        trial = evaluate(context, cell)
     except StageError as error:
         tune.report({"problem": str(error)})
         return
-    problem = shared.problems[cell.task]
-    scores = {metric.name: metric.value(problem.test, trial.outcome) for metric in get_task(cell.task).scores}
+    problem = context.problems[cell.task]
+    scores = {metric.name: metric.value(problem.test, trial.outcome) for metric in problem.task.scores}
     tune.report({**scores, "n_train": trial.n_train, "n_test": trial.n_test, "seconds": trial.seconds})
 
 
-def _write(shared: Shared, trials: list[Trial], messages: list[str], recipe: Recipe) -> None:
+def _write_tables(context: SweepContext, trials: list[Trial], recipe: Recipe) -> list[str]:
+    """Write the tables of all trials; returns messages on those that could not be made."""
     from ctplatform.evaluation.summary import tables
 
-    for name, table in tables(trials, shared.problems, bootstrap=recipe.sweep.bootstrap).items():
+    workspace, bootstrap = context.workspace, recipe.sweep.bootstrap
+    for name, table in tables(trials, context.problems, bootstrap=bootstrap).items():
         data = pa.Table.from_pandas(table, preserve_index=False)
-        shared.workspace.write_table(data, *layout.evaluation_table(shared.run, name))
-    if any(get_task(name).kind == "survival" for name in shared.problems):
+        workspace.write_table(data, *layout.evaluation_table(context.run, name))
+    if any(problem.task.kind == "survival" for problem in context.problems.values()):
         from ctplatform.evaluation.horizons import horizons
 
         try:
-            table = horizons(trials, shared.problems, bootstrap=recipe.sweep.bootstrap)
+            table = horizons(trials, context.problems, bootstrap=bootstrap)
         except StageError as error:  # an extra that is not installed
-            messages.append(str(error))
-            shared.workspace.delete(EVALUATION, shared.run, layout.HORIZONS_FILE)
-        else:
-            data = pa.Table.from_pandas(table, preserve_index=False)
-            shared.workspace.write_table(data, EVALUATION, shared.run, layout.HORIZONS_FILE)
-    shared.workspace.write_json(messages, *layout.notes(shared.run))
+            workspace.delete(EVALUATION, context.run, HORIZONS_FILE)
+            return [str(error)]
+        data = pa.Table.from_pandas(table, preserve_index=False)
+        workspace.write_table(data, EVALUATION, context.run, HORIZONS_FILE)
+    return []

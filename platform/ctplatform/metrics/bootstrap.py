@@ -1,4 +1,4 @@
-"""TODO."""
+"""Bootstrap over subjects: resamples, percentile intervals, paired comparisons; and numbers of labels at a target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def paired_p(differences_B: np.ndarray) -> float:
-    """Two-sided bootstrap p of "no difference": how often resampling turns the sign, never below 2 / (B + 1)."""
+    """Two-sided bootstrap p of "no difference": twice the share of resamples of other sign, at least 2 / (B + 1)."""
     defined = differences_B[np.isfinite(differences_B)]
     if len(defined) < len(differences_B) / 2:
         return float("nan")
@@ -37,15 +37,15 @@ def paired_p(differences_B: np.ndarray) -> float:
 
 
 def labels_needed(n_F: np.ndarray, score_BF: np.ndarray, target_B: np.ndarray) -> np.ndarray:
-    """How many labels reach a target, read off a curve of scores where more is better, [B]; inf where none does.
+    """Number of labels at which a curve of scores (higher is better) reaches a target, [B]; inf where none does.
 
-    Between the last point below the target and the first one at or above it the score is taken as linear in log n;
-    a first point that is there already counts as its own n, which is then an upper bound.
+    Between the last point below the target and the first one at or above it the score is interpolated linearly in
+    log n. Where the first point has reached it, its own n is taken, an upper bound.
 
     Args:
         n_F: numbers of labels, ascending.
         score_BF: the score at each, of each resample.
-        target_B: what is to be reached, of each resample; nan where it is undefined.
+        target_B: the target of each resample; nan where it is undefined.
     """
     n_F = np.asarray(n_F, float)
     reached_BF = score_BF >= target_B[:, None]
@@ -60,7 +60,7 @@ def labels_needed(n_F: np.ndarray, score_BF: np.ndarray, target_B: np.ndarray) -
 
 
 def interval_with_infinity(values_B: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
-    """As `interval`, of values that may be infinite; its ends are values that occur."""
+    """As `interval`, of values that may be infinite; its ends are values of the sample."""
     defined = values_B[~np.isnan(values_B)]
     if len(defined) < len(values_B) / 2:
         return float("nan"), float("nan")

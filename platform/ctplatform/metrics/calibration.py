@@ -1,4 +1,4 @@
-"""Calibration of predicted probabilities: do 30 of 100 subjects with a predicted 30% have the event?
+"""Calibration of predicted probabilities: of 100 subjects with a predicted 30%, 30 should have the event.
 
 Shape legend: N test subjects, B resamples, K bins.
 """
@@ -21,12 +21,12 @@ MOST_BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """How probabilities fit what came out, with 95% bootstrap intervals over subjects.
+    """Agreement of probabilities with outcomes, with 95% bootstrap intervals over subjects.
 
     Args:
-        slope: of the logistic regression of the outcome on the logit of the prediction; 1 is right, less means that
+        slope: of the logistic regression of the outcome on the logit of the prediction; 1 is ideal, less means that
             predictions are too extreme (Cox 1958; Van Calster et al., BMC Medicine 2019).
-        in_the_large: intercept with that slope held at 1; 0 is right, less means that predictions are too high.
+        in_the_large: intercept with that slope held at 1; 0 is ideal, less means that predictions are too high.
         predicted, observed: means.
     """
 
@@ -51,7 +51,12 @@ class Bin:
 def calibrate(
     outcome_N: np.ndarray, probability_SN: np.ndarray, *, bootstrap: int = 1000, seed: int = 0
 ) -> Calibration:
-    """Slope and calibration in the large of predictions of some seeds: means over seeds, as all scores are."""
+    """Slope and calibration in the large of the predictions of some seeds, means over the seeds.
+
+    Args:
+        outcome_N: 0 or 1.
+        probability_SN: predictions of each seed.
+    """
     rows_BN = resamples(len(outcome_N), count=bootstrap, seed=seed)
     everyone = np.arange(len(outcome_N))[None]
     values = []
@@ -80,13 +85,13 @@ def slopes(outcome_N: np.ndarray, probability_N: np.ndarray, rows_BN: np.ndarray
         haa, hab, hbb = w_BN.sum(1), (w_BN * x_BN).sum(1), (w_BN * x_BN**2).sum(1)
         det = np.maximum(haa * hbb - hab**2, 1e-12)
         step_a, step_b = (hbb * ga - hab * gb) / det, (haa * gb - hab * ga) / det
-        # Separated resamples run off to infinity: small steps, and an end.
+        # The slope of a separated resample diverges: steps are limited, and so is the slope.
         a_B, b_B = a_B + np.clip(step_a, -3, 3), np.clip(b_B + np.clip(step_b, -3, 3), -60, 60)
     return np.where(bad_B, np.nan, np.clip(b_B / scale_B, -STEEPEST, STEEPEST))
 
 
 def offsets(outcome_N: np.ndarray, probability_N: np.ndarray, rows_BN: np.ndarray) -> NDArray[np.float64]:
-    """Calibration in the large of each resample: the shift of all logits that makes the means equal."""
+    """Calibration in the large of each resample: the shift of all logits that equates the means."""
     y_BN, x_BN = outcome_N[rows_BN].astype(float), _logit(probability_N)[rows_BN]
     a_B = np.zeros(len(y_BN))
     for _ in range(STEPS):
@@ -117,8 +122,8 @@ def bins(outcome_N: np.ndarray, probability_N: np.ndarray) -> list[Bin]:
 
 def _logit(probability: np.ndarray) -> np.ndarray:
     inside = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.log(inside / (1 - inside))
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def _expit(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -500, 500))))

@@ -1,8 +1,8 @@
 """Scores of predicted label maps: Dice, HD95, AUROC over voxels, percentage of the lung. Intervals are over subjects.
 
-A trial leaves a few numbers a subject and class, from which the score of any resample of the subjects follows. Pooled
-scores add these numbers over the subjects: they are defined where a subject lacks a class, and what is painted into
-healthy subjects counts against them. Scores by case are means over the subjects that have the structure.
+A trial stores K numbers a subject and class, from which the score of any resample of the subjects follows. Pooled
+scores add these numbers over the subjects: they are defined where a subject lacks a class, and false positives in
+healthy subjects lower them. Scores by case are means over the subjects that have the structure.
 
 Legend: N test subjects, C classes, K numbers a subject and class, B resamples.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from ctplatform.metrics.scores import METRICS, Metric, Score, Targets
 
 BINS = 128
-"""Of the logit of a class' probability, over which AUROC is formed."""
+"""Bins of the logit of a class' probability, from whose histograms AUROC is computed."""
 _LOGIT = 10.0
 INTERSECTION, PREDICTED, TRUE, PREDICTED_PERCENT, TRUE_PERCENT = range(5)
 REGION_NUMBERS = 5  # then the histograms of the class' own voxels and of the others
@@ -28,16 +28,16 @@ def bins(probability_M: np.ndarray) -> np.ndarray:
     """Bin of a probability, 0 to BINS - 1; order is kept."""
     p = np.clip(probability_M, 1e-9, 1 - 1e-9)
     logit = np.clip(np.log(p / (1 - p)), -_LOGIT, _LOGIT)
-    return np.minimum(((logit + _LOGIT) / (2 * _LOGIT) * BINS).astype(int), BINS - 1)
+    return np.asarray(np.minimum(((logit + _LOGIT) / (2 * _LOGIT) * BINS).astype(int), BINS - 1))
 
 
 def region_numbers(counts_MC: np.ndarray, missed_C: np.ndarray, probability_MC: np.ndarray) -> np.ndarray:
-    """A subject's numbers, [C, K], from its windows.
+    """A subject's K numbers a class, [C, K], from its windows.
 
     Args:
-        counts_MC: labelled voxels of each class in each window's cell.
-        missed_C: labelled voxels of each class outside of all cells: they have no class and the lowest probability.
-        probability_MC: of each class; the largest is painted.
+        counts_MC: labelled voxels of each class in each window's tile.
+        missed_C: labelled voxels of each class outside of all tiles: they count as missed, with the lowest probability.
+        probability_MC: of each class; the largest is the predicted one.
     """
     classes = counts_MC.shape[1]
     called_M = probability_MC.argmax(1)
@@ -63,17 +63,19 @@ def region_numbers(counts_MC: np.ndarray, missed_C: np.ndarray, probability_MC: 
 def pooled_dice(numbers_NCK: np.ndarray, rows_BN: np.ndarray, c: int) -> np.ndarray:
     """2 x intersection / (predicted + true), each summed over the subjects; nan without a true voxel, [B]."""
     inter, predicted, true = _sums(numbers_NCK[:, c, :3], rows_BN).T
-    return np.divide(2 * inter, predicted + true, out=np.full(len(rows_BN), np.nan), where=true > 0)
+    return np.asarray(
+        np.divide(2 * inter, predicted + true, out=np.full(len(rows_BN), np.nan), where=true > 0)
+    )
 
 
 def pooled_auroc(numbers_NCK: np.ndarray, rows_BN: np.ndarray, c: int) -> np.ndarray:
-    """AUROC of one class against all others over all subjects' voxels; equal bins count one half, [B]."""
+    """AUROC of one class against all others over all subjects' voxels; pairs in one bin count one half, [B]."""
     own_BH = _sums(numbers_NCK[:, c, REGION_NUMBERS : REGION_NUMBERS + BINS], rows_BN)
     other_BH = _sums(numbers_NCK[:, c, REGION_NUMBERS + BINS :], rows_BN)
     below_BH = np.cumsum(other_BH, 1) - other_BH / 2
     pairs_B = own_BH.sum(1) * other_BH.sum(1)
-    return np.divide(
-        (own_BH * below_BH).sum(1), pairs_B, out=np.full(len(rows_BN), np.nan), where=pairs_B > 0
+    return np.asarray(
+        np.divide((own_BH * below_BH).sum(1), pairs_B, out=np.full(len(rows_BN), np.nan), where=pairs_B > 0)
     )
 
 
@@ -89,17 +91,17 @@ def case_mean(numbers_NCK: np.ndarray, rows_BN: np.ndarray, number: int) -> np.n
     defined_NC = np.isfinite(values_NC)
     total_B = np.where(defined_NC, values_NC, 0).sum(1)[rows_BN].sum(1)
     cases_B = defined_NC.sum(1)[rows_BN].sum(1).astype(float)
-    return np.divide(total_B, cases_B, out=np.full(len(rows_BN), np.nan), where=cases_B > 0)
+    return np.asarray(np.divide(total_B, cases_B, out=np.full(len(rows_BN), np.nan), where=cases_B > 0))
 
 
 def _sums(numbers_NK: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
     """Numbers summed over each resample's subjects, [B, K]."""
     drawn_BN = np.stack([np.bincount(rows, minlength=len(numbers_NK)) for rows in rows_BN])
-    return drawn_BN @ numbers_NK
+    return np.asarray(drawn_BN @ numbers_NK)
 
 
 def _dice_of_one_class(test: Targets, c: int) -> float:
-    """Dice of painting a class everywhere."""
+    """Dice of predicting one class everywhere."""
     share = test.value_N[:, c].sum() / max(test.value_N.sum(), 1)
     return float(2 * share / (1 + share))
 
@@ -116,7 +118,7 @@ def _region_metrics() -> list[Metric]:
         each = np.stack([pooled_dice(numbers, rows, c) for c, _ in numbered])
         defined = np.isfinite(each)  # a resample may lack a subtype
         total, count = np.where(defined, each, 0).sum(0), defined.sum(0)
-        return np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)
+        return np.asarray(np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0))
 
     metrics = [
         Metric(

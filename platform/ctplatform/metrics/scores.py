@@ -16,7 +16,7 @@ CHUNK = 256  # resamples whose pair sums are formed at once
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be predicted, one entry a subject.
+    """The truth that predictions are compared with, one entry a subject.
 
     Args:
         value_N: the label, or the time to event or censoring for survival.
@@ -40,14 +40,14 @@ Chance = Callable[[Targets, Targets], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score and what one gets by knowing the training labels only.
+    """A score, and the chance level: what is reached with the training labels alone.
 
     Args:
         name: as in the tables.
-        title: for people.
+        title: in the report.
         score: (targets, prediction_N, rows_BN) -> score of each resample; nan where it is undefined.
         chance: (training targets, test targets) -> score of the best constant or of a random order.
-        higher_is_better: the direction.
+        higher_is_better: direction of the score.
     """
 
     name: str
@@ -77,11 +77,13 @@ def _d2(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.n
 
 def _poisson_deviance(count_BN: np.ndarray, expected_BN: np.ndarray) -> np.ndarray:
     log_ratio_BN = np.log(np.where(count_BN > 0, count_BN, 1) / expected_BN)
-    return 2 * (np.where(count_BN > 0, count_BN * log_ratio_BN, 0) - count_BN + expected_BN).sum(1)
+    return np.asarray(
+        2 * (np.where(count_BN > 0, count_BN * log_ratio_BN, 0) - count_BN + expected_BN).sum(1)
+    )
 
 
 def _mae(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
-    return np.abs(targets.value_N - prediction_N)[rows_BN].mean(1)
+    return np.asarray(np.abs(targets.value_N - prediction_N)[rows_BN].mean(1))
 
 
 def _spearman(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
@@ -92,17 +94,17 @@ def _spearman(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -
     a_BN -= a_BN.mean(1, keepdims=True)
     b_BN -= b_BN.mean(1, keepdims=True)
     spread_a, spread_b = np.square(a_BN).sum(1), np.square(b_BN).sum(1)
-    # A constant prediction orders nobody: that is chance, not undefined.
+    # A constant prediction has no order: that is chance, not undefined.
     flat = (spread_b == 0) & (spread_a > 0)
     return np.where(flat, 0.0, _divide((a_BN * b_BN).sum(1), np.sqrt(spread_a * spread_b)))
 
 
 def _exact(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
-    return (targets.value_N == prediction_N).astype(float)[rows_BN].mean(1)
+    return np.asarray((targets.value_N == prediction_N).astype(float)[rows_BN].mean(1))
 
 
 def _within_one(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
-    return (np.abs(targets.value_N - prediction_N) <= 1).astype(float)[rows_BN].mean(1)
+    return np.asarray((np.abs(targets.value_N - prediction_N) <= 1).astype(float)[rows_BN].mean(1))
 
 
 def _kappa(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
@@ -114,7 +116,7 @@ def _kappa(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> n
 
 
 def _brier(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
-    return np.square(targets.value_N - prediction_N)[rows_BN].mean(1)
+    return np.asarray(np.square(targets.value_N - prediction_N)[rows_BN].mean(1))
 
 
 def _auroc(targets: Targets, prediction_N: np.ndarray, rows_BN: np.ndarray) -> np.ndarray:
@@ -162,17 +164,17 @@ def pair_share(pairs_NN: np.ndarray, prediction_N: np.ndarray, rows_BN: np.ndarr
 
 
 def _counts(rows_BN: np.ndarray, subjects: int) -> np.ndarray:
-    """How often each subject is in each resample, [B, N]."""
+    """Number of times each subject is in each resample, [B, N]."""
     flat = rows_BN + np.arange(len(rows_BN))[:, None] * subjects
     return np.bincount(flat.ravel(), minlength=len(rows_BN) * subjects).reshape(-1, subjects).astype(float)
 
 
 def _divide(a_B: np.ndarray, b_B: np.ndarray) -> np.ndarray:
-    return np.divide(a_B, b_B, out=np.full(len(a_B), np.nan), where=b_B > 0)
+    return np.asarray(np.divide(a_B, b_B, out=np.full(len(a_B), np.nan), where=b_B > 0))
 
 
 def _constant(score: Score, candidates: Callable[[Targets], np.ndarray], *, lowest: bool = False) -> Chance:
-    """Chance of a metric: the constant among `candidates` that is best on the training labels, on the test."""
+    """Chance of a metric: the test score of the constant among `candidates` that is best on the training labels."""
 
     def chance(train: Targets, test: Targets) -> float:
         everyone, options = np.arange(len(train))[None], candidates(train)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Strata of labels, and folds and subsets of subjects that are balanced on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STRATA = 5  # quantile bins of a numeric column, where there are subjects enough
 
 
 def folds(strata_N: np.ndarray, *, seed: int, count: int = FOLDS) -> np.ndarray:
-    """Fold number of each subject; strata are spread evenly over the folds, leave-one-out where there are few."""
+    """Fold number of each subject, [N]: each stratum is spread evenly over the folds; at most one fold a subject."""
     shuffled = np.random.default_rng(seed).permutation(len(strata_N))
     dealt = shuffled[np.argsort(strata_N[shuffled], kind="stable")]
     fold_N = np.empty(len(strata_N), int)
@@ -21,16 +21,16 @@ def folds(strata_N: np.ndarray, *, seed: int, count: int = FOLDS) -> np.ndarray:
 
 
 def stratified_order(strata: Sequence[int] | np.ndarray, *, seed: int) -> np.ndarray:
-    """An order of which every beginning holds each stratum in nearly its share of the whole.
+    """A random order in which the first n subjects, for every n, hold each stratum in nearly its share of the whole.
 
-    Beginnings of different length are so nested, stratified subsets. Random by `seed`.
+    Subsets taken from its start are so nested and stratified. `seed` fixes it.
     """
     strata = np.asarray(strata)
     rng = np.random.default_rng(seed)
     keys = np.empty(len(strata))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        # The k-th of n stands at about (k + 1/2) / n; a shift shared within the stratum breaks ties at random.
+        # The k-th of n lies at about (k + 1/2) / n; one random shift for the whole stratum breaks ties between strata.
         keys[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.lexsort((rng.random(len(keys)), keys))
 
@@ -39,4 +39,4 @@ def quantile_strata(values: np.ndarray, *, bins: int = STRATA) -> np.ndarray:
     """Bin numbers of a numeric label, by rank; fewer bins for few values."""
     bins = max(1, min(bins, len(values) // 4))
     ranks = pd.Series(values).rank(method="average", pct=True).to_numpy()
-    return np.ceil(ranks * bins).astype(int) - 1
+    return np.asarray(np.ceil(ranks * bins).astype(int) - 1)

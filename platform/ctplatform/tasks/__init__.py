@@ -1,39 +1,30 @@
-"""Downstream tasks, one a file. A new task is a file with a `TASK`, and its name in `NAMES`."""
+"""Downstream tasks, one a file: their labels, how these are checked, and the heads that predict them."""
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-from ctplatform.errors import ConfigError
-from ctplatform.tasks.task import Labels, Task
+from ctplatform.lazy import attach
 
-NAMES = (
-    "emphysema_extent",
-    "gold_stage",
-    "survival",
-    "fev1pp",
-    "fev1_fvc",
-    "visual_emphysema",
-    "mmrc",
-    "exacerbations",
-    "exacerbation_count",
-    "future_exacerbations",
-    "future_exacerbation_count",
-    "emphysema",
-    "emphysema_subtypes",
-    "nodules",
-    "lobes",
+if TYPE_CHECKING:
+    from ctplatform.tasks.heads import Cumulative, Poisson, Probe, Ridge
+    from ctplatform.tasks.label_map import VolumeTask
+    from ctplatform.tasks.registry import NAMES, get_task
+    from ctplatform.tasks.task import Labels, Task
+
+__all__ = ["NAMES", "Cumulative", "Labels", "Poisson", "Probe", "Ridge", "Task", "VolumeTask", "get_task"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "NAMES": "registry",
+        "Cumulative": "heads",
+        "Labels": "task",
+        "Poisson": "heads",
+        "Probe": "heads",
+        "Ridge": "heads",
+        "Task": "task",
+        "VolumeTask": "label_map",
+        "get_task": "registry",
+    },
 )
-
-__all__ = ["NAMES", "Labels", "Task", "get_task"]
-
-
-def get_task(name: str) -> Task:
-    """The task of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in NAMES:
-        raise ConfigError(f"there is no task {name!r}", f"Use some of {', '.join(NAMES)}", code="config")
-    return importlib.import_module(f"ctplatform.tasks.{name}").TASK

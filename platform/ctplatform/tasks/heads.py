@@ -15,11 +15,11 @@ from ctplatform.metrics.stratification import folds
 if TYPE_CHECKING:
     from sklearn.linear_model import PoissonRegressor
 
-NEWTON_STEPS = 50  # of which some five are taken
+NEWTON_STEPS = 50  # at most; about five are needed
 
 
 class Probe(Protocol):
-    """What a task fits on representations."""
+    """A head that is fitted on frozen representations."""
 
     def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Probe:
         """Fit on the training subjects; `seed` fixes the inner folds."""
@@ -28,10 +28,10 @@ class Probe(Protocol):
         """One prediction a subject."""
 
     def linear(self) -> tuple[np.ndarray, float]:
-        """Weights [P] and bias of the score that predictions are made of, on features as they come."""
+        """Weights [P] and bias of the score behind the predictions, on features that are not standardised."""
 
     def details(self) -> dict[str, float]:
-        """What the fit has chosen: penalties, numbers of components, checks."""
+        """Chosen penalties and numbers of components, and checks of the fit."""
 
 
 class Standardiser:
@@ -45,10 +45,10 @@ class Standardiser:
         )
 
     def __call__(self, x_NP: np.ndarray) -> np.ndarray:
-        return (x_NP - self.mean_P) * self.scale_P
+        return np.asarray((x_NP - self.mean_P) * self.scale_P)
 
     def undo(self, weights_P: np.ndarray, bias: float = 0.0) -> tuple[np.ndarray, float]:
-        """Weights and bias on features as they come, from those on standardised ones."""
+        """Weights and bias on features that are not standardised, from those on standardised ones."""
         scaled_P = weights_P * self.scale_P
         return scaled_P, float(bias - self.mean_P @ scaled_P)
 
@@ -62,7 +62,7 @@ class Ridge:
     penalties = np.logspace(-2, 6, 25)
 
     def fit(self, x_NP: np.ndarray, targets: Targets, *, seed: int) -> Ridge:
-        """Fit; nothing is random here, `seed` is for the interface."""
+        """Fit; `seed` is not used, nothing is random here."""
         y_N = targets.value_N.astype(float)
         self._standardise = Standardiser(x_NP)
         self.intercept_ = float(y_N.mean())
@@ -72,14 +72,14 @@ class Ridge:
         fitted_AN = (shrink_AK * projected_K) @ left_NK.T
         leverage_AN = shrink_AK @ np.square(left_NK).T + 1 / len(y_N)
         error_A = np.square((y_N - self.intercept_ - fitted_AN) / np.maximum(1 - leverage_AN, 1e-9)).mean(1)
-        # The strongest penalty among equals: it claims least.
+        # The strongest of the equally good penalties.
         best = len(error_A) - 1 - int(np.argmin(error_A[::-1]))
         self.penalty_ = float(self.penalties[best])
         self.coefficients_P_ = right_KP.T @ (singular_K / (singular_K**2 + self.penalty_) * projected_K)
         return self
 
     def details(self) -> dict[str, float]:
-        """What was chosen."""
+        """The chosen penalty."""
         return {"penalty": self.penalty_}
 
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ class Ridge:
 
 
 class Cumulative:
-    """Ordered classes by one score and a threshold between each two of them (all-threshold logistic loss, L2).
+    """Ordered classes by one score and a threshold between neighbouring classes (all-threshold logistic loss, L2).
 
     Rennie & Srebro, "Loss functions for preference levels", 2005. With two classes it is logistic regression.
     The penalty has the least held-out loss in stratified folds. Only classes among the training labels are predicted.
@@ -112,7 +112,7 @@ class Cumulative:
         """Fit; `seed` fixes the inner folds."""
         self._standardise = Standardiser(x_NP)
         scaled_NP = self._standardise(x_NP)
-        # All that the rows span and no more: exact, and cheap where P > N.
+        # A basis of the rows' span: exact, and cheap where P > N.
         _, singular_K, right_KP = np.linalg.svd(scaled_NP, full_matrices=False)
         self._basis_PK = right_KP[singular_K > 1e-9 * max(singular_K.max(), 1e-30)].T / np.sqrt(x_NP.shape[1])
         x_NK = scaled_NP @ self._basis_PK
@@ -126,7 +126,7 @@ class Cumulative:
         return self
 
     def details(self) -> dict[str, float]:
-        """What was chosen."""
+        """The chosen penalty."""
         return {"penalty": self.penalty_}
 
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
@@ -135,11 +135,11 @@ class Cumulative:
         if self.probability:
             if len(self.classes_) == 1:
                 return np.full(len(x_NP), float(self.classes_[0]))
-            return 1 / (1 + np.exp(self.thresholds_[0] - score_N))
-        return self.classes_[(score_N[:, None] > self.thresholds_).sum(1)].astype(float)
+            return np.asarray(1 / (1 + np.exp(self.thresholds_[0] - score_N)))
+        return np.asarray(self.classes_[(score_N[:, None] > self.thresholds_).sum(1)].astype(float))
 
     def linear(self) -> tuple[np.ndarray, float]:
-        """Weights [P] and bias of the score that `thresholds_` cut."""
+        """Weights [P] and bias of the score that `thresholds_` divide into classes."""
         return self._standardise.undo(self._basis_PK @ self.weights_K_)
 
     def _held_out(self, x_NK: np.ndarray, level_N: np.ndarray, fold_N: np.ndarray, penalty: float) -> float:
@@ -153,7 +153,7 @@ class Cumulative:
 
 
 class Poisson:
-    """Counts by a log-linear Poisson regression with an L2 penalty on all that the rows span (scikit-learn).
+    """Counts by a log-linear Poisson regression with an L2 penalty, in the span of the rows (scikit-learn).
 
     The penalty has the least held-out deviance in folds stratified by the count.
 
@@ -197,7 +197,7 @@ class Poisson:
         return total
 
     def details(self) -> dict[str, float]:
-        """What was chosen."""
+        """The chosen penalty."""
         return {"penalty": self.penalty_}
 
 
@@ -209,7 +209,7 @@ def _fit_poisson(x_NK: np.ndarray, count_N: np.ndarray, penalty: float) -> Poiss
 
 def _threshold_loss(score_N: np.ndarray, level_N: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     above_NT = level_N[:, None] > np.arange(len(thresholds))
-    return np.logaddexp(0, np.where(above_NT, -1, 1) * (score_N[:, None] - thresholds)).sum(1)
+    return np.asarray(np.logaddexp(0, np.where(above_NT, -1, 1) * (score_N[:, None] - thresholds)).sum(1))
 
 
 def _fit_cumulative(
@@ -226,7 +226,9 @@ def _fit_cumulative(
 
     def value(parameters: np.ndarray) -> float:
         margin_NT = (x_NK @ parameters[:width])[:, None] - parameters[width:]
-        return np.logaddexp(0, sign_NT * margin_NT).sum() / count + hold @ np.square(parameters - anchor) / 2
+        return float(
+            np.logaddexp(0, sign_NT * margin_NT).sum() / count + hold @ np.square(parameters - anchor) / 2
+        )
 
     here, parameters = value(anchor), anchor
     for _ in range(NEWTON_STEPS):

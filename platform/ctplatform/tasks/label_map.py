@@ -1,7 +1,7 @@
 """A task whose labels are label maps: a class for each voxel of a scan.
 
-`regions` tasks give every voxel of lung a class and leave out what no reader labelled (0); `structures` tasks find
-something against its background (0).
+`regions` tasks give every voxel of lung a class, and voxels without a label (0) are left out; `structures` tasks
+segment a structure from its background (0).
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from ctplatform.metrics.scores import Metric, Targets
 from ctplatform.metrics.stratification import quantile_strata
 from ctplatform.tasks.task import Labels, Task
 
-KINDS = ("regions", "structures")
-
 
 @dataclass(frozen=True)
 class VolumeTask(Task):
@@ -28,14 +26,14 @@ class VolumeTask(Task):
     Its targets hold, for each subject, the voxels (1 mm) of each class, [N, C].
 
     Args:
-        classes: class -> its value in the label map; `sweep.classes` says otherwise for other maps.
+        classes: class -> its value in the label map; `sweep.classes` replaces the values.
     """
 
     classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def scores(self) -> tuple[Metric, ...]:
-        """The metrics themselves."""
+        """The task's metrics, the main one first."""
         return tuple(OVERLAP[name] for name in self.metrics)
 
     def maps(self, cohort: pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -63,17 +61,17 @@ class VolumeTask(Task):
         return first.reset_index(drop=True)
 
     def labels(self, cohort: pd.DataFrame, columns: Mapping[str, str] | None = None) -> Labels:
-        """Not of a table alone: see `ctplatform.evaluation.dense.problem`."""
-        raise NotImplementedError("label maps are read by ctplatform.evaluation.dense")
+        """Label maps are no labels of subjects: `ctplatform.evaluation.dense` reads them."""
+        raise NotImplementedError(f"task {self.name} has label maps, which ctplatform.evaluation.dense reads")
 
     def strata(self, targets: Targets) -> np.ndarray:
-        """Regions: bins of the share that is not of the first class. Structures: whether there is any."""
+        """Regions: quantile bins of the share of the other classes than the first. Structures: whether there is any."""
         if self.kind == "structures":
-            return (targets.value_N.sum(1) > 0).astype(int)
+            return np.asarray((targets.value_N.sum(1) > 0).astype(int))
         return quantile_strata(1 - targets.value_N[:, 0] / np.maximum(targets.value_N.sum(1), 1))
 
     def check(self, targets: Targets) -> None:
-        """Whether a model can be fitted on these training labels.
+        """Check that a model can be fitted on these training labels.
 
         Raises:
             StageError: too few subjects, or only one class.

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Cox:
     """Cox's proportional hazards on K principal components, L2-penalised on their standardised scale.
 
-    K and penalty have the highest cross-validated partial likelihood on the training subjects (Verweij &
+    K and the penalty have the highest cross-validated partial likelihood on the training subjects (Verweij &
     van Houwelingen 1993, doi:10.1002/sim.4780122407). No more components than one for two events are tried.
 
     Fitted attributes: `components_`, `penalty_`, `model_` (lifelines CoxPHFitter).
@@ -50,7 +50,7 @@ class Cox:
         fold_N = folds(targets.event_N.astype(int), seed=seed, count=self.folds)
         tried = sorted({(min(k, most), penalty) for k, penalty in self.candidates})
         scored = [(self._held_out(x_NK, targets, fold_N, k, penalty), k, penalty) for k, penalty in tried]
-        # Ties and failures fall to the smallest model that converges.
+        # Of equal scores, and where all fail, the smallest model that converges is taken.
         for _, k, penalty in sorted(scored, key=lambda item: (-item[0], item[1], -item[2])):
             model = _fit(x_NK[:, :k], targets, penalty)
             if model is not None:
@@ -64,7 +64,7 @@ class Cox:
         )
 
     def details(self) -> dict[str, float]:
-        """What was chosen, and whether the training subjects' hazards are proportional.
+        """Number of components and penalty, and a test of proportional hazards on the training subjects.
 
         `schoenfeld_p`: the least p over the components of the test of scaled Schoenfeld residuals against ranks of
         time (Grambsch & Therneau 1994, doi:10.1093/biomet/81.3.515), times their number (Bonferroni).
@@ -86,14 +86,17 @@ class Cox:
 
     def predict(self, x_NP: np.ndarray) -> np.ndarray:
         """Log partial hazard: higher means an earlier death."""
-        x_NK = self._standardise(x_NP) @ self._basis_PK[:, : self.components_]
-        return np.asarray(self.model_.predict_log_partial_hazard(x_NK), float).ravel()
+        return self._predict(self._standardise(x_NP) @ self._basis_PK[:, : self.components_])
 
     def linear(self) -> tuple[np.ndarray, float]:
         """Weights [P] and bias of the log partial hazard."""
         weights_K = self.model_.params_.to_numpy()
-        bias = -float(self.model_._norm_mean.to_numpy() @ weights_K)
+        # lifelines subtracts the training means of the components, so the score of the origin is not zero.
+        bias = float(self._predict(np.zeros((1, self.components_)))[0])
         return self._standardise.undo(self._basis_PK[:, : self.components_] @ weights_K, bias)
+
+    def _predict(self, x_NK: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model_.predict_log_partial_hazard(x_NK), float).ravel()
 
     def _held_out(
         self, x_NK: np.ndarray, targets: Targets, fold_N: np.ndarray, k: int, penalty: float
@@ -116,7 +119,7 @@ def partial_likelihood(score_N: np.ndarray, targets: Targets) -> float:
     order = np.argsort(-targets.value_N, kind="stable")
     time, event, score = targets.value_N[order], targets.event_N[order], score_N[order]
     at_risk = np.logaddexp.accumulate(score)
-    last = np.searchsorted(-time, -time, side="right") - 1  # all who share a time are at risk at it
+    last = np.searchsorted(-time, -time, side="right") - 1  # tied subjects are all at risk
     return float((score - at_risk[last])[event].sum())
 
 
@@ -135,9 +138,8 @@ def _fit(x_NK: np.ndarray, targets: Targets, penalty: float) -> CoxPHFitter | No
     if not targets.event_N.any() or (x_NK.std(0) < 1e-9).any():
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # small subsets: low variance and separation are what the penalty is for
+        # Small subsets: the penalty handles low variance and separation, of which lifelines warns.
+        warnings.simplefilter("ignore")
         try:
             return CoxPHFitter(penalizer=penalty).fit(_table(x_NK, targets), "time", "event")
         except (ConvergenceError, np.linalg.LinAlgError, ZeroDivisionError) as error:

@@ -1,4 +1,4 @@
-"""What a downstream task is: which labels it reads, how they are checked, what is fitted, how it is scored."""
+"""A downstream task: its labels and how they are checked, the head that is fitted, and its metrics."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ctplatform.metrics.stratification import quantile_strata
 from ctplatform.tasks.heads import Cumulative, Poisson, Probe, Ridge
 
 Kind = Literal["continuous", "ordinal", "binary", "count", "survival", "regions", "structures"]
-MANY = 3  # counts from here on are one stratum
+TOP_STRATUM = 3  # counts from here on are one stratum
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labelled subjects of a task, sorted by id, and what was left out."""
+    """The labelled subjects of a task, sorted by id; `notes` say what was left out."""
 
     subjects: tuple[str, ...]
     targets: Targets
@@ -33,13 +33,13 @@ class Task:
 
     Args:
         name: as in the recipe and the tables.
-        title: for people, with the unit.
-        kind: what the label is; decides the default head, the from-scratch loss and the strata.
+        title: in the report, with the unit.
+        kind: of label; decides the default head, the loss of end-to-end training and the strata.
         columns: standard label names, the label (or time) first, the event second.
-        metrics: names in `statistics.METRICS`, the main one first.
+        metrics: names in `metrics.scores.METRICS`, the main one first.
         valid: least and greatest plausible label; others are counted and left out.
         minimum: fewest labelled training subjects that a head can be fitted on.
-        derive: label from the column's number, for example a threshold.
+        derive: turns the column's number into the label, for example by a threshold.
         head: makes the head; None takes the usual one of the kind.
     """
 
@@ -55,11 +55,11 @@ class Task:
 
     @property
     def scores(self) -> tuple[Metric, ...]:
-        """The metrics themselves."""
+        """The task's metrics, the main one first."""
         return tuple(METRICS[name] for name in self.metrics)
 
     def labels(self, cohort: pd.DataFrame, columns: Mapping[str, str] | None = None) -> Labels:
-        """Read one label a subject: the first one given among its scans.
+        """Read one label a subject: the first one among its scans.
 
         Args:
             cohort: `subject_id` and label columns, one row a scan.
@@ -117,17 +117,17 @@ class Task:
         return Labels(tuple(complete.index), Targets(label, event), tuple(notes))
 
     def strata(self, targets: Targets) -> np.ndarray:
-        """What label subsets and folds are balanced on: the class, the event, or the quantile bin."""
+        """Strata of label subsets and folds: the class, the event, or the quantile bin."""
         if targets.event_N is not None:
             return targets.event_N.astype(int)
         if self.kind == "continuous":
             return quantile_strata(targets.value_N)
         if self.kind == "count":
-            return np.minimum(targets.value_N, MANY).astype(int)
+            return np.asarray(np.minimum(targets.value_N, TOP_STRATUM).astype(int))
         return np.unique(targets.value_N, return_inverse=True)[1]
 
     def check(self, targets: Targets) -> None:
-        """Whether a head can be fitted on these training labels.
+        """Check that a head can be fitted on these training labels.
 
         Raises:
             StageError: too few subjects, events or classes.

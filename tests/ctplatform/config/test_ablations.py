@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from ctplatform.config.ablations import ablated
+from ctplatform.config.ablations import CHANGES, ablated
 from ctplatform.config.loader import load_recipe, recipe_names
+from ctplatform.errors import ConfigError
+from tests.ctplatform.evaluation_world import recipe
 
 
 @pytest.mark.parametrize(
-    ("recipe", "ablation"),
+    ("name", "ablation"),
     [("local-only", "local"), ("global-only", "global"), ("unconditioned", "none"), ("moco", "moco")],
 )
-def test_ablation_recipes_are_the_ablations_of_the_sweep(recipe, ablation):
-    assert load_recipe(f"ablation-{recipe}").pretrain == ablated(load_recipe("fast"), ablation).pretrain
+def test_ablation_recipes_are_the_ablations_of_the_sweep(name, ablation):
+    assert load_recipe(f"ablation-{name}").pretrain == ablated(load_recipe("fast"), ablation).pretrain
 
 
 def test_ablations_change_what_they_name():
@@ -37,3 +39,21 @@ def test_an_ablation_is_a_run_of_its_own_without_the_random_control(name):
     assert changed.embed.encoders == ("drasclr",)
     kept = set(fast.model_dump()) - {"name", "pretrain", "embed"}
     assert changed.model_dump(include=kept) == fast.model_dump(include=kept)
+
+
+def test_unknown_initialisations_are_refused_with_what_is_known():
+    with pytest.raises(ConfigError, match=r"'lokal'.*not among drasclr, finetune"):
+        recipe(initialisations=["lokal"])
+    assert recipe(initialisations=["local", "x"], ablations=["local"], runs={"x": "r"}).sweep.runs == {
+        "x": "r"
+    }
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_an_ablation_differs_from_its_recipe_in_what_it_says_only(name):
+    base = load_recipe("demo", [f"sweep.ablations=[{name}]"])
+    other = ablated(base, name).model_dump()
+    plain = base.model_dump()
+    changed = {key for key in plain["pretrain"] if plain["pretrain"][key] != other["pretrain"][key]}
+    assert changed == set(CHANGES[name])
+    assert {key for key in plain if plain[key] != other[key]} == {"name", "pretrain", "embed"}

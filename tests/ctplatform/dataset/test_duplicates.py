@@ -12,11 +12,10 @@ from ctplatform.dataset import duplicates, shards
 from ctplatform.dataset.duplicates import alike, near_duplicates, signature
 from ctplatform.dataset.ledger import read_ledger
 from ctplatform.dataset.splits import Split, make_split, read_split, write_split
-from ctplatform.evaluation.problems import assemble
+from ctplatform.evaluation.assembly import assemble
 from ctplatform.storage.layout import PATCHES, SIGNATURES_FILE
 from ctplatform.storage.workspace import Workspace
-from tests.ctplatform.evaluation.test_sweep import recipe
-from tests.ctplatform.evaluation_world import RUN, build, tiny_atlas
+from tests.ctplatform.evaluation_world import RUN, build, recipe, tiny_atlas
 
 
 def people(count, seed=0):

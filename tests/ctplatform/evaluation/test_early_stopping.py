@@ -5,7 +5,7 @@ import pytest
 
 from ctplatform.evaluation.early_stopping import Choice, choose, chosen_steps, fold_rows
 from ctplatform.metrics.scores import Targets
-from ctplatform.tasks import get_task
+from ctplatform.tasks.registry import get_task
 
 
 def test_every_subject_is_validated_once_and_never_trained_on_beside():

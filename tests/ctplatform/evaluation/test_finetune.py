@@ -14,7 +14,7 @@ from ctplatform.evaluation.early_stopping import Choice
 from ctplatform.evaluation.finetune import EndToEnd, PatchPool
 from ctplatform.evaluation.objective import Objective
 from ctplatform.metrics.scores import METRICS, Targets
-from ctplatform.tasks import get_task
+from ctplatform.tasks.registry import get_task
 from ctplatform.tasks.survival import partial_likelihood
 from tests.ctplatform.evaluation_world import build, tiny_atlas
 

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Cell, Problem, Trial
-from ctplatform.evaluation.horizons import DAYS, horizons, pairs, point, watched
+from ctplatform.evaluation.cells import Cell, Trial
+from ctplatform.evaluation.horizons import DAYS, censor, horizons, pairs, point
+from ctplatform.evaluation.problems import SubjectProblem
 from ctplatform.metrics.scores import Targets, pair_share
+from ctplatform.tasks.registry import get_task
 
 pytest.importorskip("sksurv", reason="scikit-survival is an extra: pip install 'drasclr[survival]'")
 
@@ -26,29 +28,33 @@ def survivors(count, seed=0, strength=1.0):
 def test_every_resample_is_scored_as_scikit_survival_would(measure):
     train, (test, risk) = survivors(120, 1)[0], survivors(60, 2)
     risk[:10] = risk[10:20]  # ties
-    seen = watched(train, test)
-    days = seen.limit if measure == "uno_c" else 2 * DAYS
-    weights = pairs(seen, measure, days)
+    follow_up = censor(train, test)
+    days = follow_up.limit if measure == "uno_c" else 2 * DAYS
+    weights = pairs(follow_up, measure, days)
     rows = np.concatenate([np.arange(60)[None], np.random.default_rng(0).integers(0, 60, (5, 60))])
     for row, ours in zip(rows, pair_share(weights, risk, rows)):
-        drawn = type(seen)(train, seen.targets.take(row), seen.weight_N[row], seen.horizons, seen.limit)
+        drawn = type(follow_up)(
+            train, follow_up.targets.take(row), follow_up.weight_N[row], follow_up.horizons, follow_up.limit
+        )
         assert ours == pytest.approx(point(drawn, measure, days, risk[row]), abs=2e-6)
 
 
 def test_follow_up_beyond_the_training_subjects_is_not_used():
     train, (test, risk) = survivors(50, 1)[0], survivors(60, 2)
     longest = Targets(np.append(test.value_N, 9000.0), np.append(test.event_N, True))
-    seen = watched(train, longest)
-    assert seen.limit < train.value_N.max()
-    assert not seen.targets.event_N[-1]
-    assert np.isfinite(point(seen, "uno_c", seen.limit, np.append(risk, 0.0)))
-    assert all(h < seen.limit for h in seen.horizons)
+    follow_up = censor(train, longest)
+    assert follow_up.limit < train.value_N.max()
+    assert not follow_up.targets.event_N[-1]
+    assert np.isfinite(point(follow_up, "uno_c", follow_up.limit, np.append(risk, 0.0)))
+    assert all(h < follow_up.limit for h in follow_up.horizons)
 
 
 def problem_and_trials(seeds=2):
     train, (test, risk) = survivors(100, 1)[0], survivors(80, 2)
     subjects = tuple(f"s{i}" for i in range(80))
-    problem = Problem("survival", tuple(f"t{i}" for i in range(100)), train, subjects, test, {})
+    problem = SubjectProblem(
+        get_task("survival"), tuple(f"t{i}" for i in range(100)), train, subjects, test, {}, {}
+    )
     rng = np.random.default_rng(0)
     trials = [
         Trial(Cell("survival", name, 1.0, seed), 100, 80, 1.0, (), pd.DataFrame({"prediction": values}))

@@ -2,40 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
-from ctplatform.config.ablations import CHANGES, ablated
-from ctplatform.config.loader import load_recipe, validate
-from ctplatform.errors import ConfigError, StageError
-from ctplatform.evaluation.cells import Cell, label_subset
-from ctplatform.evaluation.problems import assemble
+from ctplatform.evaluation.assembly import assemble
 from ctplatform.evaluation.sweep import sweep
-from ctplatform.evaluation.trial import run_trial
-from ctplatform.metrics.scores import Targets
 from ctplatform.storage.workspace import Workspace
-from ctplatform.tasks import get_task
 from drasclr import weights
-from drasclr.encoder import Encoder
-from tests.ctplatform.evaluation_world import RUN, build, tiny_atlas
+from tests.ctplatform.evaluation_world import RUN, build, publish, recipe, table, times
 from tests.ctplatform.objectstore import ObjectStore
-
-
-def recipe(**sweep_keys):
-    values = {
-        "fractions": [0.3, 1.0],
-        "seeds": 2,
-        "bootstrap": 200,
-        "scratch": {"max_steps": 1, "locations": 1, "pool": 1, "subjects_per_batch": 4},
-        **sweep_keys,
-    }
-    return validate({"sweep": values, "pretrain": {"encoder": {"experts": 1}}})
-
-
-def times(workspace):
-    names = workspace.files("evaluation", RUN, "trials")
-    return {
-        n: workspace.fs.get_file_info(workspace.path("evaluation", RUN, "trials", n)).mtime_ns for n in names
-    }
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +18,6 @@ def swept(tmp_path_factory, ray_local):
     seen = []
     summary = sweep(workspace, cohort, recipe(), run=RUN, on_progress=lambda *step: seen.append(step))
     return workspace, cohort, summary, seen
-
-
-def table(workspace, name):
-    return workspace.read_table("evaluation", RUN, f"{name}.parquet").to_pandas()
 
 
 def test_every_cell_has_a_result(swept):
@@ -134,36 +103,6 @@ def test_fine_tuning_and_other_runs_are_initialisations(tmp_path, ray_local):
     assert after["finetune"].tolist() != before.tolist()
 
 
-def publish(workspace, run, seed=0):
-    """Weights of an encoder with sound statistics, as pretraining leaves them."""
-    torch.manual_seed(seed)
-    encoder = Encoder(1).train()
-    atlas = tiny_atlas()
-    encoder(torch.randn(6, 1, 32, 32, 32), torch.from_numpy(atlas.coordinates_N3.copy()).repeat(2, 1))
-    for name, data in weights.files(
-        encoder.eval(), {"atlas_hash": atlas.hash, "hu_window": [-1024, 240]}
-    ).items():
-        workspace.write_bytes(data, "pretrain", run, name)
-
-
-def test_unknown_initialisations_are_refused_with_what_is_known():
-    with pytest.raises(ConfigError, match=r"'lokal'.*not among drasclr, finetune"):
-        recipe(initialisations=["lokal"])
-    assert recipe(initialisations=["local", "x"], ablations=["local"], runs={"x": "r"}).sweep.runs == {
-        "x": "r"
-    }
-
-
-@pytest.mark.parametrize("name", sorted(CHANGES))
-def test_an_ablation_differs_from_its_recipe_in_what_it_says_only(name):
-    base = load_recipe("demo", [f"sweep.ablations=[{name}]"])
-    other = ablated(base, name).model_dump()
-    plain = base.model_dump()
-    changed = {key for key in plain["pretrain"] if plain["pretrain"][key] != other["pretrain"][key]}
-    assert changed == set(CHANGES[name])
-    assert {key for key in plain if plain[key] != other[key]} == {"name", "pretrain", "embed"}
-
-
 def test_a_second_run_repeats_nothing(swept):
     workspace, cohort, *_ = swept
     before, tables = times(workspace), {n: table(workspace, n) for n in ("results", "summary", "comparisons")}
@@ -204,66 +143,6 @@ def test_a_task_without_columns_does_not_end_the_others(tmp_path, ray_local):
     assert "emphysema_extent: 1 of 40 subjects have no label" in messages
 
 
-def test_no_task_at_all_is_an_error(tmp_path):
-    workspace, cohort = build(tmp_path, subjects=12, with_shards=False)
-    with pytest.raises(StageError, match="no task can be evaluated"):
-        sweep(workspace, cohort[["scan_id", "subject_id"]], recipe(), run=RUN)
-
-
-def test_scans_of_a_subject_are_averaged_and_rejected_ones_left_out(tmp_path):
-    workspace, cohort = build(tmp_path, with_shards=False)
-    shared, messages = assemble(workspace, cohort, recipe(), run=RUN)
-    problem = shared.problems["emphysema_extent"]
-    vectors = workspace.read_table("embeddings", RUN, "patients-drasclr.parquet").to_pandas()
-    side = 0 if "sub000" in problem.train_subjects else 1
-    row = (problem.train_subjects, problem.test_subjects)[side].index("sub000")
-    both = np.mean([vectors["vector"][0], vectors["vector"][1]], axis=0)
-    assert problem.features["drasclr"][side][row] == pytest.approx(both)
-    assert shared.scans["sub000"] == ("scan000", "scan001")
-    assert not set(problem.train_subjects) & set(problem.test_subjects)
-    assert messages == []
-
-
-def test_label_subsets_are_nested_and_stratified():
-    task = get_task("survival")
-    rng = np.random.default_rng(0)
-    train = Targets(rng.exponential(size=60), rng.random(60) < 0.4)
-    for seed in range(5):
-        sets = [set(label_subset(task, train, fraction=f, seed=seed)) for f in (0.2, 0.5, 1.0)]
-        assert sets[0] < sets[1] < sets[2]
-        assert [len(s) for s in sets] == [12, 30, 60]
-        rates = [train.event_N[sorted(s)].mean() for s in sets]
-        assert np.ptp(rates) < 0.15
-    assert set(label_subset(task, train, fraction=0.3, seed=1)) != set(
-        label_subset(task, train, fraction=0.3, seed=2)
-    )
-
-
-def test_a_fraction_too_small_to_fit_is_raised_and_said(tmp_path):
-    workspace, cohort = build(tmp_path, with_shards=False)
-    shared, _ = assemble(workspace, cohort, recipe(), run=RUN)
-    trial = run_trial(shared, Cell("survival", "density", 0.05, 0))
-    assert trial.n_train >= get_task("survival").minimum
-    assert "5% of 24 labelled training subjects is too few to fit" in trial.notes[0]
-
-
-def test_test_labels_do_not_reach_the_fit(tmp_path):
-    """Other labels of the test subjects change no prediction."""
-    workspace, cohort = build(tmp_path, with_shards=False)
-    shared, _ = assemble(workspace, cohort, recipe(), run=RUN)
-    test = set(shared.problems["survival"].test_subjects)
-    swapped = cohort.copy()
-    mine = swapped["subject_id"].isin(test)
-    for column in ("emphysema_extent", "gold_stage", "survival_days", "death"):
-        swapped.loc[mine, column] = swapped.loc[mine, column].to_numpy()[::-1]
-    other, _ = assemble(workspace, swapped, recipe(), run=RUN)
-    for name in shared.problems:
-        cell = Cell(name, "drasclr", 0.3, 1)
-        a, b = (run_trial(s, cell).predictions for s in (shared, other))
-        assert a["prediction"].tolist() == b["prediction"].tolist()
-        assert a["target"].tolist() != b["target"].tolist()
-
-
 def test_a_trial_that_fails_leaves_the_others_and_says_why(tmp_path, ray_local):
     """Without shards nothing can be trained from scratch; with them, the next run does just that trial."""
     workspace, cohort = build(tmp_path, subjects=24)
@@ -280,14 +159,6 @@ def test_a_trial_that_fails_leaves_the_others_and_says_why(tmp_path, ray_local):
         workspace.write_bytes(data, "patches", name)
     again = sweep(workspace, cohort, small, run=RUN)
     assert (again.trials, again.executed, again.messages) == (2, 1, ())
-
-
-def test_an_initialisation_without_embeddings_is_skipped(tmp_path):
-    workspace, cohort = build(tmp_path, with_shards=False)
-    workspace.delete("embeddings", RUN, "patients-random.parquet")
-    shared, messages = assemble(workspace, cohort, recipe(), run=RUN)
-    assert set(shared.problems["survival"].features) == {"drasclr", "density"}
-    assert "initialisation random is skipped" in messages[0]
 
 
 def test_vectors_are_read_once_and_weights_once_a_worker(tmp_path, ray_local):

@@ -2,13 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
-from monai.metrics import compute_dice
 from sklearn.metrics import roc_auc_score
 
-from ctplatform.evaluation.dense.features import cells_of
-from ctplatform.evaluation.dense.lung_volume import Cube
-from ctplatform.evaluation.dense.segmentation import case_numbers
 from ctplatform.metrics.overlap import OVERLAP, SUBTYPES, pooled_auroc, pooled_dice, region_numbers
 from ctplatform.metrics.scores import Targets
 
@@ -74,44 +69,6 @@ def test_percentages_are_ranked_over_subjects():
     metric = OVERLAP["percent_centrilobular"]
     assert metric.value(Targets(np.zeros((3, 4))), np.stack(numbers)) == pytest.approx(1.0)
     assert metric.value(Targets(np.zeros((3, 4))), np.stack(numbers)[[2, 1, 0]]) == pytest.approx(1.0)
-
-
-def lungs(size: int = 64) -> Cube:
-    inside = np.zeros((size,) * 3, bool)
-    inside[16:48, 16:48, 16:48] = True
-    return Cube(np.full((size,) * 3, -850, np.int16), inside, np.diag([1.0, 1, 1, 1]), np.eye(4))
-
-
-def test_dice_from_windows_is_monais_on_the_painted_map():
-    cube, rng = lungs(), np.random.default_rng(1)
-    labels = (rng.integers(1, 5, (16, 16, 16)).repeat(4, 0).repeat(4, 1).repeat(4, 2)).astype(np.uint8)
-    labels *= cube.lungs_ZYX
-    cells = cells_of(cube, labels, classes=4, stride=8)
-    probability = rng.dirichlet(np.ones(4), len(cells.windows))
-    numbers = region_numbers(cells.counts_MC, cells.missed_C, probability)[None]
-    painted = cells.windows.paint((probability.argmax(1) + 1).astype(np.uint8), cube.lungs_ZYX)
-    for c in range(4):
-        a, b = (torch.from_numpy(x == c + 1)[None, None].float() for x in (painted, labels))
-        expected = float(compute_dice(a, b))
-        assert pooled_dice(numbers, np.zeros((1, 1), int), c)[0] == pytest.approx(expected, abs=1e-6)
-
-
-def test_cases_by_hand():
-    cube = lungs()
-    stretched = Cube(cube.hu_ZYX, cube.lungs_ZYX, np.diag([1.0, 1.0, 2.0, 1.0]), np.eye(4))
-    truth, called = np.zeros((2, 64, 64, 64), np.uint8)
-    truth[20:30, 20:30, 20:30] = 1
-    called[23:33, 20:30, 20:30] = 1  # moved by three voxels along z, which are 6 mm
-    dice, hd95, false_ml = case_numbers(stretched, truth, called, classes=1)[0]
-    assert dice == pytest.approx(0.7)
-    assert hd95 == pytest.approx(6.0)
-    assert np.isnan(false_ml)
-    dice, hd95, _ = case_numbers(stretched, truth, np.zeros_like(truth), classes=1)[0]
-    assert dice == 0
-    assert hd95 == pytest.approx(np.sqrt(128**2 + 2 * 64**2))
-    dice, hd95, false_ml = case_numbers(stretched, np.zeros_like(truth), called, classes=1)[0]
-    assert np.isnan([dice, hd95]).all()
-    assert false_ml == pytest.approx(2.0)
 
 
 def test_means_over_cases_leave_out_who_has_none():

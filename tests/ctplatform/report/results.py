@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ctplatform.evaluation.cells import Cell
-from ctplatform.evaluation.dense.slices import Slice, write_slices
+from ctplatform.evaluation.slices import Slice, write_slices
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import get_task
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ctplatform.metrics.scores import METRICS, Targets
-from ctplatform.metrics.stratification import folds
-from ctplatform.tasks.heads import Cumulative, Ridge
+from ctplatform.tasks.heads import Cumulative, Poisson, Ridge, Standardiser
 
 
 def signal(count, width, seed=0):
@@ -109,18 +108,7 @@ def test_cumulative_never_predicts_a_class_that_it_was_not_shown():
     assert set(Cumulative().fit(x, Targets(stage), seed=0).predict(x)) == {1.0, 3.0}
 
 
-def test_folds_spread_the_classes():
-    strata = np.repeat([0, 1], [30, 6])
-    fold = folds(strata, seed=0, count=3)
-    assert np.bincount(fold).tolist() == [12, 12, 12]
-    assert all((fold[strata == 1] == k).sum() in (1, 2, 3) for k in range(3))
-    assert len(np.unique(folds(np.zeros(2), seed=0))) == 2
-
-
 def test_poisson_recovers_a_log_linear_rate():
-    from ctplatform.metrics.scores import METRICS
-    from ctplatform.tasks.heads import Poisson
-
     rng = np.random.default_rng(0)
     x_NP = rng.normal(size=(400, 5))
     rate_N = np.exp(0.3 + x_NP @ np.array([0.6, -0.4, 0, 0, 0]))
@@ -138,9 +126,36 @@ def test_poisson_recovers_a_log_linear_rate():
 
 
 def test_poisson_without_signal_says_the_mean():
-    from ctplatform.tasks.heads import Poisson
-
     rng = np.random.default_rng(1)
     targets = Targets(rng.poisson(1.0, 60).astype(float))
     predicted = Poisson().fit(rng.normal(size=(60, 200)), targets, seed=0).predict(rng.normal(size=(50, 200)))
     assert np.abs(predicted - targets.value_N.mean()).max() < 0.35
+
+
+@pytest.mark.parametrize("head", [Ridge(), Cumulative(probability=True), Cumulative()])
+def test_the_linear_score_orders_as_the_predictions(head):
+    x, hidden, _ = signal(60, 12)
+    value = hidden if isinstance(head, Ridge) else (hidden > 0).astype(float)
+    head.fit(x, Targets(value), seed=0)
+    weights, bias = head.linear()
+    score, predicted = x @ weights + bias, head.predict(x)
+    if isinstance(head, Ridge):
+        assert score == pytest.approx(predicted)
+    elif head.probability:
+        assert np.log(predicted / (1 - predicted)) == pytest.approx(score - head.thresholds_[0], abs=1e-6)
+    else:
+        assert ((score > head.thresholds_[0]) == (predicted == 1)).all()
+
+
+def test_ridge_and_standardiser_agree_with_scikit_learn():
+    from sklearn.linear_model import RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    for count, width, noise in ((12, 5, 0.1), (40, 128, 1.0), (100, 128, 1.0), (200, 16, 10.0)):
+        x, y, rng = signal(count, width)
+        y = y + noise * rng.normal(size=count)
+        scaled = StandardScaler().fit_transform(x)
+        assert Standardiser(x)(x) == pytest.approx(scaled, abs=1e-12)
+        ours, peer = Ridge().fit(x, Targets(y), seed=0), RidgeCV(alphas=Ridge.penalties).fit(scaled, y)
+        assert ours.penalty_ == peer.alpha_
+        assert ours.predict(x) == pytest.approx(peer.predict(scaled), abs=1e-10)

@@ -9,16 +9,15 @@ import pytest
 
 from ctplatform.config.loader import load_recipe
 from ctplatform.errors import ConfigError
+from ctplatform.evaluation.assembly import assemble
 from ctplatform.evaluation.cells import Cell
 from ctplatform.evaluation.dashboards import Dashboards, places
-from ctplatform.evaluation.problems import assemble
 from ctplatform.evaluation.sweep import sweep
-from ctplatform.evaluation.trial import run_trial
+from ctplatform.evaluation.trial import evaluate
 from ctplatform.metrics.scores import METRICS
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tracking.trials import TrialEntry, TrialMLflow, TrialTensorBoard
-from tests.ctplatform.evaluation.test_sweep import recipe
-from tests.ctplatform.evaluation_world import RUN, build
+from tests.ctplatform.evaluation_world import RUN, build, recipe
 
 TASKS = ["emphysema_extent", "survival"]
 needs_mlflow = pytest.mark.skipif(
@@ -30,9 +29,9 @@ needs_mlflow = pytest.mark.skipif(
 def world(tmp_path):
     """Shared problems, and four committed trials."""
     workspace, cohort = build(tmp_path / "ws", subjects=24, with_shards=False)
-    shared, _ = assemble(workspace, cohort, recipe(), run=RUN)
+    context, _ = assemble(workspace, cohort, recipe(), run=RUN)
     cells = [Cell(task, name, 1.0, 0) for task in TASKS for name in ("drasclr", "density")]
-    return shared, [run_trial(shared, cell) for cell in cells]
+    return context, [evaluate(context, cell) for cell in cells]
 
 
 def watching(**keys):
@@ -41,14 +40,14 @@ def watching(**keys):
     )
 
 
-def events(shared):
+def events(context):
     """All that TensorBoard's own reader finds, by run."""
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     plugin_data = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
     found = {}
     root = ("evaluation", RUN, "tensorboard")
-    for folder in shared.workspace.folders(*root):
-        reader = event_accumulator.EventAccumulator(shared.workspace.path(*root, folder)).Reload()
+    for folder in context.workspace.folders(*root):
+        reader = event_accumulator.EventAccumulator(context.workspace.path(*root, folder)).Reload()
         scalars = {tag: reader.Scalars(tag)[0] for tag in reader.Tags()["scalars"]}
         content = reader.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         info = plugin_data.HParamsPluginData.FromString(content).session_start_info
@@ -58,12 +57,12 @@ def events(shared):
 
 
 def test_tensorboard_holds_values_and_scores_of_every_trial(world):
-    shared, trials = world
-    boards = Dashboards(shared, watching())
+    context, trials = world
+    boards = Dashboards(context, watching())
     for trial in trials:
         boards.committed(trial.cell)
     boards.close()
-    found = events(shared)
+    found = events(context)
     assert set(found) == {trial.cell.name for trial in trials}
     for trial in trials:
         scalars, values = found[trial.cell.name]
@@ -71,27 +70,27 @@ def test_tensorboard_holds_values_and_scores_of_every_trial(world):
         assert values["initialisation"] == trial.cell.initialisation
         assert values["penalty"] == pytest.approx(trial.details["penalty"])
         name = "c_index" if trial.cell.task == "survival" else "r2"
-        test = shared.problems[trial.cell.task].test
+        test = context.problems[trial.cell.task].test
         expected = METRICS[name].value(test, trial.predictions["prediction"].to_numpy())
         assert scalars[name].value == pytest.approx(expected, rel=1e-5)
         assert scalars[name].step == trial.n_train
 
 
 def test_what_was_committed_unseen_is_shown_once(world):
-    shared, trials = world
-    boards = Dashboards(shared, watching())
+    context, trials = world
+    boards = Dashboards(context, watching())
     boards.committed(trials[0].cell)
-    times = {f: i.mtime_ns for f, i in files(shared).items()}
+    times = {f: i.mtime_ns for f, i in files(context).items()}
     boards.show(trials)
-    after = {f: i.mtime_ns for f, i in files(shared).items()}
+    after = {f: i.mtime_ns for f, i in files(context).items()}
     assert len(after) == 4
     assert {f: after[f] for f in times} == times
-    assert not Dashboards(shared, watching(tensorboard="false"))._boards
+    assert not Dashboards(context, watching(tensorboard="false"))._boards
 
 
-def files(shared):
+def files(context):
     root = ("evaluation", RUN, "tensorboard")
-    infos = [i for folder in shared.workspace.folders(*root) for i in shared.workspace.infos(*root, folder)]
+    infos = [i for folder in context.workspace.folders(*root) for i in context.workspace.infos(*root, folder)]
     return {info.path: info for info in infos}
 
 
@@ -99,10 +98,10 @@ def files(shared):
 def test_mlflow_has_a_parent_and_a_child_for_each_trial(world, tmp_path):
     from mlflow import MlflowClient
 
-    shared, trials = world
+    context, trials = world
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     for first in (True, False):  # the second time, as a sweep that goes on
-        boards = Dashboards(shared, watching(), mlflow=uri)
+        boards = Dashboards(context, watching(), mlflow=uri)
         boards.show(trials[:2] if first else trials)
         boards.close()
     client = MlflowClient(uri)
@@ -118,34 +117,34 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(world, tmp_path):
     child = children["survival-drasclr-1-0"]
     assert child.data.params["initialisation"] == "drasclr"
     risk = trials[2].predictions["prediction"].to_numpy()
-    assert child.data.metrics["c_index"] == METRICS["c_index"].value(shared.problems["survival"].test, risk)
+    assert child.data.metrics["c_index"] == METRICS["c_index"].value(context.problems["survival"].test, risk)
 
 
 @needs_mlflow
 def test_tune_can_write_down_who_watches(world, tmp_path):
     import cloudpickle
 
-    shared, trials = world
-    boards = Dashboards(shared, watching(), mlflow=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    context, trials = world
+    boards = Dashboards(context, watching(), mlflow=f"sqlite:///{tmp_path / 'mlflow.db'}")
     copy = cloudpickle.loads(cloudpickle.dumps(boards))
     boards.close()
     copy.committed(trials[0].cell)
     copy.close()
-    assert not files(shared), "a copy shows nothing"
+    assert not files(context), "a copy shows nothing"
 
 
 @needs_mlflow
 def test_a_server_that_is_away_stops_nothing(world, caplog, monkeypatch):
-    shared, trials = world
+    context, trials = world
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("ctplatform.tracking.sender.CLOSE_TIMEOUT_S", 0.2)
     start = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        boards = Dashboards(shared, watching(), mlflow="http://127.0.0.1:9")
+        boards = Dashboards(context, watching(), mlflow="http://127.0.0.1:9")
         boards.show(trials)
         boards.close()
     assert "MLflow has not received all trials" in caplog.text
-    assert len(files(shared)) == 4
+    assert len(files(context)) == 4
     assert time.monotonic() - start < 20
 
 

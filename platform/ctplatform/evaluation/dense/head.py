@@ -15,10 +15,11 @@ from ctplatform.tasks.heads import Standardiser
 class WindowHead:
     """Classes of windows from their features.
 
-    Logistic regression gives probabilities at the classes' true frequencies; what is rare would hardly ever be
-    painted. So the logarithm of a class' frequency, times `prior_`, is taken off its score before the largest is taken:
-    0 leaves the probabilities, 1 makes all classes equally likely. Penalty and `prior_` have the highest mean Dice of
-    the classes but the first in folds over the training subjects.
+    Logistic regression gives probabilities at the classes' true frequencies, at which rare classes would hardly ever
+    be painted. So the logarithm of a class' frequency, times `prior_`, is subtracted from its score before the largest
+    is taken: 0 leaves the probabilities, 1 makes all classes equally likely (logit adjustment, Menon et al., ICLR 2021,
+    arXiv 2007.07314). Penalty and `prior_` have the highest mean Dice of the classes but the first in folds over the
+    training subjects.
 
     Fitted attributes: `penalty_`, `prior_`, `log_frequency_C`.
     """
@@ -36,13 +37,13 @@ class WindowHead:
 
         Args:
             weight_M: how many windows each stands for.
-            subject_M: whose window it is.
+            subject_M: the subject of each window.
         """
         self._standardise = Standardiser(x_MP)
         x_MP = self._standardise(x_MP)
         self.log_frequency_C = log_frequency(class_M, weight_M, self.classes)
         subjects = np.random.default_rng(seed).permutation(np.unique(subject_M))
-        fold_of = {subject: place % self.folds for place, subject in enumerate(subjects)}
+        fold_of = {subject: number % self.folds for number, subject in enumerate(subjects)}
         fold_M = np.array([fold_of[s] for s in subject_M])
         scored = [(-1.0, self.penalties[len(self.penalties) // 2], 0.5)]
         for penalty in self.penalties if len(subjects) > 1 else ():
@@ -85,9 +86,8 @@ class WindowHead:
             return weights_CP, bias_C
         model = LogisticRegression(C=penalty, max_iter=300, tol=1e-3)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # near enough: the penalty is chosen by its score
+            # An approximate solution is enough: the penalty is chosen by its held-out score.
+            warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x_MP, class_M, sample_weight=weight_M / weight_M.mean())
         coefficients, intercept = model.coef_, model.intercept_
         if len(present) == 2:  # scikit-learn keeps one row for two classes
@@ -97,7 +97,7 @@ class WindowHead:
         return weights_CP, bias_C
 
 
-NEVER = -60.0
+NEVER = -60.0  # score of a class without a window
 PRIORS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -110,7 +110,7 @@ def log_frequency(class_M: np.ndarray, weight_M: np.ndarray, classes: int) -> np
 def best_prior(
     score_MC: np.ndarray, class_M: np.ndarray, weight_M: np.ndarray, log_frequency_C: np.ndarray
 ) -> tuple[float, float]:
-    """The share of the log frequency that is to be taken off, and the mean Dice of the classes but the first."""
+    """The factor of the log frequency that is to be subtracted, and the mean Dice of the classes but the first."""
     scored = []
     for prior in PRIORS:
         called_M = (score_MC - prior * log_frequency_C).argmax(1)
@@ -133,4 +133,4 @@ def mean_dice(called_M: np.ndarray, class_M: np.ndarray, weight_M: np.ndarray, c
 def softmax(score_MC: np.ndarray) -> np.ndarray:
     """Scores to probabilities."""
     e_MC = np.exp(score_MC - score_MC.max(1, keepdims=True))
-    return e_MC / e_MC.sum(1, keepdims=True)
+    return np.asarray(e_MC / e_MC.sum(1, keepdims=True))

@@ -1,8 +1,8 @@
-"""A labelled scan's lungs as one volume on the grid that the encoder knows: 1 mm, the patches' axes.
+"""A labelled scan's lungs as one volume on the grid on which its patches are cut: 1 mm, along the same axes.
 
 Made once a scan from the scan itself and committed below `labelled/`; label maps lie beside it, one a task.
 
-Legend: ZYX voxels of the cube, M windows.
+Legend: ZYX voxels of the lung volume, M windows.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 MARGIN = PATCH_SIZE // 2
 """Voxels around the lungs: a window may be centred on the pleura."""
 MIN_ON_LUNGS = 0.5
+"""Share of a label map's voxels that must lie on the lungs."""
 
 
 @dataclass(frozen=True)
-class Cube:
+class LungVolume:
     """The lungs of a scan.
 
     Attributes:
@@ -59,7 +60,7 @@ class Cube:
         return float(abs(np.linalg.det(self.to_scan_44[:3, :3]))) / 1000
 
     def coordinates(self, atlas: Atlas, centres_M3: np.ndarray) -> np.ndarray:
-        """What the conditioned encoder gets for windows centred anywhere, float32 [M, 3].
+        """Locations of windows for the conditioned encoder, float32 [M, 3].
 
         The centre (voxel index z, y, x) goes to mm in the scan, by the inverse affine to mm in the atlas, and there
         to the normalised coordinates, which are linear in the position: between the atlas' locations they are what
@@ -69,14 +70,14 @@ class Cube:
         return atlas.coordinates_at(transform_points(np.linalg.inv(self.affine_44), scan_mm_M3))
 
 
-def make_cube(
+def cut_lung_volume(
     image: sitk.Image,
     lungs: sitk.Image,
     affine_44: np.ndarray,
     *,
     config: PrepareConfig,
     spacing_mm: float = 1.0,
-) -> Cube:
+) -> LungVolume:
     """Cut the lungs out of a scan, on the grid on which its patches are cut.
 
     Args:
@@ -97,26 +98,26 @@ def make_cube(
     to_index_44 = index_from_mm(image) @ to_scan_44
     hu_ZYX, _ = lattice_box(image, to_index_44, size_3, config.sampling.interpolation, config.hu_window)
     soft = _onto(sitk.Cast(lungs > 0, sitk.sitkFloat32), to_scan_44, size_3, sitk.sitkLinear)
-    return Cube(hu_ZYX, soft > 0.5, to_scan_44, np.asarray(affine_44, float))
+    return LungVolume(hu_ZYX, soft > 0.5, to_scan_44, np.asarray(affine_44, float))
 
 
-def labels_on(cube: Cube, labels: sitk.Image) -> np.ndarray:
-    """A label map on a cube's grid, uint8 [z, y, x]: each voxel takes the nearest voxel's class."""
-    size_3 = np.array(cube.hu_ZYX.shape[::-1])
-    return _onto(labels, cube.to_scan_44, size_3, sitk.sitkNearestNeighbor)
+def labels_on(volume: LungVolume, labels: sitk.Image) -> np.ndarray:
+    """A label map on a lung volume's grid, uint8 [z, y, x]: each voxel takes the nearest voxel's class."""
+    size_3 = np.array(volume.hu_ZYX.shape[::-1])
+    return _onto(labels, volume.to_scan_44, size_3, sitk.sitkNearestNeighbor)
 
 
-def check_on_lungs(cube: Cube, labels_ZYX: np.ndarray) -> None:
-    """Whether a map of the lung lies on the lungs.
+def check_on_lungs(volume: LungVolume, labels_ZYX: np.ndarray) -> None:
+    """Check that a map of the lung lies on the lungs.
 
     Raises:
         ScanError: it is empty, or most of it lies elsewhere.
     """
     labelled = labels_ZYX > 0
-    share = float(cube.lungs_ZYX[labelled].mean()) if labelled.any() else 0.0
-    if share < MIN_ON_LUNGS:
+    on_lungs = float(volume.lungs_ZYX[labelled].mean()) if labelled.any() else 0.0
+    if on_lungs < MIN_ON_LUNGS:
         raise ScanError(
-            f"only {share:.0%} of the label map's voxels lie on the scan's lungs"
+            f"only {on_lungs:.0%} of the label map's voxels lie on the scan's lungs"
             if labelled.any()
             else "the label map has no labelled voxel near the scan's lungs",
             "Check that it belongs to this scan and keeps its position and orientation",
@@ -124,19 +125,19 @@ def check_on_lungs(cube: Cube, labels_ZYX: np.ndarray) -> None:
         )
 
 
-def write_cube(workspace: Workspace, cube: Cube, *parts: str) -> None:
-    """Commit a cube."""
+def write_lung_volume(workspace: Workspace, volume: LungVolume, *parts: str) -> None:
+    """Commit a volume."""
     geometry = {
-        "shape": cube.hu_ZYX.shape,
-        "to_scan": cube.to_scan_44.tolist(),
-        "affine": cube.affine_44.tolist(),
+        "shape": volume.hu_ZYX.shape,
+        "to_scan": volume.to_scan_44.tolist(),
+        "affine": volume.affine_44.tolist(),
     }
-    lungs = np.packbits(cube.lungs_ZYX).tobytes()
-    _write(workspace, {"hu": cube.hu_ZYX.astype("<i2").tobytes(), "lungs": lungs}, geometry, *parts)
+    lungs = np.packbits(volume.lungs_ZYX).tobytes()
+    _write(workspace, {"hu": volume.hu_ZYX.astype("<i2").tobytes(), "lungs": lungs}, geometry, *parts)
 
 
-def read_cube(workspace: Workspace, *parts: str) -> Cube:
-    """A committed cube.
+def read_lung_volume(workspace: Workspace, *parts: str) -> LungVolume:
+    """A committed volume.
 
     Raises:
         StageError: it is not there.
@@ -146,11 +147,11 @@ def read_cube(workspace: Workspace, *parts: str) -> Cube:
     lungs = np.unpackbits(np.frombuffer(data["lungs"], np.uint8), count=int(np.prod(shape)))
     hu_ZYX = np.frombuffer(data["hu"], "<i2").reshape(shape).astype(np.int16)
     to_scan_44, affine_44 = np.array(geometry["to_scan"]), np.array(geometry["affine"])
-    return Cube(hu_ZYX, lungs.reshape(shape).astype(bool), to_scan_44, affine_44)
+    return LungVolume(hu_ZYX, lungs.reshape(shape).astype(bool), to_scan_44, affine_44)
 
 
 def write_labels(workspace: Workspace, labels_ZYX: np.ndarray, facts: Mapping[str, Any], *parts: str) -> None:
-    """Commit a label map on its cube's grid, and what is to be known of it without reading it."""
+    """Commit a label map on its lung volume's grid, with facts that are read without the voxels."""
     header = {**facts, "shape": labels_ZYX.shape}
     _write(workspace, {"labels": labels_ZYX.astype(np.uint8).tobytes()}, header, *parts)
 
@@ -162,7 +163,7 @@ def read_labels(workspace: Workspace, *parts: str) -> np.ndarray:
 
 
 def read_facts(workspace: Workspace, *parts: str) -> dict[str, Any]:
-    """What was committed beside a label map."""
+    """The facts that were committed with a label map."""
     return _read(workspace, *parts, columns=["header"])[1]
 
 

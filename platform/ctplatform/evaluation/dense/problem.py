@@ -1,320 +1,124 @@
-"""Tasks on label maps as problems of the sweep: cohort, ledger and split joined, labelled scans made ready by Ray."""
+"""A task on label maps as a problem of the sweep; its predictions, with slices of a few maps for the report.
+
+Legend: N test subjects, C classes, K numbers a class, M windows.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from ctplatform.compute.fan_out import fan_out
-from ctplatform.config.digest import config_hash
-from ctplatform.config.recipe import Recipe
-from ctplatform.dataset.splits import Split
-from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Problem
-from ctplatform.evaluation.dense.features import (
-    VERSION,
-    MapSource,
-    ScanSource,
-    encode_scan,
-    features_key,
-    prepare_scan,
-)
-from ctplatform.evaluation.initialisations import END_TO_END
-from ctplatform.imaging.fingerprint import fingerprint
-from ctplatform.metrics.scores import Targets
-from ctplatform.storage.workspace import Workspace
-from ctplatform.tasks import get_task
-from ctplatform.tasks.label_map import VolumeTask
+from ctplatform.evaluation.cells import Cell, Chosen
+from ctplatform.evaluation.dense.volumes import LabelledVolumes
+from ctplatform.evaluation.models import Training
+from ctplatform.evaluation.problems import Prediction, Problem
+from ctplatform.evaluation.slices import Slice, shown_subjects, slice_of
+from ctplatform.metrics.overlap import PREDICTED_PERCENT, TRUE_PERCENT, region_numbers
 
-Progress = Callable[[int, int, str], None]
-NO_FEATURES = (np.empty((0, 0)), np.empty((0, 0)))
+Numbers = list[list[tuple[float, float, list[float]]]]
+"""(target, prediction, numbers) of each test subject and class."""
 
 
 @dataclass(frozen=True)
 class VolumeProblem(Problem):
-    """A problem whose targets are voxels a class, [N, C], and whose trials read cubes and label maps.
+    """A problem whose targets are voxels a class, [N, C], and whose trials read lung volumes and label maps.
 
     Args:
-        train_sources, test_sources: the labelled scan of each subject, in their order.
-        keys: frozen initialisation -> name of its features.
+        volumes: the labelled scans, in the subjects' order.
         settings: digest of the recipe's section that trials depend on.
-        recipe: as JSON.
     """
 
-    train_sources: tuple[ScanSource, ...] = ()
-    test_sources: tuple[ScanSource, ...] = ()
-    keys: Mapping[str, str] = field(default_factory=dict)
-    settings: str = ""
-    recipe: str = ""
+    volumes: LabelledVolumes
+    settings: str
+
+    searchable: ClassVar[bool] = False
+
+    @property
+    def regions(self) -> bool:
+        """Whether every voxel of lung has a class; otherwise structures stand out from a background."""
+        return self.task.kind == "regions"
 
     def digest(self, initialisation: str) -> str:
         """Changes when a trial of this initialisation would come out differently."""
-        files = [(s.scan_id, s.key, self.map_of(s).key) for s in (*self.train_sources, *self.test_sources)]
-        own = [super().digest(initialisation), files, self.keys.get(initialisation), self.settings]
+        volumes = self.volumes
+        files = [(s.scan_id, s.key, volumes.map_of(s).key) for s in (*volumes.train, *volumes.test)]
+        own = [super().digest(initialisation), files, volumes.keys.get(initialisation), self.settings]
         return hashlib.sha256(repr(own).encode()).hexdigest()
 
-    @property
-    def parsed(self) -> Recipe:
-        """The recipe."""
-        return _parsed(self.recipe)
+    def predict(
+        self, cell: Cell, rows: np.ndarray, training: Training, *, chosen: Chosen | None = None
+    ) -> Prediction:
+        """Fit, predict every test subject's map, score it. One row a test subject and class.
 
-    def map_of(self, source: ScanSource) -> MapSource:
-        """The scan's label map of this task."""
-        return next(m for m in source.maps if m.task == self.task)
+        `target` and `prediction` are percentages of the lung (regions) or ml (structures); from `numbers` the scores
+        are computed (`ctplatform.metrics.overlap`). `chosen` is always None: nothing is searched.
+        """
+        numbers, slices = (self._regions if self.regions else self._structures)(cell, rows, training)
+        records = []
+        for n, subject in enumerate(self.test_subjects):
+            for c, name in enumerate(self.volumes.task.classes):
+                target, prediction, kept = numbers[n][c]
+                records.append(
+                    {
+                        **asdict(cell),
+                        "subject_id": subject,
+                        "scan_id": self.volumes.test[n].scan_id,
+                        "class": name,
+                        "target": target,
+                        "prediction": prediction,
+                        "time": np.nan,
+                        "event": np.nan,
+                        "numbers": kept,
+                    }
+                )
+        return Prediction(pd.DataFrame(records), slices=tuple(slices))
 
+    def _shown(self, cell: Cell) -> frozenset[int]:
+        """Test subjects whose maps the report shows: of the first seed, with the most labels."""
+        if cell.seed or cell.fraction != max(self.volumes.config.fractions):
+            return frozenset()
+        voxels_NC = self.test.value_N
+        return shown_subjects((voxels_NC[:, 1:] if self.regions else voxels_NC).sum(1))
 
-@lru_cache(maxsize=4)
-def _parsed(recipe: str) -> Recipe:
-    return Recipe.model_validate_json(recipe)
+    def _regions(self, cell: Cell, rows: np.ndarray, training: Training) -> tuple[Numbers, list[Slice]]:
+        from ctplatform.evaluation.dense.regions import predictor
 
+        volumes, shown = self.volumes, self._shown(cell)
+        predict = predictor(volumes, cell, rows, training)
+        numbers: Numbers = []
+        slices = []
+        for n, source in enumerate(volumes.test):
+            tiles, probability_MC = predict(source)
+            table_CK = region_numbers(tiles.counts_MC, tiles.missed_C, probability_MC)
+            numbers.append([(row[TRUE_PERCENT], row[PREDICTED_PERCENT], row.tolist()) for row in table_CK])
+            if n in shown:
+                volume = volumes.volume(source)
+                called_M = (probability_MC.argmax(1) + 1).astype(np.uint8)
+                predicted_ZYX = tiles.windows.paint(called_M, volume.lungs_ZYX)
+                images = volume.hu_ZYX, volume.lungs_ZYX, volumes.labels(source), predicted_ZYX
+                slices.append(slice_of(self.test_subjects[n], source.scan_id, *images, first=2))
+        return numbers, slices
 
-def volume_problems(
-    workspace: Workspace,
-    cohort: pd.DataFrame,
-    recipe: Recipe,
-    *,
-    run: str,
-    runs: Mapping[str, str],
-    scans: pd.DataFrame,
-    split: Split,
-    messages: list[str],
-    min_test: int,
-    on_progress: Progress | None = None,
-) -> dict[str, Problem]:
-    """The recipe's tasks on label maps that can be evaluated; what is left out goes to `messages`.
+    def _structures(self, cell: Cell, rows: np.ndarray, training: Training) -> tuple[Numbers, list[Slice]]:
+        from ctplatform.evaluation.dense.segmentation import case_numbers, predictor
 
-    Args:
-        runs: initialisation -> pretraining run, of ablations and runs of the user's.
-        scans: the ledger's usable rows.
-        min_test: fewest test subjects.
-    """
-    tasks: dict[str, VolumeTask] = {}
-    maps: dict[str, pd.DataFrame] = {}
-    usable = cohort[cohort["scan_id"].isin(scans["scan_id"])]
-    for name in recipe.sweep.tasks:
-        task = get_task(name)
-        if not isinstance(task, VolumeTask):
-            continue
-        try:
-            maps[name] = task.maps(usable, recipe.sweep.columns)
-            tasks[name] = task
-        except StageError as error:
-            messages.append(str(error))
-    sources = _sources(tasks, maps, recipe, scans)
-    facts = _prepare(workspace, sources, recipe, messages, on_progress)
-    problems: dict[str, Problem] = {}
-    encoders = _encoders(workspace, recipe, run, runs, messages) if tasks else {}
-    for name, task in tasks.items():
-        try:
-            problem = _join(task, maps[name], sources, facts, split, recipe, encoders, min_test)
-        except StageError as error:
-            messages.append(str(error))
-            continue
-        if problem.keys:
-            _encode(workspace, problem, encoders, recipe, on_progress)
-        problems[name] = problem
-    return problems
-
-
-def _sources(
-    tasks: Mapping[str, VolumeTask], maps: Mapping[str, pd.DataFrame], recipe: Recipe, scans: pd.DataFrame
-) -> dict[str, ScanSource]:
-    ledger = scans.set_index("scan_id")
-    config = recipe.prepare
-    drawn = [config.lungs.model_dump(), config.sampling.model_dump(), list(config.hu_window)]
-    of_scan: dict[str, list[MapSource]] = {}
-    paths: dict[str, Any] = {}
-    for name, table in maps.items():
-        classes = class_values(tasks[name], recipe)
-        for row in table.to_dict("records"):
-            scan_id = str(row["scan_id"])
-            paths[scan_id] = row
-            own = [
-                VERSION,
-                name,
-                classes,
-                fingerprint(row["label_map"]),
-                ledger.loc[scan_id, "content_hash"],
-                drawn,
-            ]
-            own.append([round(float(v), 6) for v in ledger.loc[scan_id, "affine"]])
-            key, regions = config_hash({"map": own}), tasks[name].kind == "regions"
-            source = MapSource(name, str(row["label_map"]), classes, regions, key)
-            of_scan.setdefault(scan_id, []).append(source)
-    found = {}
-    for scan_id, sources in of_scan.items():
-        affine = tuple(float(v) for v in ledger.loc[scan_id, "affine"])
-        key = config_hash({"cube": [VERSION, ledger.loc[scan_id, "content_hash"], affine, drawn]})
-        series_uid = paths[scan_id].get("series_uid")
-        found[scan_id] = ScanSource(
-            scan_id,
-            str(paths[scan_id]["path"]),
-            "" if series_uid is None or pd.isna(series_uid) else str(series_uid),
-            affine,
-            key,
-            tuple(sources),
-        )
-    return found
-
-
-def class_values(task: VolumeTask, recipe: Recipe) -> dict[str, int]:
-    """Class -> value in the label maps, in the task's order.
-
-    Raises:
-        StageError: `sweep.classes` names other classes.
-    """
-    given = recipe.sweep.classes.get(task.name, dict(task.classes))
-    if set(given) != set(task.classes):
-        raise StageError(
-            f"sweep.classes.{task.name} names {', '.join(given)}",
-            f"Give a value for each of {', '.join(task.classes)}",
-            code="config",
-        )
-    return {name: given[name] for name in task.classes}
-
-
-def _prepare(
-    workspace: Workspace,
-    sources: Mapping[str, ScanSource],
-    recipe: Recipe,
-    messages: list[str],
-    on_progress: Progress | None,
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """(scan, task) -> facts of its label map; scans with a problem are left out, with a message."""
-    stride, config = recipe.sweep.dense.stride, recipe.prepare.model_dump_json()
-    work = [(workspace, source, config, stride) for source in sources.values()]
-    results = _on_ray(prepare_scan, work, recipe, "label maps read", on_progress)
-    facts = {}
-    for source, found in zip(sources.values(), results):
-        for task, fact in found.items():
-            if "problem" in fact:
-                messages.append(f"{task}: scan {source.scan_id} is left out: {fact['problem']}")
-            else:
-                facts[source.scan_id, task] = fact
-    return facts
-
-
-def _join(
-    task: VolumeTask,
-    table: pd.DataFrame,
-    sources: Mapping[str, ScanSource],
-    facts: Mapping[tuple[str, str], dict[str, Any]],
-    split: Split,
-    recipe: Recipe,
-    encoders: Mapping[str, tuple[str, str]],
-    min_test: int,
-) -> VolumeProblem:
-    scan_of = {
-        str(row.subject_id): str(row.scan_id)
-        for row in table.itertuples()
-        if (str(row.scan_id), task.name) in facts
-    }
-    sides = [tuple(s for s in side if s in scan_of) for side in (split.train, split.test)]
-    voxels = [
-        np.array([facts[scan_of[s], task.name]["voxels"] for s in side], float).reshape(-1, len(task.classes))
-        for side in sides
-    ]
-    train, test = map(Targets, voxels)
-    task.check(train)
-    if len(test) < min_test:
-        raise StageError(
-            f"task {task.name} is skipped: {len(test)} test subject(s) with a label map, at least {min_test} needed",
-            "Label more subjects, or raise split.test_fraction in a new workspace",
-            code="few-labels",
-        )
-    regions = task.kind == "regions"
-    section = recipe.sweep.dense if regions else recipe.sweep.segmentation
-    return VolumeProblem(
-        task=task.name,
-        train_subjects=sides[0],
-        train=train,
-        test_subjects=sides[1],
-        test=test,
-        features=dict.fromkeys(encoders, NO_FEATURES) if regions else {},
-        train_sources=tuple(sources[scan_of[s]] for s in sides[0]),
-        test_sources=tuple(sources[scan_of[s]] for s in sides[1]),
-        keys={name: key for name, (_, key) in encoders.items()} if regions else {},
-        settings=config_hash(section),
-        recipe=recipe.model_dump_json(),
-    )
-
-
-def _encoders(
-    workspace: Workspace, recipe: Recipe, run: str, runs: Mapping[str, str], messages: list[str]
-) -> dict[str, tuple[str, str]]:
-    """Frozen initialisation -> (its pretraining run, name of its features)."""
-    from ctplatform.dataset.atlas import read_atlas
-    from ctplatform.storage.layout import PRETRAIN
-    from drasclr.weights import WEIGHTS
-
-    atlas, found = read_atlas(workspace).hash, {}
-    for name in (n for n in recipe.sweep.initialisations if n not in END_TO_END):
-        source = runs.get(name, run)
-        if name == "density":
-            digest = "density"
-        elif name == "random":
-            digest = config_hash(recipe.pretrain.encoder, str(recipe.pretrain.seed))
-        elif workspace.exists(PRETRAIN, source, WEIGHTS):
-            digest = hashlib.sha256(workspace.read_bytes(PRETRAIN, source, WEIGHTS)).hexdigest()
-        else:
-            messages.append(
-                f"initialisation {name} has no weights for tasks on label maps: run {source} is not trained"
+        volumes, shown = self.volumes, self._shown(cell)
+        predict = predictor(volumes, cell, rows, training)
+        numbers: Numbers = []
+        slices = []
+        for n, source in enumerate(volumes.test):
+            volume, labels_ZYX, predicted_ZYX = predict(source)
+            table_CK = case_numbers(volume, labels_ZYX, predicted_ZYX, classes=volumes.classes)
+            true, called = (
+                np.bincount(x.ravel(), minlength=volumes.classes + 1)[1:] for x in (labels_ZYX, predicted_ZYX)
             )
-            continue
-        found[name] = (source, features_key(recipe, name, digest, atlas))
-    return found
-
-
-def _encode(
-    workspace: Workspace,
-    problem: VolumeProblem,
-    encoders: Mapping[str, tuple[str, str]],
-    recipe: Recipe,
-    on_progress: Progress | None,
-) -> None:
-    """Features of every labelled scan with every frozen encoder, where they are missing."""
-    recipe_json = recipe.model_dump_json()
-    work = [
-        {
-            "workspace": workspace,
-            "source": source,
-            "map_source": problem.map_of(source),
-            "encoder": name,
-            "run": run,
-            "key": key,
-            "training": training,
-            "recipe_json": recipe_json,
-        }
-        for name, (run, key) in encoders.items()
-        for training, sources in ((True, problem.train_sources), (False, problem.test_sources))
-        for source in sources
-        if not workspace.exists(*source.features(key, problem.map_of(source)))
-    ]
-    _on_ray(_encode_one, [(item,) for item in work], recipe, "scans encoded", on_progress)
-
-
-def _encode_one(item: dict[str, Any]) -> None:
-    encode_scan(**item)
-
-
-def _on_ray(
-    function: Callable, work: list[tuple], recipe: Recipe, text: str, on_progress: Progress | None
-) -> list[Any]:
-    """The results of a function, as Ray tasks, in order."""
-    if not work:
-        return []
-    import ray
-
-    resources = dict(recipe.placement.sweep.resources)
-    remote = ray.remote(num_cpus=recipe.sweep.cpus_per_trial, max_retries=3, resources=resources)(function)
-    return fan_out(
-        lambda arguments: remote.remote(*arguments),
-        work,
-        on_progress=on_progress and (lambda done: on_progress(done, len(work), text)),
-    )
+            ml = volume.voxel_ml
+            numbers.append([(t * ml, p * ml, row.tolist()) for t, p, row in zip(true, called, table_CK)])
+            if n in shown:
+                images = volume.hu_ZYX, volume.lungs_ZYX, labels_ZYX, predicted_ZYX
+                slices.append(slice_of(self.test_subjects[n], source.scan_id, *images, first=1))
+        return numbers, slices

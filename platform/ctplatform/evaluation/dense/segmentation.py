@@ -1,14 +1,13 @@
 """Trials of segmentation: the encoder as the contracting path of a U-Net, pretrained or from random weights.
 
-Both starts get the same decoder, crops, steps and loss; what differs are the encoder's weights. MONAI has the loss
-(Dice and cross-entropy), the sliding-window inference and the metrics.
+Both starts get the same decoder, crops, steps and loss; only the encoder's weights differ. The loss (Dice and
+cross-entropy), the sliding-window inference and the metrics are MONAI's.
 
-Legend: B crops, C classes (the background is number 0), DHW space, ZYX voxels of a cube.
+Legend: B crops, C classes (the background is number 0), DHW space, ZYX voxels of a lung volume.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,74 +16,93 @@ import torch
 from cachetools import LRUCache, cached
 from torch import Tensor
 
-from ctplatform.evaluation.dense import lung_volume as cubes
-from ctplatform.evaluation.dense.features import ScanSource
+from ctplatform.config.evaluation import SegmentationConfig
+from ctplatform.dataset.atlas import read_atlas
+from ctplatform.evaluation.cells import Cell
+from ctplatform.evaluation.dense.lung_volume import LungVolume
+from ctplatform.evaluation.dense.sources import ScanSource
+from ctplatform.evaluation.dense.volumes import LabelledVolumes
 from ctplatform.evaluation.dense.windows import normaliser
+from ctplatform.evaluation.initialisations import FINETUNE
+from ctplatform.evaluation.models import Training
 from drasclr.encoder import Encoder
 from drasclr.heads import Segmenter
 from drasclr.norm import recalibrate
 
 if TYPE_CHECKING:
-    from ctplatform.config.evaluation import SegmentationConfig
-    from ctplatform.evaluation.cells import Cell, Shared
-    from ctplatform.evaluation.dense.problem import VolumeProblem
     from drasclr.atlas import Atlas
 
 CACHE_BYTES = 3 << 29
 ON_STRUCTURE = 0.5
-"""Of the crops: centred on a voxel of a class that the scan has; the others on any voxel of lung."""
+"""Share of the crops that are centred on a voxel of a class that the scan has; the others on any voxel of lung."""
 GRADIENT_NORM = 1.0
+RECALIBRATION_BATCHES = 8
+
+#: A test subject's scan -> its lung volume, label map and predicted map.
+Predict = Callable[[ScanSource], tuple[LungVolume, np.ndarray, np.ndarray]]
 
 
-def predictor(
-    shared: Shared, cell: Cell, problem: VolumeProblem, rows: np.ndarray
-) -> Callable[[int], tuple[cubes.Cube, np.ndarray, np.ndarray]]:
-    """Train on some training subjects; what comes back gives a test subject's cube, label map and predicted map."""
-    from ctplatform.dataset.atlas import read_atlas
-    from ctplatform.evaluation.initialisations import FINETUNE
-    from ctplatform.evaluation.models import pretrained_of
-
-    torch.set_num_threads(shared.threads)
+def predictor(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Predict:
+    """Train on some training subjects; returns the prediction of a test subject's scan."""
+    torch.set_num_threads(training.threads)
     torch.manual_seed(cell.seed)
-    config, tuned = problem.parsed.sweep.segmentation, cell.initialisation == FINETUNE
-    encoder = copy.deepcopy(pretrained_of(shared)) if tuned else Encoder(**shared.encoder.model_dump())
+    config, pretrained = volumes.config.segmentation, cell.initialisation == FINETUNE
+    encoder, hu_window = training.encoders.initial(cell.initialisation), training.encoders.hu_window
     encoder.head.requires_grad_(False)  # the projection is for the contrastive losses only
-    model = Segmenter(encoder, classes=problem.train.value_N.shape[1] + 1).to(shared.device)
-    atlas = read_atlas(shared.workspace)
-    train(
-        model,
-        Crops(shared, problem, [problem.train_sources[row] for row in rows], atlas, seed=cell.seed),
-        config,
-        encoder_lr=config.encoder_lr if tuned else config.lr,
-        keep_statistics=tuned,
+    model = Segmenter(encoder, classes=volumes.classes + 1).to(training.device)
+    atlas = read_atlas(volumes.workspace)
+    crops = Crops(
+        volumes,
+        [volumes.train[row] for row in rows],
+        atlas,
+        hu_window=hu_window,
+        device=training.device,
+        seed=cell.seed,
     )
+    encoder_lr = config.encoder_lr if pretrained else config.lr
+    train(model, crops, config, encoder_lr=encoder_lr, keep_statistics=pretrained)
 
-    def predict(number: int) -> tuple[cubes.Cube, np.ndarray, np.ndarray]:
-        source = problem.test_sources[number]
-        cube = cubes.read_cube(shared.workspace, *source.cube)
-        labels_ZYX = cubes.read_labels(shared.workspace, *source.labels(problem.map_of(source)))
-        return cube, labels_ZYX, segment(model, cube, atlas, config, hu_window=shared.hu_window)
+    def predict(source: ScanSource) -> tuple[LungVolume, np.ndarray, np.ndarray]:
+        volume = volumes.volume(source)
+        predicted_ZYX = segment(model, volume, atlas, config, hu_window=hu_window)
+        return volume, volumes.labels(source), predicted_ZYX
 
     return predict
 
 
 class Crops:
-    """Endless random crops of labelled cubes: patches [B, 1, D, H, W], locations [B, 3], labels [B, 1, D, H, W]."""
+    """Random crops of labelled lung volumes.
+
+    Args:
+        volumes: of a task.
+        sources: the scans to crop from.
+        atlas: gives the crops' locations.
+        hu_window: HU that are mapped to -1 and 1.
+        device: torch device of the batches.
+        seed: of the crops.
+    """
 
     def __init__(
-        self, shared: Shared, problem: VolumeProblem, sources: list[ScanSource], atlas: Atlas, *, seed: int
+        self,
+        volumes: LabelledVolumes,
+        sources: list[ScanSource],
+        atlas: Atlas,
+        *,
+        hu_window: tuple[int, int],
+        device: str,
+        seed: int,
     ) -> None:
-        self.shared, self.problem, self.sources, self.atlas = shared, problem, sources, atlas
-        self.config = problem.parsed.sweep.segmentation
-        self.normalise = normaliser(shared.hu_window, shared.device)
+        self.volumes, self.sources, self.atlas, self.device = volumes, sources, atlas, device
+        self.config = volumes.config.segmentation
+        self.normalise = normaliser(hu_window, device)
         self.rng = np.random.default_rng(seed)
 
     def __call__(self) -> tuple[Tensor, Tensor, Tensor]:
-        """One batch."""
+        """One batch: patches [B, 1, D, H, W], locations [B, 3], labels [B, 1, D, H, W]."""
         crops = [self._crop(self.sources[i]) for i in self._subjects()]
         hu, locations, labels = (np.stack(part) for part in zip(*crops))
         patches = self.normalise(torch.from_numpy(hu)[:, None])
-        target = torch.from_numpy(labels.astype(np.int64))[:, None].to(self.shared.device)
+        target = torch.from_numpy(labels.astype(np.int64))[:, None].to(self.device)
         return patches, torch.from_numpy(locations).to(patches), target
 
     def _subjects(self) -> np.ndarray:
@@ -92,17 +110,20 @@ class Crops:
         return self.rng.choice(len(self.sources), count, replace=count > len(self.sources))
 
     def _crop(self, source: ScanSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        cube, labels_ZYX, voxels = _labelled(self.shared, self.problem, source)
+        volume, labels_ZYX, voxels = _labelled(self.volumes, source)
         present = [c for c in voxels if c > 0]
-        on_it = present and self.rng.random() < ON_STRUCTURE
-        flat = voxels[int(self.rng.choice(present)) if on_it else 0]
-        middle = np.array(np.unravel_index(self.rng.choice(flat), cube.hu_ZYX.shape))
+        on_structure = present and self.rng.random() < ON_STRUCTURE
+        flat = voxels[int(self.rng.choice(present)) if on_structure else 0]
+        middle = np.array(np.unravel_index(self.rng.choice(flat), volume.hu_ZYX.shape))
         size = self.config.crop
         jitter = self.rng.integers(-size // 4, size // 4 + 1, 3)
-        corner = np.clip(middle + jitter - size // 2, 0, np.maximum(np.array(cube.hu_ZYX.shape) - size, 0))
+        corner = np.clip(middle + jitter - size // 2, 0, np.maximum(np.array(volume.hu_ZYX.shape) - size, 0))
         part = tuple(slice(c, c + size) for c in corner)
-        hu, labels = _filled(cube.hu_ZYX[part], size, cube.hu_ZYX.min()), _filled(labels_ZYX[part], size, 0)
-        return hu, cube.coordinates(self.atlas, corner[None] + (size - 1) / 2)[0], labels
+        hu, labels = (
+            _filled(volume.hu_ZYX[part], size, volume.hu_ZYX.min()),
+            _filled(labels_ZYX[part], size, 0),
+        )
+        return hu, volume.coordinates(self.atlas, corner[None] + (size - 1) / 2)[0], labels
 
 
 def train(
@@ -113,12 +134,16 @@ def train(
     encoder_lr: float,
     keep_statistics: bool,
 ) -> list[float]:
-    """Train; returns the losses.
+    """Train; returns the loss of each step.
 
     Args:
-        keep_statistics: of the encoder's normalisation, which a handful of crops could not replace.
+        model: encoder and decoder.
+        crops: makes the batches, as `Crops`.
+        config: steps and the decoder's learning rate.
+        encoder_lr: learning rate of the encoder.
+        keep_statistics: leave those of the encoder's normalisation as they are; a few crops could not replace them.
     """
-    from monai.losses import DiceCELoss
+    from monai.losses.dice import DiceCELoss
 
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
     inside = {id(p) for p in model.encoder.parameters()}
@@ -141,41 +166,40 @@ def train(
         schedule.step()
         losses.append(float(loss.detach()))
     if not keep_statistics:
-        recalibrate(_Contracting(model.encoder), (crops()[:2] for _ in range(8)))
+        recalibrate(_ContractingPath(model.encoder), (crops()[:2] for _ in range(RECALIBRATION_BATCHES)))
     model.eval()
     return losses
 
 
 def segment(
     model: Segmenter,
-    cube: cubes.Cube,
+    volume: LungVolume,
     atlas: Atlas,
     config: SegmentationConfig,
     *,
     hu_window: tuple[int, int],
 ) -> np.ndarray:
-    """The class of each voxel of a cube, uint8 [z, y, x]; 0 outside the lungs' surroundings.
+    """The class of each voxel of a lung volume, uint8 [z, y, x]; 0 in windows without lung, which are not computed.
 
-    MONAI slides the window; windows without lung are not computed and count as background.
+    The window slides by MONAI's inferer.
     """
-    from monai.inferers import sliding_window_inference
+    from monai.inferers.utils import sliding_window_inference
 
     device = next(model.parameters()).device
-    shape, side = cube.hu_ZYX.shape, (config.window,) * 3
-    room = [
-        (0, max(0, config.window - n)) for n in shape
-    ]  # a window larger than the cube reaches over its upper faces
-    hu = torch.from_numpy(np.pad(cube.hu_ZYX, room, constant_values=cube.hu_ZYX.min()))
-    lungs = np.pad(cube.lungs_ZYX, room)
+    shape, side = volume.hu_ZYX.shape, (config.window,) * 3
+    # A window larger than the volume reaches beyond its upper faces.
+    room = [(0, max(0, config.window - n)) for n in shape]
+    hu = torch.from_numpy(np.pad(volume.hu_ZYX, room, constant_values=volume.hu_ZYX.min()))
+    lungs = np.pad(volume.lungs_ZYX, room)
 
-    def predict(windows: Tensor, coordinates: list) -> Tensor:
+    def predict(windows: Tensor, coordinates: list[Any]) -> Tensor:
         out = torch.zeros(len(windows), model.classes, *side)
         out[:, 0] = 1.0
         for i, (window, where) in enumerate(zip(windows, coordinates)):
             part = tuple(where[-3:])
             if lungs[part].any():
                 centre = np.array([[s.start + (config.window - 1) / 2 for s in part]])
-                at = torch.from_numpy(cube.coordinates(atlas, centre)).to(device)
+                at = torch.from_numpy(volume.coordinates(atlas, centre)).to(device)
                 out[i] = model(window[None].to(device), at)[0].softmax(0).cpu()
         return out
 
@@ -194,21 +218,22 @@ def segment(
 
 
 def case_numbers(
-    cube: cubes.Cube, labels_ZYX: np.ndarray, predicted_ZYX: np.ndarray, *, classes: int
+    volume: LungVolume, labels_ZYX: np.ndarray, predicted_ZYX: np.ndarray, *, classes: int
 ) -> np.ndarray:
     """Dice, HD95 (mm) and false volume (ml) of each class, [C, 3].
 
     Dice and HD95 are nan where the scan has none of the class, and the false volume where it has. A structure that is
-    missed altogether is as far off as can be: the diagonal of the cube.
+    missed altogether is as far off as can be: the diagonal of the volume.
     """
-    from monai.metrics import compute_dice, compute_hausdorff_distance
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.meandice import compute_dice
 
     rows = []
-    diagonal_mm = float(np.linalg.norm(np.array(labels_ZYX.shape) * cube.spacing_mm))
+    diagonal_mm = float(np.linalg.norm(np.array(labels_ZYX.shape) * volume.spacing_mm))
     for c in range(1, classes + 1):
         true, called = labels_ZYX == c, predicted_ZYX == c
         if not true.any():
-            rows.append((np.nan, np.nan, called.sum() * cube.voxel_ml))
+            rows.append((np.nan, np.nan, called.sum() * volume.voxel_ml))
             continue
         box = _bounds(true | called)
         a, b = (torch.from_numpy(x[box].copy())[None, None].float() for x in (called, true))
@@ -217,14 +242,14 @@ def case_numbers(
         if called.any():
             hd95 = float(
                 compute_hausdorff_distance(
-                    a, b, include_background=True, percentile=95, spacing=cube.spacing_mm
+                    a, b, include_background=True, percentile=95, spacing=volume.spacing_mm
                 )
             )
         rows.append((dice, hd95, np.nan))
     return np.array(rows, float)
 
 
-class _Contracting(torch.nn.Module):
+class _ContractingPath(torch.nn.Module):
     """An encoder that is called for its maps, on crops of any size."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -235,29 +260,31 @@ class _Contracting(torch.nn.Module):
         return self.encoder.maps(patches, locations)[-1]
 
 
-def _labels_key(shared: Shared, problem: VolumeProblem, source: ScanSource) -> tuple[str, ...]:
-    return shared.workspace.uri, *source.labels(problem.map_of(source))
+def _labels_key(volumes: LabelledVolumes, source: ScanSource) -> tuple[str, ...]:
+    return volumes.workspace.uri, *source.labels_path(volumes.map_of(source))
 
 
 @cached(LRUCache(CACHE_BYTES, getsizeof=lambda found: found[0].hu_ZYX.nbytes * 2), key=_labels_key)
 def _labelled(
-    shared: Shared, problem: VolumeProblem, source: ScanSource
-) -> tuple[cubes.Cube, np.ndarray, dict[int, np.ndarray]]:
-    """A cube, its labels and the flat voxels of each class (0: the lungs); read once while they fit in CACHE_BYTES."""
-    cube = cubes.read_cube(shared.workspace, *source.cube)
-    labels_ZYX = cubes.read_labels(shared.workspace, *source.labels(problem.map_of(source)))
-    voxels = {0: _some(np.flatnonzero(cube.lungs_ZYX))}
+    volumes: LabelledVolumes, source: ScanSource
+) -> tuple[LungVolume, np.ndarray, dict[int, np.ndarray]]:
+    """A lung volume, its labels and the flat indices of voxels of each class (0: the lungs).
+
+    Read once a process while they fit in CACHE_BYTES.
+    """
+    volume, labels_ZYX = volumes.volume(source), volumes.labels(source)
+    voxels = {0: _some(np.flatnonzero(volume.lungs_ZYX))}
     voxels |= {int(c): _some(np.flatnonzero(labels_ZYX == c)) for c in np.unique(labels_ZYX) if c > 0}
-    return cube, labels_ZYX, voxels
+    return volume, labels_ZYX, voxels
 
 
 def _some(flat: np.ndarray, most: int = 50_000) -> np.ndarray:
-    """Evenly spread voxels: enough to centre crops on, little to keep."""
+    """`most` evenly spread voxels: enough to centre crops on, in little memory."""
     return flat[:: max(1, len(flat) // most)].copy()
 
 
 def _filled(values: np.ndarray, size: int, fill: int) -> np.ndarray:
-    """A crop that reaches over a small cube's faces, filled up to its size."""
+    """A crop that reaches beyond a small volume's faces, filled up to its size."""
     return np.pad(values, [(0, size - n) for n in values.shape], constant_values=fill)
 
 

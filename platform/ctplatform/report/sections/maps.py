@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
-from ctplatform.evaluation.dense.slices import Slice, read_slices
+from ctplatform.evaluation.slices import Slice, read_slices
 from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Key, Omitted, Section, Table

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from ctplatform.evaluation.dense.lung_volume import Cube
+from ctplatform.evaluation.cells import Cell
 from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION, MAPS
 from ctplatform.storage.workspace import Workspace
 
-if TYPE_CHECKING:
-    from ctplatform.evaluation.cells import Cell
-
 SHOWN = 3
-WINDOW_HU = (-1000, 200)
+GREY_HU = (-1000, 200)
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,8 @@ class Slice:
     predicted: np.ndarray
 
 
-def chosen(amount_N: np.ndarray) -> frozenset[int]:
-    """The subjects with the most, with two thirds of the way to it, and with the median amount of disease."""
+def shown_subjects(amount_N: np.ndarray) -> frozenset[int]:
+    """Rows of the subjects at the maximum, at five sixths of the ranks and at the median of an amount of disease."""
     order = np.argsort(amount_N, kind="stable")
     last = len(order) - 1
     return frozenset(int(order[round(last * share)]) for share in (1.0, 5 / 6, 0.5)[:SHOWN])
@@ -48,28 +45,32 @@ def chosen(amount_N: np.ndarray) -> frozenset[int]:
 def slice_of(
     subject_id: str,
     scan_id: str,
-    cube: Cube,
+    hu_ZYX: np.ndarray,
+    lungs_ZYX: np.ndarray,
     labels_ZYX: np.ndarray,
     predicted_ZYX: np.ndarray,
     *,
     first: int,
 ) -> Slice:
-    """The slice with the most voxels of class `first` and higher: coronal for regions (2), axial for structures (1)."""
+    """The slice with the most voxels of class `first` and higher: coronal for regions (2), axial for structures (1).
+
+    Without any such voxel it is the slice with the most lung.
+    """
     axis, plane = (1, "coronal") if first > 1 else (0, "axial")
     there = (labels_ZYX >= first).sum(axis=tuple({0, 1, 2} - {axis}))
-    lungs = cube.lungs_ZYX.sum(axis=tuple({0, 1, 2} - {axis}))
+    lungs = lungs_ZYX.sum(axis=tuple({0, 1, 2} - {axis}))
     index = int(np.argmax(there if there.any() else lungs))
-    low, high = WINDOW_HU
+    low, high = GREY_HU
 
     def cut(volume_ZYX: np.ndarray) -> np.ndarray:
         flat = np.take(volume_ZYX, index, axis)
         return np.ascontiguousarray(flat[::-1] if plane == "coronal" else flat)
 
-    grey = np.clip((cut(cube.hu_ZYX).astype(float) - low) / (high - low), 0, 1) * 255
+    grey = np.clip((cut(hu_ZYX).astype(float) - low) / (high - low), 0, 1) * 255
     return Slice(subject_id, scan_id, plane, grey.astype(np.uint8), cut(labels_ZYX), cut(predicted_ZYX))
 
 
-def write_slices(workspace: Workspace, run: str, cell: Cell, slices: list[Slice]) -> None:
+def write_slices(workspace: Workspace, run: str, cell: Cell, slices: Sequence[Slice]) -> None:
     """Commit the slices of one initialisation."""
     rows = [
         {
