@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ctplatform.config.training import AugmentationConfig
 from ctplatform.config.loader import load_recipe, recipe_names
 from ctplatform.config.recipe import Recipe
 
@@ -23,6 +24,8 @@ def test_published_is_as_published():
     assert (pretrain.epochs, pretrain.scans_per_batch, pretrain.locations_per_batch) == (20, 128, 1)
     assert pretrain.neighbour_aggregation == "sum"
     assert load_recipe("published").atlas.step == 26
+    assert pretrain.augmentation == AugmentationConfig()
+    assert not pretrain.location_norm
 
 
 @pytest.mark.parametrize(
