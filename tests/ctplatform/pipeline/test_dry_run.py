@@ -50,7 +50,7 @@ def test_hardware_is_no_setting(finished):
 
 def test_other_pretraining_is_another_run_with_stages_of_its_own(finished):
     workspace, cohort = finished
-    found = actions(workspace, cohort, load_recipe("demo", (*QUICK, "pretrain.lr=0.002")))
+    found = actions(workspace, cohort, load_recipe("demo", (*QUICK, "pretrain.lr=0.004")))
     assert [found[name][0] for name in ("atlas", "prepare", "split")] == ["skip"] * 3
     assert found["pretrain"] == ("run", "it has not run in this workspace")
     assert found["embed"][0] in ("after", "wait")

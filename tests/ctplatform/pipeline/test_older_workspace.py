@@ -8,6 +8,7 @@ reading them.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def older(tmp_path, monkeypatch):
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
+    # The recipe extends `demo` as it was then: today's learns with other settings.
+    shutil.copy(ARCHIVE.with_name("demo-0.1.0.yaml"), tmp_path)
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace("extends: demo\n", "extends: demo-0.1.0.yaml\n"))
     return Workspace(tmp_path / "ws"), read_cohort(TABLE), load_recipe("tiny.yaml")
 
 

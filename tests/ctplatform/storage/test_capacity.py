@@ -49,9 +49,9 @@ def test_pytorch_does_not_hide_that_a_disk_is_full(tmp_path):
             return getattr(self.stream, name)
 
     workspace = Workspace(tmp_path)
-    real = workspace_module._Noticing
+    real = workspace_module._ErrorKeepingStream
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workspace_module, "_Noticing", lambda stream: real(Full(stream)))
+        patch.setattr(workspace_module, "_ErrorKeepingStream", lambda stream: real(Full(stream)))
         with pytest.raises(StageError, match="No space left on device"):
             workspace.write_stream(lambda stream: torch.save({"x": torch.zeros(10)}, stream), "x.pt")
     assert not list(tmp_path.iterdir())
