@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Codes of failures that may pass by themselves: the next run tries these scans again.
-TRANSIENT = ("unexpected", "io-error", "missing-path", "crashed")
+TRANSIENT = ("unexpected", "io-error", "missing-path", "access-denied", "cache-too-small", "crashed")
 #: Columns of a row from which the cause of its renewal follows; kept in the row that marks the renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
