@@ -1,8 +1,8 @@
 """Cohorts from the Imaging Data Commons (IDC): chest CT series of public collections, chosen from its index alone.
 
 The index is a Parquet file that the package idc-index-data holds, a row a DICOM series; no network is needed. Series
-are chosen as those of a folder are (`ctplatform.imaging.dicom_series.choose_series`), as far as the index and the series
-descriptions tell: geometry, tilt and missing slices show only when a series is read. IDC: Fedorov et al.,
+are chosen as those of a folder are (`ctplatform.imaging.dicom_series.choose_series`), as far as the index and the
+series descriptions tell: geometry, tilt and missing slices show only when a series is read. IDC: Fedorov et al.,
 RadioGraphics 43 (2023), doi:10.1148/rg.230180.
 """
 
@@ -156,8 +156,8 @@ def summary(found: PublicCohort) -> list[str]:
     lines += [f"passed over  {count:>8,}  {reason}" for reason, count in found.passed_over.items()]
     scans = table["subject_id"].value_counts()
     lines.append(
-        f"chosen       {len(table):>8,}  series of {len(scans):,} subjects, {int((scans > 1).sum()):,} of them with several, "
-        f"{int(table['images'].sum()):,} images, {found.bytes / 1e12:.3f} TB"
+        f"chosen       {len(table):>8,}  series of {len(scans):,} subjects, {int((scans > 1).sum()):,} of them with "
+        f"several, {int(table['images'].sum()):,} images, {found.bytes / 1e12:.3f} TB"
     )
     for name, title in (("kernel", "kernels"), ("manufacturer", "scanners"), ("licence", "licences")):
         counts = Counter(value or "unknown" for value in table[name])
@@ -246,16 +246,15 @@ def _where(table: pa.Table, condition: str) -> set[str]:
     return {uid for (uid,) in rows}
 
 
-def _descriptions(series: pd.DataFrame) -> list[Description]:
-    known: dict[Any, Description] = {}
-    for text in series["SeriesDescription"].unique():
-        known[text] = describe(text)
-    return [known[text] for text in series["SeriesDescription"]]
+def _descriptions(series: pd.DataFrame) -> np.ndarray:
+    """A `Description` of each series; many have the same."""
+    codes, texts = series["SeriesDescription"].factorize(use_na_sentinel=False)
+    known = np.empty(len(texts), object)
+    known[:] = [describe(text if isinstance(text, str) else None) for text in texts]
+    return known[codes]
 
 
-def _exclude(
-    series: pd.DataFrame, described: Sequence[Description], choice: Choice, reasons: np.ndarray
-) -> None:
+def _exclude(series: pd.DataFrame, described: np.ndarray, choice: Choice, reasons: np.ndarray) -> None:
     """Say of each series that cannot be used why, the first reason that holds."""
     plane = np.array([d.plane for d in described])
     body = series["BodyPartExamined"].astype(object).fillna("")
@@ -282,7 +281,7 @@ def _wanted_kernel(kernel: str, wanted: Sequence[str]) -> bool:
     return bool(kernel) and any(name.upper() == kernel.upper() or name.lower() == kind for name in wanted)
 
 
-def _best_of_each_study(series: pd.DataFrame, described: Sequence[Description], reasons: np.ndarray) -> None:
+def _best_of_each_study(series: pd.DataFrame, described: np.ndarray, reasons: np.ndarray) -> None:
     """Keep the series that `dicom_series.choose_series` would keep of each study, as far as the index tells.
 
     A thickness that is unknown counts as between 3 and 5 mm, and such a series' coverage as complete.
@@ -291,17 +290,18 @@ def _best_of_each_study(series: pd.DataFrame, described: Sequence[Description], 
     study = series["StudyInstanceUID"].to_numpy()[rows]
     uid = series["SeriesInstanceUID"].to_numpy()[rows]
     images = series["instanceCount"].to_numpy()[rows]
-    thickness = np.array([described[i].thickness_mm or np.nan for i in rows], float)
+    about: list[Description] = list(described[rows])
+    thickness = np.array([d.thickness_mm or np.nan for d in about], np.float64)
     coverage = images * thickness
     _, group = np.unique(study.astype(str), return_inverse=True)
     longest = np.zeros(group.max(initial=0) + 1)
     np.fmax.at(longest, group, coverage)
     thick = np.searchsorted(_THICKNESS_CLASSES_MM, thickness)
     rank = [
-        ("derived", np.array([described[i].derived for i in rows])),
+        ("derived", np.array([d.derived for d in about])),
         ("shorter coverage", coverage < 0.8 * longest[group]),  # false where unknown
         ("thicker slices", np.where(np.isnan(thickness), 2, thick)),
-        ("sharper kernel", np.array([is_sharp_kernel(described[i].kernel) for i in rows])),
+        ("sharper kernel", np.array([is_sharp_kernel(d.kernel) for d in about])),
         ("fewer images", -images),
         ("later UID", np.argsort(np.argsort(uid.astype(str), kind="stable"))),
     ]
@@ -358,11 +358,9 @@ def _scan_id(uid: str) -> str:
     return "ct-" + hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
-def _rows(
-    series: pd.DataFrame, described: Sequence[Description], kept: np.ndarray, choice: Choice
-) -> dict[str, Any]:
+def _rows(series: pd.DataFrame, described: np.ndarray, kept: np.ndarray, choice: Choice) -> dict[str, Any]:
     chosen = series.iloc[kept]
-    about = [described[i] for i in kept]
+    about: list[Description] = list(described[kept])
     uids = chosen["SeriesInstanceUID"].to_numpy()
     places = zip(chosen["aws_bucket"], chosen["crdc_series_uuid"])
 

@@ -37,7 +37,7 @@ def public_series(place: PublicPlace) -> Iterator[Path]:
             ) from None
         except CacheTooSmallError as error:
             raise ScanError(
-                f"the series has {error.needed / 1e9:.3f} GB, for which the cache of {error.limit / 1e9:g} GB has no room",
+                f"the cache of {error.limit / 1e9:g} GB has no room for the {error.needed / 1e9:.3f} GB of the series",
                 f"Set {SIZE_VARIABLE} to more, a few series for each worker of a node",
                 code="cache-too-small",
             ) from None

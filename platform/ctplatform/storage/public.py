@@ -92,7 +92,7 @@ def public_place(uri: str) -> PublicPlace | None:
     """
     url = urlsplit(uri)
     user, mark, bucket = url.netloc.rpartition("@")
-    known = {"s3": IDC_BUCKETS.keys(), "gs": IDC_BUCKETS.values()}.get(url.scheme)
+    known = {"s3": tuple(IDC_BUCKETS), "gs": tuple(IDC_BUCKETS.values())}.get(url.scheme)
     if known is None or not (user == "anonymous" if mark else bucket in known):
         return None
     options = {name: values[0] for name, values in parse_qs(url.query).items()}
@@ -122,7 +122,7 @@ class PublicBucket:
         for connection in self._connections:
             connection.close()
 
-    def list(self) -> list[Item]:
+    def items(self) -> list[Item]:
         """The objects directly in the folder, by key; none if there is no such folder.
 
         Raises:
@@ -130,16 +130,16 @@ class PublicBucket:
             PermissionError: the bucket is not public.
             OSError: the store failed.
         """
-        items: list[Item] = []
+        found: list[Item] = []
         token = ""
         while True:
             more, token = self._google_page(token) if self.place.store == "gs" else self._s3_page(token)
-            items += (item for item in more if item.name)
+            found += (item for item in more if item.name)
             if not token:
-                return sorted(items, key=lambda item: item.key)
+                return sorted(found, key=lambda item: item.key)
 
     def fetch(self, item: Item, target: Path) -> None:
-        """Write an object to a file, its size and MD5 checked. Raises as `list` does, and DamagedError."""
+        """Write an object to a file, its size and MD5 checked. Raises as `items` does, and DamagedError."""
         if self.place.store == "gs":
             path = f"/storage/v1/b/{self.place.bucket}/o/{quote(item.key, safe='')}?alt=media"
         else:

@@ -172,12 +172,12 @@ class SeriesCache:
 
 
 def _stripe(name: str) -> str:
-    """Its lock file. One for each folder would stay behind for ever; two folders of a stripe may wait for each other."""
+    """Its lock file. One a folder would stay behind for ever; two folders of a stripe may wait for each other."""
     return f"{int(name[:8], 16) % _STRIPES:04d}"
 
 
 def _listed(bucket: PublicBucket) -> list[Item]:
-    items = retry.patiently(bucket.list, what="a public bucket")
+    items = retry.patiently(bucket.items, what="a public bucket")
     if not items:
         raise FileNotFoundError("HTTP status 404")
     return items

@@ -77,7 +77,7 @@ def test_troubles_have_codes(store: ObjectStore, series: Path, tmp_path: Path, m
 
 
 def test_a_name_that_changes_with_its_content_is_not_listed() -> None:
-    server = f"endpoint_override=127.0.0.1:1&scheme=http"  # nothing listens there
+    server = "endpoint_override=127.0.0.1:1&scheme=http"  # nothing listens there
     first = fingerprint(f"s3://idc-open-data/{UUID}?{server}", "1.2")
     assert len(first) == 12
     assert first != fingerprint(f"s3://idc-open-data/{UUID}?{server}", "1.3")
@@ -96,7 +96,7 @@ def test_another_fingerprint_when_a_public_folder_changes(store: ObjectStore, se
 
 
 def test_prepare_from_a_public_bucket(store: ObjectStore, prepared, unprepared, small_recipe) -> None:
-    """The shard is that of the local folder, byte for byte; what vanished and what is refused are rows with a reason."""
+    """The shard is that of the local folder, byte for byte; what vanished and what is refused are rows."""
     local, cohort = prepared
     folders = cohort[[Path(path).is_dir() for path in cohort["path"]]].head(1)
     scan = folders["scan_id"].iloc[0]

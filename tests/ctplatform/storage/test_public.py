@@ -104,7 +104,7 @@ def test_s3_without_an_account(bucket_of, store: ObjectStore, tmp_path: Path) ->
     store.objects.update({key: Stored(data) for key, data in content.items()})
     store.objects["x/deeper/no.dcm"] = store.objects["xx/no.dcm"] = Stored(b"no")
     bucket = bucket_of(store.public_uri("x"))
-    items = bucket.list()
+    items = bucket.items()
     assert [(i.key, i.size) for i in items] == [(key, len(data)) for key, data in sorted(content.items())]
     assert items[0].md5 == hashlib.md5(content[items[0].key]).hexdigest()
     before = len(store.requests)
@@ -121,7 +121,7 @@ def test_google_without_an_account(bucket_of, tmp_path: Path) -> None:
         server.objects["x/a b.dcm"] = b"a" * 3_000_000
         server.objects["y/c.dcm"] = b"c"
         bucket = bucket_of(server.uri("x"))
-        (item,) = bucket.list()
+        (item,) = bucket.items()
         assert (item.name, item.size, item.md5) == (
             "a b.dcm",
             3_000_000,
@@ -129,7 +129,7 @@ def test_google_without_an_account(bucket_of, tmp_path: Path) -> None:
         )
         bucket.fetch(item, tmp_path / "a")
         assert (tmp_path / "a").read_bytes() == b"a" * 3_000_000
-        assert bucket_of(server.uri("none")).list() == []
+        assert bucket_of(server.uri("none")).items() == []
     finally:
         server.close()
 
@@ -139,7 +139,7 @@ def test_damage_is_found(bucket_of, store: ObjectStore, tmp_path: Path) -> None:
     store.objects["x/b"] = InParts(b"b" * 10)
     store.objects["x/c"] = Stored(b"c" * 10)
     bucket = bucket_of(store.public_uri("x"))
-    damaged, in_parts, shortened = bucket.list()
+    damaged, in_parts, shortened = bucket.items()
     with pytest.raises(DamagedError, match="MD5"):
         bucket.fetch(damaged, tmp_path / "a")
     bucket.fetch(in_parts, tmp_path / "b")
@@ -156,10 +156,10 @@ def test_damage_is_found(bucket_of, store: ObjectStore, tmp_path: Path) -> None:
 def test_refusals(bucket_of, store: ObjectStore, status: int, error: type[OSError], tmp_path: Path) -> None:
     store.objects["x/a"] = Stored(b"a")
     bucket = bucket_of(store.public_uri("x"))
-    (item,) = bucket.list()
+    (item,) = bucket.items()
     store.fail("GET", "x/", times=2, status=status)
     with pytest.raises(error, match=f"HTTP status {status}"):
-        bucket.list()
+        bucket.items()
     with pytest.raises(error, match=f"HTTP status {status}"):
         bucket.fetch(item, tmp_path / "a")
     bucket.fetch(item, tmp_path / "a")
@@ -168,4 +168,4 @@ def test_refusals(bucket_of, store: ObjectStore, status: int, error: type[OSErro
 def test_a_server_that_is_not_there(bucket_of) -> None:
     bucket = bucket_of("s3://anonymous@b/x?endpoint_override=127.0.0.1:1&scheme=http")
     with pytest.raises(OSError, match="connection"):
-        bucket.list()
+        bucket.items()
