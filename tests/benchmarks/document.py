@@ -13,7 +13,7 @@ PAGES = {
     "training.md": ("Two workers", "The cost of the published training", "GPU"),
     "options.md": ("Options of the method",),
     "feed.md": ("Feed", "Feed from an object store"),
-    "preparation.md": ("Preparing scans", "Sampling", "Ray's overhead", "Memory of preparing"),
+    "preparation.md": ("Preparing scans", "Sampling", "Ray's overhead", "Memory of preparing", "From a public bucket"),
     "registration.md": ("Registration",),
     "scale.md": ("Scale",),
     "label-maps.md": ("Label maps",),

@@ -31,7 +31,7 @@ FOLDER_VARIABLE = "DRASCLR_CACHE"
 SIZE_VARIABLE = "DRASCLR_CACHE_GB"
 DEFAULT_GB = 20.0
 #: Files of a folder that are fetched at a time.
-FETCHERS = 16
+FETCHERS = 32
 #: Seconds to wait for other processes to end their use of what fills the cache.
 PATIENCE_S = 600.0
 _LOOK_EVERY_S = 0.1
