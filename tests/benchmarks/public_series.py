@@ -4,7 +4,8 @@ A store on loopback, in a process of its own, holds DICOM series as the Imaging 
 and answers every request late, as a store in the same region does. Worker processes run `prepare_scan` on them with an
 empty cache: two, and three that share the two cores, so that one may wait while two compute (prepare.num_cpus 0.67).
 Compared, in turns of one run: the same series on the local disk, and all series copied before the first is prepared.
-The series are the real CT with the most slices, written as DICOM. Prints Markdown; `--write` puts it into docs/benchmarks/.
+The series are the real CT with the most slices, written as DICOM. Prints Markdown; `--write` puts it into
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -183,8 +184,9 @@ def main() -> None:
             f"`python -m tests.benchmarks.public_series`: {options.series} DICOM series of {len(slices)} images and "
             f"{size / 1e6:.0f} MB",
             f"from a store on loopback that answers each request after {options.latency * 1000:.0f} ms, with an empty",
-            f"cache; median of {options.repeats} turns. The store is Python and runs on the same cores; its CPU time is in",
-            f"the last column. Bar: {BAR:g} of the speed of the local disk. {realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
+            f"cache; median of {options.repeats} turns. The store is Python and runs on the same cores; its CPU time",
+            f"is in the last column. Bar: {BAR:g} of the speed of the local disk.",
+            f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
             "",
             document.table(
                 ["way", "scans a minute", "of local", "CPU-s a scan", "store's CPU-s a scan"], rows

@@ -144,6 +144,12 @@ def _idc_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--every-series", action="store_true", help="not the best series of each study only")
     group.add_argument("--seed", type=int, default=0, help="of the order of people (default: %(default)s)")
     group.add_argument("--store", choices=("s3", "gs"), default="s3", help="(default: %(default)s)")
+    group.add_argument(
+        "--labels", metavar="FILE", help="clinical table of the (first) collection, CSV or Parquet"
+    )
+    group.add_argument(
+        "--mapping", metavar="YAML", help="its columns as labels; default: the platform's, for nlst"
+    )
     group.add_argument("--index", metavar="FILE", help="idc_index.parquet; default: that of idc-index-data")
 
 
@@ -181,6 +187,15 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
+    terms = sub.add_argument_group("for --dry-run on scans of public buckets")
+    terms.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
+    terms.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
+    terms.add_argument(
+        "--egress-price", type=float, default=0, metavar="PRICE", help="of a GB out of a bucket"
+    )
+    terms.add_argument("--node-cores", type=int, default=16, metavar="N", help="(default: %(default)s)")
+    terms.add_argument("--node-gpus", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    terms.add_argument("--night", type=float, default=10, metavar="HOURS", help="(default: %(default)s)")
 
 
 def run_chain_command(args: argparse.Namespace) -> None:
@@ -189,6 +204,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         _status(args)
         return
     from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
+    from ctplatform.pipeline.public_fetch import Terms
 
     options = ChainOptions(
         first=args.first,
@@ -197,6 +213,9 @@ def run_chain_command(args: argparse.Namespace) -> None:
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
+        terms=Terms(
+            args.core_price, args.gpu_price, args.egress_price, args.node_cores, args.node_gpus, args.night
+        ),
     )
     if getattr(args, "cohort", None):
         run_cohort(args.workspace, args.cohort, _recipe(args), options)
@@ -255,6 +274,7 @@ def _cohort(args: argparse.Namespace) -> None:
 
 
 def _public_cohort(args: argparse.Namespace) -> None:
+    from ctplatform.cohort.clinical import join_labels, read_mapping
     from ctplatform.cohort.idc import Choice, public_cohort, summary
     from ctplatform.cohort.table import write_cohort
 
@@ -268,9 +288,14 @@ def _public_cohort(args: argparse.Namespace) -> None:
         seed=args.seed,
         store=args.store,
     )
+    mapping = read_mapping(args.collection[0], args.mapping) if args.labels and args.collection else None
     found = public_cohort(choice, index=args.index)
-    write_cohort(found.table, args.output)
-    print("\n".join(summary(found)))
+    table, said = found.table, summary(found)
+    if mapping:
+        joined = join_labels(table, args.labels, mapping, collection=args.collection[0])
+        table, said = joined.table, [*said, *joined.lines()]
+    write_cohort(table, args.output)
+    print("\n".join(said))
     print(f"{len(found.table):,} scans of {found.table['subject_id'].nunique():,} subjects -> {args.output}")
     print("What it would take: drasclr run --dry-run --cohort", args.output, "--workspace DIR")
 
