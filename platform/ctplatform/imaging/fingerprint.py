@@ -21,8 +21,8 @@ def fingerprint(path: str, series_uid: str = "") -> str:
     nothing is listed.
     """
     place = public_place(path)
-    if place and place.immutable:
-        return _digest([place.bucket, place.key, series_uid])
+    if place and place.immutable:  # the bucket is not part of it: stores and buckets hold the same under the same UUID
+        return _digest([place.key, series_uid])
 
     def stamps_of_files() -> list[tuple[int, int]] | list[tuple[str, int, str]]:
         if place and place.store == "s3":  # of Google's, pyarrow reads anonymous folders by itself
@@ -50,6 +50,12 @@ def fingerprint(path: str, series_uid: str = "") -> str:
     if not stamps:
         return ""
     return _digest([stamps, series_uid])
+
+
+def named_by_content(path: str) -> bool:
+    """Whether the fingerprint of a scan follows from its name, without a look at its files."""
+    place = public_place(path)
+    return place is not None and place.immutable
 
 
 def _digest(value: list[Any]) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.dataset import ledger
 from ctplatform.errors import ScanError
 from ctplatform.imaging.fingerprint import fingerprint
 from ctplatform.imaging.volume import content_hash, read_volume
+from ctplatform.preparation.plan import fingerprints
 from ctplatform.preparation.prepare import prepare
 from ctplatform.storage import retry
 from ctplatform.storage.layout import PATCHES
@@ -80,8 +82,21 @@ def test_a_name_that_changes_with_its_content_is_not_listed() -> None:
     server = "endpoint_override=127.0.0.1:1&scheme=http"  # nothing listens there
     first = fingerprint(f"s3://idc-open-data/{UUID}?{server}", "1.2")
     assert len(first) == 12
+    assert first == fingerprint(f"gs://idc-open-data/{UUID}", "1.2"), "the same series in the other store"
     assert first != fingerprint(f"s3://idc-open-data/{UUID}?{server}", "1.3")
     assert first != fingerprint(f"s3://idc-open-data/{UUID[:-1]}0?{server}", "1.2")
+
+
+def test_a_plan_of_many_public_scans_needs_neither_network_nor_ray(monkeypatch) -> None:
+    """No task is made, and nothing listens at the address."""
+    import ray
+
+    monkeypatch.delattr(ray, "remote")
+    server = "endpoint_override=127.0.0.1:1&scheme=http"
+    scans = [(f"s3://idc-open-data/{UUID[:-4]}{n:04x}?{server}", str(n)) for n in range(PART_SIZE + 1)]
+    found = fingerprints(scans)
+    assert len(set(found)) == PART_SIZE + 1
+    assert "" not in found
 
 
 def test_another_fingerprint_when_a_public_folder_changes(store: ObjectStore, series: Path) -> None:
