@@ -21,7 +21,9 @@ def fingerprint(path: str, series_uid: str = "") -> str:
     nothing is listed.
     """
     place = public_place(path)
-    if place and place.immutable:  # the bucket is not part of it: stores and buckets hold the same under the same UUID
+    if (
+        place and place.immutable
+    ):  # the bucket is not part of it: stores and buckets hold the same under the same UUID
         return _digest([place.key, series_uid])
 
     def stamps_of_files() -> list[tuple[int, int]] | list[tuple[str, int, str]]:

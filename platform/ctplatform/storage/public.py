@@ -256,6 +256,6 @@ def _ask(connection: http.client.HTTPConnection, path: str) -> http.client.HTTPR
 
 
 def _refusal(status: int) -> OSError:
-    """As `retry.passes` tells them apart: what is missing or forbidden stays so, the rest may pass."""
+    """As `retry.is_transient` tells them apart: what is missing or forbidden stays so, the rest may pass."""
     text = f"HTTP status {status}"
     return {401: PermissionError, 403: PermissionError, 404: FileNotFoundError}.get(status, OSError)(text)

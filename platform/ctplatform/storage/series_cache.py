@@ -177,7 +177,7 @@ def _stripe(name: str) -> str:
 
 
 def _listed(bucket: PublicBucket) -> list[Item]:
-    items = retry.patiently(bucket.items, what="a public bucket")
+    items = retry.with_retries(bucket.items, what="a public bucket")
     if not items:
         raise FileNotFoundError("HTTP status 404")
     return items
@@ -188,7 +188,7 @@ def _fetch_all(bucket: PublicBucket, items: list[Item], folder: Path, fetchers: 
 
     def one(item: Item) -> None:
         target = folder / item.name
-        retry.patiently(lambda: bucket.fetch(item, target), what="an image in a public bucket")
+        retry.with_retries(lambda: bucket.fetch(item, target), what="an image in a public bucket")
 
     with ThreadPoolExecutor(min(fetchers, len(items))) as pool:
         tasks = [pool.submit(one, item) for item in items]
