@@ -49,7 +49,8 @@ def public_series(place: PublicPlace) -> Iterator[Path]:
                     code="io-error",
                 ) from None
             raise ScanError(
-                f"the public bucket did not hand out the series, tried {retry.ATTEMPTS} time(s) ({retry.short_reason(error)})",
+                f"the public bucket did not deliver the series, tried {retry.ATTEMPTS} time(s) "
+                f"({retry.short_reason(error)})",
                 "Run the command again when the store is well; this scan is then tried again",
                 code="io-error",
             ) from None

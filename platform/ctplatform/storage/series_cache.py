@@ -129,7 +129,7 @@ class SeriesCache:
             with self._locked_file("room", fcntl.LOCK_EX):
                 (self.root / "sizes" / name).unlink(missing_ok=True)  # of an attempt that was killed
                 if self._make_room(needed, own=_stripe(name)):
-                    (self.root / "sizes" / name).write_text(str(needed))
+                    (self.root / "sizes" / name).write_text(str(needed), encoding="ascii")
                     return
             if time.monotonic() > end:
                 raise CacheTooSmallError(needed, self.limit_bytes)
@@ -158,7 +158,7 @@ class SeriesCache:
         found = []
         for file in (self.root / "sizes").glob("*"):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                found.append((file.stat().st_mtime, int(file.read_text()), file.name))
+                found.append((file.stat().st_mtime, int(file.read_text(encoding="ascii")), file.name))
         return found
 
     def _locked(self, name: str, kind: int) -> contextlib.AbstractContextManager[None]:
@@ -166,7 +166,7 @@ class SeriesCache:
 
     @contextlib.contextmanager
     def _locked_file(self, name: str, kind: int) -> Iterator[None]:
-        with (self.root / "locks" / name).open("w") as file:
+        with (self.root / "locks" / name).open("wb") as file:
             fcntl.flock(file, kind)
             yield
 
