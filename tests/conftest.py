@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
     os.environ.setdefault(name, "test")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+# Series of public buckets, likewise.
+_cache = tempfile.mkdtemp(prefix="drasclr-test-cache-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["DRASCLR_CACHE"] = _cache
 for folder in (str(ROOT), str(ROOT / "platform")):
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -7,6 +7,8 @@ run while it waits.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -104,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             "name": key,
             "generation": "1",
             "size": str(len(self.objects[key])),
+            "md5Hash": base64.b64encode(hashlib.md5(self.objects[key]).digest()).decode(),
             "timeCreated": "2026-01-01T00:00:00Z",
             "updated": "2026-01-01T00:00:00Z",
         }

@@ -49,7 +49,8 @@ class Fault:
 class ObjectStore:
     """The server; `objects` may be looked at and changed at any time."""
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: str = BUCKET) -> None:
+        self.bucket = bucket
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.faults: list[Fault] = []
@@ -67,7 +68,11 @@ class ObjectStore:
         return f"?endpoint_override=127.0.0.1:{self.server.server_port}&scheme=http&region=eu-central-1"
 
     def uri(self, key: str) -> str:
-        return f"s3://{BUCKET}/{key}{self.query}"
+        return f"s3://{self.bucket}/{key}{self.query}"
+
+    def public_uri(self, key: str) -> str:
+        """The same for reading without an account."""
+        return f"s3://anonymous@{self.bucket}/{key}{self.query}"
 
     def load(self, folder: Path, prefix: str) -> None:
         """Upload a folder."""
@@ -117,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.status:
                 self.error(fault.status, "SlowDown", "Please reduce your request rate.")
                 return
-        if bucket != BUCKET:
+        if bucket != self.store.bucket:
             self.error(404, "NoSuchBucket", "no such bucket")
             return
         name = {"HEAD": "get", "GET": "get", "PUT": "put", "POST": "post", "DELETE": "remove"}[self.command]
@@ -173,7 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in query:
             upload = uuid.uuid4().hex
             self.store.uploads[upload] = {}
-            text = f"<Bucket>{BUCKET}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
+            text = (
+                f"<Bucket>{self.store.bucket}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
+            )
             self.xml("InitiateMultipartUploadResult", text)
         elif "uploadId" in query:
             parts = self.store.uploads.pop(query["uploadId"])

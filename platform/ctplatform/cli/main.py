@@ -19,6 +19,8 @@ DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-eff
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
   drasclr cohort scans/ -o cohort.csv               find CT volumes and DICOM series below a folder
+  drasclr cohort idc --collection nlst --subjects 500
+                                                    chest CTs of a public collection, read from its bucket
   drasclr run --cohort cohort.csv --workspace out   the whole chain on your scans; run it again to go on
   drasclr status --workspace out                    what came of each scan, and why
   drasclr explain SCAN_ID --workspace out           one of them, from its source to its embeddings
@@ -56,11 +58,17 @@ def parser() -> argparse.ArgumentParser:
     add_chain_options(run)
 
     cohort = command(
-        "cohort", "Find CT volumes and DICOM series below a folder and write the scan table.", _cohort
+        "cohort",
+        "Find CT volumes and DICOM series below a folder, or choose those of public collections, and write the scan "
+        "table.",
+        _cohort,
     )
-    cohort.add_argument("folder", help="folder to search")
+    cohort.add_argument(
+        "folder", help="folder to search; or `idc`: public collections of the Imaging Data Commons"
+    )
     cohort.add_argument("-o", "--output", default="cohort.csv", help="(default: %(default)s)")
     cohort.add_argument("--address", help="of a Ray cluster, for large trees; default: a local one")
+    _idc_options(cohort.add_argument_group("of `drasclr cohort idc`"))
 
     for name, stage in GRAPH.items():
         if stage.help:
@@ -115,6 +123,36 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _idc_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--collection", action="append", default=[], metavar="NAME", help="e.g. nlst; may be repeated"
+    )
+    group.add_argument(
+        "--subjects", type=int, metavar="N", help="so many people at most, with all their scans"
+    )
+    group.add_argument("--max-tb", type=float, metavar="X", help="people are added up to this size")
+    group.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="keep these kernels; or `smooth`, `sharp`",
+    )
+    group.add_argument(
+        "--where", default="", metavar="SQL", help="condition on the columns of the index (duckdb)"
+    )
+    group.add_argument("--every-series", action="store_true", help="not the best series of each study only")
+    group.add_argument("--seed", type=int, default=0, help="of the order of people (default: %(default)s)")
+    group.add_argument("--store", choices=("s3", "gs"), default="s3", help="(default: %(default)s)")
+    group.add_argument(
+        "--labels", metavar="FILE", help="clinical table of the (first) collection, CSV or Parquet"
+    )
+    group.add_argument(
+        "--mapping", metavar="YAML", help="its columns as labels; default: the platform's, for nlst"
+    )
+    group.add_argument("--index", metavar="FILE", help="idc_index.parquet; default: that of idc-index-data")
+
+
 def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> None:
     sub.add_argument("--recipe", default=default, metavar="NAME|FILE", help="(default: %(default)s)")
     sub.add_argument(
@@ -149,6 +187,15 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
+    terms = sub.add_argument_group("for --dry-run on scans of public buckets")
+    terms.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
+    terms.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
+    terms.add_argument(
+        "--egress-price", type=float, default=0, metavar="PRICE", help="of a GB out of a bucket"
+    )
+    terms.add_argument("--node-cores", type=int, default=16, metavar="N", help="(default: %(default)s)")
+    terms.add_argument("--node-gpus", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    terms.add_argument("--night", type=float, default=10, metavar="HOURS", help="(default: %(default)s)")
 
 
 def run_chain_command(args: argparse.Namespace) -> None:
@@ -157,6 +204,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         _status(args)
         return
     from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
+    from ctplatform.pipeline.public_fetch import Terms
 
     options = ChainOptions(
         first=args.first,
@@ -165,6 +213,9 @@ def run_chain_command(args: argparse.Namespace) -> None:
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
+        terms=Terms(
+            args.core_price, args.gpu_price, args.egress_price, args.node_cores, args.node_gpus, args.night
+        ),
     )
     if getattr(args, "cohort", None):
         run_cohort(args.workspace, args.cohort, _recipe(args), options)
@@ -201,6 +252,15 @@ def _atlas(args: argparse.Namespace) -> None:
 
 
 def _cohort(args: argparse.Namespace) -> None:
+    if args.folder == "idc":
+        _public_cohort(args)
+        return
+    if args.collection:
+        raise PlatformError(
+            "--collection is an option of `drasclr cohort idc`",
+            "Write `idc` in place of the folder",
+            code="usage",
+        )
     from ctplatform.cohort.discovery import discover
     from ctplatform.cohort.table import write_cohort
     from ctplatform.config.cluster import RayConfig
@@ -211,6 +271,33 @@ def _cohort(args: argparse.Namespace) -> None:
         print(f"passed over  {line}")
     print(f"{len(found.table)} scans of {found.table['subject_id'].nunique()} subjects -> {args.output}")
     print("Add your label columns to it, then: drasclr run --cohort", args.output, "--workspace DIR")
+
+
+def _public_cohort(args: argparse.Namespace) -> None:
+    from ctplatform.cohort.clinical import join_labels, read_mapping
+    from ctplatform.cohort.idc import Choice, public_cohort, summary
+    from ctplatform.cohort.table import write_cohort
+
+    choice = Choice(
+        tuple(args.collection),
+        subjects=args.subjects,
+        max_bytes=None if args.max_tb is None else args.max_tb * 1e12,
+        kernels=tuple(args.kernel),
+        where=args.where,
+        every_series=args.every_series,
+        seed=args.seed,
+        store=args.store,
+    )
+    mapping = read_mapping(args.collection[0], args.mapping) if args.labels and args.collection else None
+    found = public_cohort(choice, index=args.index)
+    table, said = found.table, summary(found)
+    if mapping:
+        joined = join_labels(table, args.labels, mapping, collection=args.collection[0])
+        table, said = joined.table, [*said, *joined.lines()]
+    write_cohort(table, args.output)
+    print("\n".join(said))
+    print(f"{len(found.table):,} scans of {found.table['subject_id'].nunique():,} subjects -> {args.output}")
+    print("What it would take: drasclr run --dry-run --cohort", args.output, "--workspace DIR")
 
 
 def _status(args: argparse.Namespace) -> None:

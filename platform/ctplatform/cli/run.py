@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ctplatform.cli.console import Console, show_reasons, show_result
@@ -14,6 +14,7 @@ from ctplatform.config.recipe import PhantomConfig, Recipe
 from ctplatform.pipeline.chain import run_chain
 from ctplatform.pipeline.graph import STAGES
 from ctplatform.pipeline.progress import Outcome
+from ctplatform.pipeline.public_fetch import Terms, fetch_lines
 from ctplatform.storage.layout import phantom_table
 from ctplatform.storage.workspace import Workspace
 
@@ -32,6 +33,7 @@ class ChainOptions:
         redo: stages that are made again.
         older_code: "redo" or "keep" what another version of this software made.
         gpu_rate: anchors a second and GPU, for the estimate of a dry run.
+        terms: nodes and prices, for that of a cohort in public buckets.
     """
 
     first: str = STAGES[0]
@@ -40,6 +42,7 @@ class ChainOptions:
     redo: Collection[str] = ()
     older_code: str = "redo"
     gpu_rate: float | None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 def run_demo(workspace_uri: str, recipe: Recipe, options: ChainOptions | None = None) -> Outcome | None:
@@ -132,6 +135,8 @@ def _show_plan(
         costs=costs,
     )
     print("\n".join(lines(steps)))
+    if extra := fetch_lines(cohort, [step.work for step in steps if step.work.amount], options.terms):
+        print("\n" + "\n".join(extra))
 
 
 def _made_phantom(workspace: Workspace) -> pd.DataFrame:

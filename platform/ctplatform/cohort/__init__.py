@@ -2,6 +2,7 @@
 
 `discovery` is the entry point of the search, `tree_search` walks the tree, `scan_rules` decides what is a scan,
 `repeated_scans` which are the same, `pseudonyms` names the subjects, `table` reads, checks and writes the scan table.
+`idc` chooses public scans from the index of the Imaging Data Commons, whose descriptions `idc_series` reads.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ from ctplatform.lazy import attach
 
 if TYPE_CHECKING:
     from ctplatform.cohort.discovery import Discovery, discover
+    from ctplatform.cohort.idc import Choice, public_cohort
     from ctplatform.cohort.table import COLUMNS, names_label_maps, read_cohort, write_cohort
 
-__all__ = ["COLUMNS", "Discovery", "discover", "names_label_maps", "read_cohort", "write_cohort"]
+__all__ = [
+    "COLUMNS",
+    "Choice",
+    "Discovery",
+    "discover",
+    "names_label_maps",
+    "public_cohort",
+    "read_cohort",
+    "write_cohort",
+]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "COLUMNS": "table",
+        "Choice": "idc",
         "Discovery": "discovery",
         "discover": "discovery",
         "names_label_maps": "table",
+        "public_cohort": "idc",
         "read_cohort": "table",
         "write_cohort": "table",
     },

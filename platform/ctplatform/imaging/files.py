@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.storage import retry
+from ctplatform.storage.public import public_place
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -49,11 +50,20 @@ def quiet_itk() -> Iterator[None]:
 def local_copy(path: str) -> Iterator[Path]:
     """The path itself, or a temporary copy of the file or folder that a URI names; it may not exist.
 
+    A DICOM series of a public bucket is read from the node's cache (`ctplatform.storage.series_cache`).
+
     Raises:
         ScanError: the object store does not deliver it.
     """
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         yield Path(path).expanduser()
+        return
+    place = public_place(path)
+    if place and not place.key.lower().endswith((*VOLUME_SUFFIXES, ".dcm")):
+        from ctplatform.imaging.public_series import public_series
+
+        with public_series(place) as folder:
+            yield folder
         return
     import pyarrow.fs as pafs
 
@@ -63,13 +73,13 @@ def local_copy(path: str) -> Iterator[Path]:
             "Store the scan as one file: .nii.gz, .nrrd or .mha",
             code="unknown-format",
         )
-    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+    with tempfile.TemporaryDirectory(prefix="scan-") as temporary:
 
         def copy() -> Path:
             remote, inner = pafs.FileSystem.from_uri(path.rstrip("/"))
             info = remote.get_file_info(inner)
             name = f"scan{volume_suffix(Path(inner)) or '.dcm'}" if info.is_file else "series"
-            target = Path(folder) / name
+            target = Path(temporary) / name
             if info.type == pafs.FileType.Directory:
                 target.mkdir(exist_ok=True)
             if info.type != pafs.FileType.NotFound:

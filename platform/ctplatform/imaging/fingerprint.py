@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import pyarrow.fs as pafs
 
 from ctplatform.imaging.files import DETACHED_SUFFIXES, VOLUME_SUFFIXES
 from ctplatform.storage import retry
+from ctplatform.storage.public import PublicBucket, public_place
 
 
 def fingerprint(path: str, series_uid: str = "") -> str:
     """Twelve hex digits that change with the sizes and modification times of a scan's files; empty if unreadable.
 
     For a single DICOM file all files of its folder are taken, as `read_volume` reads them; for a header with a
-    separate data file, both.
+    separate data file, both. Where the name of a public series changes with its content, the name is enough, and
+    nothing is listed.
     """
+    place = public_place(path)
+    if (
+        place and place.immutable
+    ):  # the bucket is not part of it: stores and buckets hold the same under the same UUID
+        return _digest([place.key, series_uid])
 
-    def stamps_of_files() -> list[tuple[int, int]]:
+    def stamps_of_files() -> list[tuple[int, int]] | list[tuple[str, int, str]]:
+        if place and place.store == "s3":  # of Google's, pyarrow reads anonymous folders by itself
+            with PublicBucket(place) as bucket:
+                return [(item.name, item.size, item.md5) for item in bucket.items()]
         fs, inner = pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), path)
         info = fs.get_file_info(inner)
         files = [info]
@@ -40,4 +51,14 @@ def fingerprint(path: str, series_uid: str = "") -> str:
         return ""
     if not stamps:
         return ""
-    return hashlib.sha256(json.dumps([stamps, series_uid]).encode()).hexdigest()[:12]
+    return _digest([stamps, series_uid])
+
+
+def named_by_content(path: str) -> bool:
+    """Whether the fingerprint of a scan follows from its name, without a look at its files."""
+    place = public_place(path)
+    return place is not None and place.immutable
+
+
+def _digest(value: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]

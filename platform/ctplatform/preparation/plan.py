@@ -19,7 +19,7 @@ from ctplatform.config.digest import config_hash
 from ctplatform.config.hardware import PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
-from ctplatform.imaging.fingerprint import fingerprint
+from ctplatform.imaging.fingerprint import fingerprint, named_by_content
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import Workspace
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Codes of failures that may pass by themselves: the next run tries these scans again.
-TRANSIENT = ("unexpected", "io-error", "missing-path", "crashed")
+TRANSIENT = ("unexpected", "io-error", "missing-path", "access-denied", "cache-too-small", "crashed")
 #: Columns of a row from which the cause of its renewal follows; kept in the row that marks the renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
@@ -157,6 +157,8 @@ def cause_in_words(cause: str) -> str:
 
 def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
     """`fingerprint` of each scan, given as (path, series_uid); by Ray tasks if there are more than `PART_SIZE`."""
+    if all(named_by_content(path) for path, _ in scans):
+        return [fingerprint(*scan) for scan in scans]
     if len(scans) <= PART_SIZE:
         return _fingerprints(scans)
     import ray
