@@ -153,12 +153,13 @@ def _read_dicom(path: Path, series_uid: str | None) -> StoredVolume:
         reasons = "; ".join(sorted({reason for _, reason in rejected}))
         notes.append(f"{len(rejected)} other series in the folder passed over: {reasons}")
     geometry = series_geometry(series)
+    hu_ZYX, padding = read_pixels(geometry)
     return StoredVolume(
-        values_ZYX=read_pixels(geometry),
+        values_ZYX=hu_ZYX,
         spacing=geometry.spacing,
         origin=geometry.origin,
         direction=geometry.direction,
-        notes=(*notes, *geometry.notes),
+        notes=(*notes, *geometry.notes, *padding),
         source=series.source,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctplatform.errors import ScanError
 
 MIN_SLICES = 10
@@ -39,3 +41,9 @@ def not_scalar() -> ScanError:
     return ScanError(
         "the voxels hold several values each (colour, complex or vector)", "Give a CT", code="not-scalar"
     )
+
+
+def truncated_slice(position: Sequence[float]) -> ScanError:
+    """The error of a slice with fewer pixels than its header says."""
+    at = f"the slice at {position[2]:.1f} mm" if position else "a slice"
+    return ScanError(f"{at} is cut short", "Copy or export the series again", code="truncated")
