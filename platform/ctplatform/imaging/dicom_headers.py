@@ -11,17 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
-import numpy as np
 import pydicom
 from pydicom.datadict import tag_for_keyword
+
+from ctplatform.imaging.dicom_elements import (
+    numbers,
+    padding,
+    pixel_bytes,
+    rescale,
+    text,
+    whole_number,
+    words,
+)
 
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
@@ -242,13 +250,13 @@ def _header(file: Path) -> tuple[str, pydicom.Dataset, Slice] | None:
 
 def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:
     data, first = found[0]
-    tilt = _numbers(data, "GantryDetectorTilt", 1)
-    thickness = _numbers(data, "SliceThickness", 1)
-    kernel = _words(data, "ConvolutionKernel")
+    tilt = numbers(data, "GantryDetectorTilt", 1)
+    thickness = numbers(data, "SliceThickness", 1)
+    kernel = words(data, "ConvolutionKernel")
     kernel_name = kernel[0] if kernel else ""
     known_kernel = kernel_name.upper() in _KERNEL_NAMES or _KERNEL_PATTERN.fullmatch(kernel_name)
-    manufacturer = _text(data, "Manufacturer").upper()
-    described = _tokens(_text(data, "SeriesDescription"))
+    manufacturer = text(data, "Manufacturer").upper()
+    described = _tokens(text(data, "SeriesDescription"))
     return Series(
         uid=uid,
         study_uid=first.study_uid,
@@ -260,7 +268,7 @@ def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:
         kernel=kernel_name if known_kernel else "",
         manufacturer=next((v for v in _VENDORS if re.match(rf"{v.upper()}\b", manufacturer)), ""),
         tilt=tilt[0] if tilt else 0.0,
-        body_part=_body_part(_tokens(_text(data, "BodyPartExamined"))) or _body_part(described),
+        body_part=_body_part(_tokens(text(data, "BodyPartExamined"))) or _body_part(described),
         described=described & _DESCRIPTION_WORDS,
     )
 
@@ -270,9 +278,8 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
 
     def whole(keyword: str, default: int) -> int:
         try:
-            value = data.get(keyword)
-            return default if value is None or value == "" else int(value)
-        except Exception:
+            return whole_number(data, keyword, default)
+        except ValueError:
             invalid.append(keyword)
             return default
 
@@ -283,80 +290,41 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
             compressed, deflated = bool(syntax.is_compressed), bool(syntax.is_deflated)
         except (ValueError, AttributeError):  # private, unknown or empty
             invalid.append("TransferSyntaxUID")
-    issuer, patient = _text(data, "IssuerOfPatientID"), _text(data, "PatientID")
-    modality = _text(data, "Modality").upper()
-    instance = _numbers(data, "InstanceNumber", 1)
+    issuer, patient = text(data, "IssuerOfPatientID"), text(data, "PatientID")
+    modality = text(data, "Modality").upper()
+    instance = numbers(data, "InstanceNumber", 1)
     bits = whole("BitsAllocated", 16)
     signed = whole("PixelRepresentation", 0) == 1
-    rescale_type = _text(data, "RescaleType").upper()
+    rescale_type = text(data, "RescaleType").upper()
     return Slice(
         file=file,
-        sop_uid=_text(data, "SOPInstanceUID"),
-        sop_class=_text(data, "SOPClassUID"),
+        sop_uid=text(data, "SOPInstanceUID"),
+        sop_class=text(data, "SOPClassUID"),
         modality=modality if modality in _MODALITIES else "unknown",
         patient_id=f"{issuer}\n{patient}" if patient and issuer else patient,
-        study_uid=_text(data, "StudyInstanceUID"),
-        image_type=tuple(word.upper() for word in _words(data, "ImageType")),
-        acquisition=_text(data, "AcquisitionNumber"),
-        reconstruction=(*_words(data, "ConvolutionKernel"), _text(data, "TemporalPositionIdentifier")),
+        study_uid=text(data, "StudyInstanceUID"),
+        image_type=tuple(word.upper() for word in words(data, "ImageType")),
+        acquisition=text(data, "AcquisitionNumber"),
+        reconstruction=(*words(data, "ConvolutionKernel"), text(data, "TemporalPositionIdentifier")),
         instance=int(instance[0]) if instance else None,
-        position=_numbers(data, "ImagePositionPatient", 3),
-        orientation=_numbers(data, "ImageOrientationPatient", 6),
-        pixel_spacing=_numbers(data, "PixelSpacing", 2),
+        position=numbers(data, "ImagePositionPatient", 3),
+        orientation=numbers(data, "ImageOrientationPatient", 6),
+        pixel_spacing=numbers(data, "PixelSpacing", 2),
         shape=(whole("Rows", 0), whole("Columns", 0)),
         frames=whole("NumberOfFrames", 1) or 1,
-        photometric=_text(data, "PhotometricInterpretation").upper(),
+        photometric=text(data, "PhotometricInterpretation").upper(),
         samples=whole("SamplesPerPixel", 1),
         bits_allocated=bits,
         bits_stored=min(max(whole("BitsStored", bits), 1), 64),
         signed=signed,
-        rescale=_rescale(data),
+        rescale=rescale(data),
         rescale_type=rescale_type if rescale_type in _RESCALE_TYPES else "other",
-        padding=_padding(data, signed=signed),
-        pixel_bytes=-1 if compressed or deflated else _pixel_bytes(data, stream),
+        padding=padding(data, signed=signed),
+        pixel_bytes=-1 if compressed or deflated else pixel_bytes(data, stream),
         compressed=compressed or deflated,
         deflated=deflated,
         invalid=tuple(invalid),
     )
-
-
-def _rescale(data: pydicom.Dataset) -> tuple[float, ...] | None:
-    present = [k for k in ("RescaleSlope", "RescaleIntercept") if k in data]
-    if "ModalityLUTSequence" in data:
-        return ()
-    if not present:
-        return None
-    values = tuple(v for k in present for v in _numbers(data, k, 1))
-    return values if len(values) == 2 and values[0] != 0 else ()
-
-
-def _padding(data: pydicom.Dataset, *, signed: bool) -> tuple[int, ...]:
-    """Stored values of padding, the lowest and the highest; empty without PixelPaddingValue."""
-    ends = []
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        value = _get(data, keyword)
-        if isinstance(value, bytes) and len(value) == 2:  # implicit VR leaves open whether it is US or SS
-            value = int.from_bytes(value, "little", signed=signed)
-        if isinstance(value, int):
-            ends.append(
-                value - 65536 if signed and value > 32767 else value + 65536 * (not signed and value < 0)
-            )
-        elif not ends:
-            return ()
-    return min(ends), max(ends)
-
-
-def _pixel_bytes(data: pydicom.Dataset, stream: BinaryIO) -> int:
-    """Bytes of PixelData in the file, of which the stream stands at the start; -1 if their number is not given."""
-    implicit, little = data.original_encoding
-    head = stream.read(8 if implicit else 12)
-    order: Literal["little", "big"] = "little" if little or little is None else "big"
-    tag = (int.from_bytes(head[0:2], order), int.from_bytes(head[2:4], order))
-    if tag != (0x7FE0, 0x0010):
-        return 0
-    length = int.from_bytes(head[-4:], order)
-    left = os.fstat(stream.fileno()).st_size - stream.tell()
-    return -1 if length == 0xFFFFFFFF else min(length, left)
 
 
 def _body_part(words: frozenset[str]) -> str:
@@ -368,31 +336,3 @@ def _body_part(words: frozenset[str]) -> str:
 
 def _tokens(text: str) -> frozenset[str]:
     return frozenset(re.split(r"[^A-Z0-9]+", text.upper())) - {""}
-
-
-def _get(data: pydicom.Dataset, keyword: str) -> Any:
-    try:
-        return data.get(keyword)
-    except Exception:  # a value that its representation does not allow
-        return None
-
-
-def _text(data: pydicom.Dataset, keyword: str) -> str:
-    value = _get(data, keyword)
-    return "" if value is None else str(value).strip()
-
-
-def _words(data: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
-    """The values of a text element of one or more."""
-    value = _get(data, keyword) or ()
-    return tuple(str(word).strip() for word in ((value,) if isinstance(value, str) else value))
-
-
-def _numbers(data: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...]:
-    """The numbers of an element; empty if they are missing, of another count, or not finite."""
-    try:
-        value = data.get(keyword)
-        values = tuple(float(v) for v in ([value] if count == 1 else value))
-    except Exception:  # pydicom raises many kinds, at access, where a value is invalid
-        return ()
-    return values if len(values) == count and bool(np.isfinite(values).all()) else ()

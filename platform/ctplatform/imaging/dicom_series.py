@@ -39,8 +39,9 @@ def choose_series(found: Sequence[Series]) -> tuple[Series | None, list[tuple[Se
     """The axial CT series of a study to use, and every other one with the reason against it.
 
     Series that `series_geometry` refuses and those that are not axial cannot be used. The others are ranked by, in
-    this order: not of another part of the body than the chest; original before derived; at least 80% of the longest coverage; thinner slices, in the classes up to
-    1.5, 3, 5 mm and more; a smooth kernel before a sharp one; more slices; the smaller UID.
+    this order: not of another part of the body than the chest; original before derived; at least 80% of the longest
+    coverage; thinner slices, in the classes up to 1.5, 3, 5 mm and more; a smooth kernel before a sharp one; more
+    slices; the smaller UID.
 
     Returns:
         The series, None if none can be used; and the others, each with its reason.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from pydicom.uid import CTImageStorage
 
@@ -124,7 +125,7 @@ def _without_others(series: Series) -> tuple[list[Slice], list[str]]:
 
 
 def _check_same(slices: Sequence[Slice]) -> None:
-    elements = {
+    elements: dict[str, set[Any]] = {
         "Modality": {s.modality for s in slices},
         "SOPClassUID": {s.sop_class for s in slices},
         "PatientID": {s.patient_id for s in slices} - {""},

@@ -62,7 +62,7 @@ class TestPixelType:
         )
         return tmp_path / "long", array(image)
 
-    @pytest.mark.parametrize("wide", [range(90, 95), range(64, 65), range(139, 140), range(0, 1)])
+    @pytest.mark.parametrize("wide", [range(90, 95), range(64, 65), range(139, 140), range(1)])
     def test_some_slices_need_more_than_16_bits(self, long: tuple[Path, np.ndarray], wide: range) -> None:
         folder, hu_ZYX = long
         for k in wide:
