@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.cohort.pseudonyms import pseudonym
@@ -26,8 +25,9 @@ from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files
 from ctplatform.imaging.dicom_series import choose_series
 from ctplatform.imaging.files import NIFTI_SUFFIXES, volume_suffix
+from ctplatform.imaging.itk_file import read_itk_header
 from ctplatform.imaging.nifti import read_header
-from ctplatform.imaging.volume_checks import MIN_SLICES, check_shape, not_scalar
+from ctplatform.imaging.volume_checks import MIN_SLICES
 
 _LABEL_WORDS = {
     "label", "labels", "labelmap", "labelmaps", "mask", "masks", "lungmask", "seg", "segs", "segmentation",
@@ -164,7 +164,7 @@ def _dicom_scan(series: Series, geometry: SeriesGeometry, folder: Path, *, key: 
 
 
 def _volume_file(file: Path) -> FoundScan:
-    suffix = volume_suffix(file)
+    suffix, data_file = volume_suffix(file), ""
     words = set(re.split(r"[^a-z]+", file.name.lower().removesuffix(suffix)))
     if words & _LABEL_WORDS:
         raise _label_map(f"its name contains {sorted(words & _LABEL_WORDS)[0]!r}")
@@ -174,29 +174,20 @@ def _volume_file(file: Path) -> FoundScan:
         grid = _grid(header.size, header.spacing, header.origin, header.direction)
         voxel_bytes = header.dtype.itemsize
     else:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            raise ScanError(
-                "damaged, or not of the format of its suffix", "Check the file", code="unreadable"
-            ) from None
-        if reader.GetNumberOfComponents() > 1:
-            raise not_scalar()
-        size = check_shape(tuple(reader.GetSize()))
-        eight_bit = reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkInt8)
-        n = reader.GetDimension()
-        direction = np.array(reader.GetDirection()).reshape(n, n)[:3, :3].ravel()
-        grid = _grid(size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], direction)
-        voxel_bytes = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent()
+        itk = read_itk_header(file)
+        eight_bit = itk.voxel_bytes == 1 and itk.slope == 1.0
+        grid = _grid(itk.size, itk.spacing, itk.origin, itk.direction)
+        voxel_bytes, data_file = itk.voxel_bytes, itk.data_file
     if eight_bit:
         raise _label_map("8-bit voxels")
     if grid["size"][0] < MIN_SLICES:
         raise ScanError(f"{grid['size'][0]} slices only", "Give the complete scan", code="too-few-slices")
-    sample, stored = _sample(file)
+    sample, stored = _sample(file, data_file)
     compressed = len(zlib.compress(sample, 1)) / max(1, len(sample)) * stored
-    if compressed < _LABEL_RATIO * float(np.prod(grid["size"])) * voxel_bytes:
+    several = (
+        data_file and not (file.parent / data_file).is_file()
+    )  # a list or a pattern: headers alone say nothing
+    if not several and compressed < _LABEL_RATIO * float(np.prod(grid["size"])) * voxel_bytes:
         raise _label_map("its content compresses as only labels do")
     scan_id = scan_id_of(sample + str(stored).encode())
     return FoundScan(scan_id=scan_id, subject_id=scan_id, path=file, series_uid="", form=suffix, **grid)
@@ -208,16 +199,11 @@ def _label_map(why: str) -> ScanError:
     )
 
 
-def _sample(file: Path) -> tuple[bytes, int]:
+def _sample(file: Path, data_file: str) -> tuple[bytes, int]:
     """Bytes from the start, middle and end of a file (and of the data file that a header names), and its size."""
     files = [file]
-    if file.suffix.lower() in (".mhd", ".nhdr"):
-        head = file.read_bytes()[:_SAMPLE_BYTES].decode("latin-1")
-        match = re.search(
-            r"^(?:ElementDataFile\s*=|data file:)\s*(\S+)\s*$", head, re.MULTILINE | re.IGNORECASE
-        )
-        if match and (file.parent / match.group(1)).is_file():
-            files.append(file.parent / match.group(1))
+    if data_file and (file.parent / data_file).is_file():
+        files.append(file.parent / data_file)
     parts, total = [], 0
     for part in files:
         size = part.stat().st_size

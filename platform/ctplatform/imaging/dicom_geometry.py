@@ -1,8 +1,8 @@
 """The grid that the slices of a DICOM series make, checked from their headers alone.
 
-Second of three steps: `dicom_headers` groups files into series, this module orders the slices of one series along
-their normal and refuses a series whose slices make no regular grid, `dicom_series` chooses among series and reads
-the pixels.
+Third of four steps: `dicom_headers` groups files into series, `dicom_uniformity` checks what the images have in common,
+this module orders the slices of one series along their normal and refuses a series whose slices make no regular grid,
+`dicom_series` chooses among series and reads the pixels.
 
 Errors name positions in mm and counts, never file names or header texts, which may name a patient.
 """
@@ -11,19 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import CTImageStorage
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_headers import Series, Slice
-from ctplatform.imaging.volume_checks import MIN_SLICES
+from ctplatform.imaging.dicom_uniformity import volume_slices
 
 GAP_TOLERANCE = 0.05
 """Of the slice distance; scanners round positions to 0.1 mm or less."""
 
 TILT_DEGREES = 0.5
+
+SIDE_TOLERANCE_MM = 0.5
+"""Of a slice aside of the line through all; positions are rounded to 0.1 mm."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +53,10 @@ def series_geometry(series: Series) -> SeriesGeometry:
     """Order the slices of a series and check that they make a regular grid.
 
     Raises:
-        ScanError: wrong-modality, not-ct-image, multi-frame, no-geometry, mixed-orientation, mixed-geometry,
-            too-few-slices, several-acquisitions, duplicate-slices, gantry-tilt, missing-slice, uneven-spacing.
+        ScanError: of `dicom_uniformity`, and no-geometry, mixed-orientation, mixed-geometry, several-acquisitions,
+            duplicate-slices, gantry-tilt, shifted-slices, missing-slice, uneven-spacing.
     """
-    if series.modality != "CT":
-        raise ScanError(
-            f"the modality is {series.modality}, not CT",
-            "Give a CT series in place of it",
-            code="wrong-modality",
-        )
-    if any(s.frames > 1 for s in series.slices):
-        raise ScanError(
-            "the series is an enhanced multi-frame image",
-            "Convert it to NIfTI (e.g. with dcm2niix) and give that file",
-            code="multi-frame",
-        )
-    if series.sop_class != CTImageStorage:
-        raise ScanError(
-            "the images are not of the class CT Image Storage (screenshots or reports, perhaps)",
-            "Give the original axial CT series",
-            code="not-ct-image",
-        )
-    slices, notes = _without_localizers(series.slices)
+    slices, notes = volume_slices(series)
     _check_uniform(slices)
     row, column = np.array(slices[0].orientation).reshape(2, 3)
     normal = np.cross(row, column)
@@ -80,6 +66,7 @@ def series_geometry(series: Series) -> SeriesGeometry:
     positions_N3 = positions_N3[order]
     heights_N = positions_N3 @ normal
     _check_duplicates(slices, heights_N)
+    _check_passes(slices)
     _check_tilt(positions_N3, heights_N, normal)
     distance = _slice_distance(heights_N)
     if series.tilt:
@@ -91,24 +78,6 @@ def series_geometry(series: Series) -> SeriesGeometry:
         direction=tuple(np.stack([row, column, normal], axis=1).ravel()),
         notes=tuple(notes),
     )
-
-
-def _without_localizers(slices: Sequence[Slice]) -> tuple[list[Slice], list[str]]:
-    """The slices without localizers and repeated images, and a note on each kind that was left out."""
-    notes = []
-    kept = [s for s in slices if not {"LOCALIZER", "SCOUT"} & set(s.image_type)]
-    if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} localizer image(s) left out")
-    unique = list({s.sop_uid or str(s.file): s for s in kept}.values())
-    if len(unique) < len(kept):
-        notes.append(f"{len(kept) - len(unique)} file(s) that repeat an image left out")
-    if len(unique) < MIN_SLICES:
-        raise ScanError(
-            f"the series has {len(unique)} slice(s), localizers not counted; at least {MIN_SLICES} are needed",
-            "Give the complete axial series",
-            code="too-few-slices",
-        )
-    return unique, notes
 
 
 def _check_uniform(slices: Sequence[Slice]) -> None:
@@ -150,11 +119,7 @@ def _check_duplicates(slices: Sequence[Slice], heights_N: NDArray[np.float64]) -
     for s, height in zip(slices, heights_N):
         groups.setdefault(s.acquisition, []).append(height)
     if len(groups) > 1 and all(len(h) < 2 or np.diff(h).min() >= 0.01 for h in groups.values()):
-        raise ScanError(
-            f"the series holds {len(groups)} acquisitions of the same region",
-            "Split it by AcquisitionNumber and give one folder each",
-            code="several-acquisitions",
-        )
+        raise _several(len(groups))
     raise ScanError(
         f"{repeated} slice position(s) occur more than once",
         "Remove the repeated images, or split the series by time point",
@@ -162,12 +127,59 @@ def _check_duplicates(slices: Sequence[Slice], heights_N: NDArray[np.float64]) -
     )
 
 
+def _check_passes(slices: Sequence[Slice]) -> None:
+    """Refuse acquisitions or reconstructions whose slices, in order of position, alternate.
+
+    Contiguous ones stay a series: they share no range of positions. Two passes with the same headers are recognised by
+    InstanceNumber, which then rises along every second (third, fourth) slice, but not along all.
+    """
+    keys: list[list[Any]] = [
+        [s.acquisition for s in slices],
+        [s.reconstruction for s in slices],
+    ]
+    for values in keys:
+        places: dict[Any, list[int]] = {}
+        for k, value in enumerate(values):
+            places.setdefault(value, []).append(k)
+        ranges = sorted((found[0], found[-1]) for found in places.values() if len(found) > 2)
+        overlaps = any(end > start for (_, end), (start, _) in pairwise(ranges))
+        if overlaps:
+            raise _several(len(places))
+    numbers = [s.instance for s in slices if s.instance is not None]
+    if len(numbers) < len(slices):
+        return
+    steps = np.diff(numbers)
+    reversed_share = min(float((steps <= 0).mean()), float((steps >= 0).mean()))
+    for passes in (2, 3, 4):
+        parts = [np.diff(numbers[k::passes]) for k in range(passes)]
+        monotonic = all((part > 0).all() or (part < 0).all() for part in parts)
+        if reversed_share > 0.2 and monotonic and min(len(part) for part in parts) > 1:
+            raise _several(passes)
+
+
+def _several(count: int) -> ScanError:
+    return ScanError(
+        f"the series holds {count} acquisitions or reconstructions of the same region",
+        "Split it (by AcquisitionNumber, or by the order of the images) and give one folder each",
+        code="several-acquisitions",
+    )
+
+
 def _check_tilt(
     positions_N3: NDArray[np.float64], heights_N: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> None:
-    step = positions_N3[-1] - positions_N3[0]
-    height = heights_N[-1] - heights_N[0]
-    angle = float(np.degrees(np.arctan2(np.linalg.norm(step - height * normal), height)))
+    aside_N3 = positions_N3 - heights_N[:, None] * normal
+    heights_N = heights_N - heights_N.mean()
+    aside_N3 = aside_N3 - aside_N3.mean(axis=0)
+    slope_3 = heights_N @ aside_N3 / (heights_N @ heights_N)
+    left_N = np.linalg.norm(aside_N3 - heights_N[:, None] * slope_3, axis=1)
+    if left_N.max() > SIDE_TOLERANCE_MM:
+        raise ScanError(
+            f"the slices lie up to {np.ptp(aside_N3, axis=0).max():.1f} mm aside of each other",
+            "Give the images of one reconstruction, all with the same field of view",
+            code="shifted-slices",
+        )
+    angle = float(np.degrees(np.arctan(np.linalg.norm(slope_3))))
     if angle > TILT_DEGREES:
         raise ScanError(
             f"the slices are sheared by a gantry tilt of {angle:.1f} degrees",

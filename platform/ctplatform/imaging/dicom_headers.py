@@ -1,7 +1,7 @@
 """Headers of DICOM files, read with pydicom and grouped into series.
 
-First of three steps: this module turns files into series, `dicom_geometry` orders and checks the slices of one,
-`dicom_series` chooses among several and reads the pixels.
+First of four steps: this module turns files into series, `dicom_uniformity` checks that the images of one belong
+together, `dicom_geometry` orders them and checks their grid, `dicom_series` chooses among several and reads the pixels.
 
 Free text of a header may name a patient: `Series.source` holds only numbers and words of fixed lists. The exception
 is `Series.patient_id`, from which `cohort` makes a keyed pseudonym.
@@ -16,17 +16,28 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import pydicom
 from pydicom.datadict import tag_for_keyword
+
+from ctplatform.imaging.dicom_elements import (
+    numbers,
+    padding,
+    pixel_bytes,
+    rescale,
+    text,
+    whole_number,
+    words,
+)
 
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
     "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "SliceThickness", "ConvolutionKernel",
-    "Manufacturer", "GantryDetectorTilt",
+    "Manufacturer", "GantryDetectorTilt", "InstanceNumber", "SamplesPerPixel", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
+    "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
 _MODALITIES = {
@@ -49,24 +60,92 @@ _KERNEL_NAMES = {
     "SOFT", "STANDARD", "STND", "SMOOTH", "DETAIL", "CHST", "LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "SHARP",
     "A", "B", "C", "D", "E", "L", "YA", "YB", "YC", "YD",
 }  # fmt: skip
+_RESCALE_TYPES = {"", "HU", "HU_MOD", "US", "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+_DESCRIPTION_WORDS = frozenset({"MIP", "MINIP", "MAXIP", "VRT", "SSD"})
+_CHEST_WORDS = frozenset({"CHEST", "THORAX", "LUNG", "LUNGS", "CHESTABDOMEN", "CHESTABDPELVIS", "TSPINE"})
+_ELSEWHERE_WORDS = frozenset(
+    {
+        "ABDOMEN",
+        "ABDOMENPELVIS",
+        "PELVIS",
+        "HEAD",
+        "BRAIN",
+        "SKULL",
+        "NECK",
+        "LEG",
+        "KNEE",
+        "FOOT",
+        "HIP",
+        "ARM",
+    }
+)
+_FIRST_TAGS = (
+    b"\x08\x00\x00\x00",
+    b"\x08\x00\x05\x00",
+    b"\x08\x00\x08\x00",
+    b"\x08\x00\x16\x00",
+    b"\x02\x00\x00\x00",
+)
 _KERNEL_PATTERN = re.compile(r"(?:FC\d{2}|[BHDTUIQ][a-z]?\d{2}[a-z]?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Header of one image of a series; positions in mm, LPS; empty tuples where an element is missing or invalid."""
+    """Header of one image of a series; positions in mm, LPS; empty tuples where an element is missing or invalid.
+
+    Attributes:
+        patient_id, study_uid: of this image; identifying, compared only.
+        reconstruction: convolution kernel and temporal position as stored; compared only.
+        instance: InstanceNumber.
+        photometric, samples, bits_allocated, bits_stored, signed: how pixels are stored.
+        rescale: slope and intercept; None where both elements are absent, empty where they are blank, incomplete, not
+            numbers, of slope zero, or replaced by a lookup table.
+        rescale_type: unit of the rescaled values; a known word, empty, or "other".
+        padding: lowest and highest stored value of padding, as PixelPaddingValue and its limit say.
+        pixel_bytes: bytes of uncompressed pixels that the file holds; -1 where the header does not show it.
+        invalid: keywords of elements that cannot be read.
+    """
 
     file: Path
     sop_uid: str
+    sop_class: str
+    modality: str
+    patient_id: str
+    study_uid: str
     image_type: tuple[str, ...]
     acquisition: str
+    reconstruction: tuple[str, ...]
+    instance: int | None
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     pixel_spacing: tuple[float, ...]
     shape: tuple[int, int]
     frames: int
+    photometric: str
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    rescale: tuple[float, ...] | None
+    rescale_type: str
+    padding: tuple[int, ...]
+    pixel_bytes: int
     compressed: bool
-    whole_hu: bool  # slope and intercept are whole numbers
+    deflated: bool
+    invalid: tuple[str, ...]
+
+    @property
+    def slope_intercept(self) -> tuple[float, float]:
+        """Slope and intercept, 1 and 0 where the header has neither."""
+        return (self.rescale[0], self.rescale[1]) if self.rescale else (1.0, 0.0)
+
+    @property
+    def hu_range(self) -> tuple[float, float]:
+        """Lowest and highest value that the stored bits can stand for after rescaling."""
+        slope, intercept = self.slope_intercept
+        low = -(2 ** (self.bits_stored - 1)) if self.signed else 0
+        ends = (low * slope + intercept, (low + 2**self.bits_stored - 1) * slope + intercept)
+        return min(ends), max(ends)
 
 
 @dataclass(frozen=True)
@@ -80,6 +159,8 @@ class Series:
         thickness: SliceThickness in mm.
         kernel, manufacturer: known words, else empty.
         tilt: GantryDetectorTilt in degrees.
+        body_part: "chest" or "elsewhere" where BodyPartExamined or SeriesDescription says so, else empty.
+        described: the words of `_DESCRIPTION_WORDS` in SeriesDescription.
     """
 
     uid: str
@@ -92,6 +173,8 @@ class Series:
     kernel: str
     manufacturer: str
     tilt: float
+    body_part: str
+    described: frozenset[str]
 
     @property
     def source(self) -> dict[str, Any]:
@@ -106,12 +189,13 @@ class Series:
 
 def index_files(files: Iterable[Path]) -> list[Series]:
     """Group DICOM files by SeriesInstanceUID; other files are left out. Sorted by UID."""
-    headers: dict[str, list[tuple[Path, pydicom.Dataset]]] = {}
+    headers: dict[str, list[tuple[pydicom.Dataset, Slice]]] = {}
     with quiet_pydicom():
         for file in files:
-            data = _header(file)
-            if data is not None:
-                headers.setdefault(str(data.SeriesInstanceUID), []).append((file, data))
+            header = _header(file)
+            if header is not None:
+                uid, data, image = header
+                headers.setdefault(uid, []).append((data, image))
         return [_series(uid, found) for uid, found in sorted(headers.items())]
 
 
@@ -146,70 +230,109 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _header(file: Path) -> pydicom.Dataset | None:
+def _header(file: Path) -> tuple[str, pydicom.Dataset, Slice] | None:
+    """SeriesInstanceUID, elements, and what they say of one image; None if the file is no DICOM image."""
     try:
         with file.open("rb") as stream:
             start = stream.read(132)
-        if start[128:] != b"DICM" and file.suffix.lower() not in (".dcm", ".ima"):
-            return None
-        data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-        return data if "SeriesInstanceUID" in data and "Rows" in data else None
+            # Without a preamble, the first element is one of the file meta or identifying group, little endian.
+            bare = file.suffix.lower() in (".dcm", ".ima") or start[:4] in _FIRST_TAGS
+            if start[128:] != b"DICM" and not bare:
+                return None
+            stream.seek(0)
+            data = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+            if not ("SeriesInstanceUID" in data and "Rows" in data):
+                return None
+            return str(data.SeriesInstanceUID), data, _slice(file, data, stream)
     except Exception:  # a broken file can raise anything in the parser
         return None
 
 
-def _series(uid: str, found: list[tuple[Path, pydicom.Dataset]]) -> Series:
-    first = found[0][1]
-    issuer = str(first.get("IssuerOfPatientID") or "").strip()
-    patient = str(first.get("PatientID") or "").strip()
-    tilt = _numbers(first, "GantryDetectorTilt", 1)
-    thickness = _numbers(first, "SliceThickness", 1)
-    kernel = first.get("ConvolutionKernel") or ""
-    kernel = str(kernel if isinstance(kernel, str) else kernel[0]).strip()
-    known_kernel = kernel.upper() in _KERNEL_NAMES or _KERNEL_PATTERN.fullmatch(kernel)
-    modality = str(first.get("Modality") or "").strip().upper()
-    manufacturer = str(first.get("Manufacturer") or "").upper()
+def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:
+    data, first = found[0]
+    tilt = numbers(data, "GantryDetectorTilt", 1)
+    thickness = numbers(data, "SliceThickness", 1)
+    kernel = words(data, "ConvolutionKernel")
+    kernel_name = kernel[0] if kernel else ""
+    known_kernel = kernel_name.upper() in _KERNEL_NAMES or _KERNEL_PATTERN.fullmatch(kernel_name)
+    manufacturer = text(data, "Manufacturer").upper()
+    described = _tokens(text(data, "SeriesDescription"))
     return Series(
         uid=uid,
-        study_uid=str(first.get("StudyInstanceUID") or ""),
-        patient_id=f"{issuer}\n{patient}" if patient and issuer else patient,
-        modality=modality if modality in _MODALITIES else "unknown",
-        sop_class=str(first.get("SOPClassUID") or ""),
-        slices=tuple(_slice(file, data) for file, data in found),
+        study_uid=first.study_uid,
+        patient_id=first.patient_id,
+        modality=first.modality,
+        sop_class=first.sop_class,
+        slices=tuple(image for _, image in found),
         thickness=thickness[0] if thickness else None,
-        kernel=kernel if known_kernel else "",
+        kernel=kernel_name if known_kernel else "",
         manufacturer=next((v for v in _VENDORS if re.match(rf"{v.upper()}\b", manufacturer)), ""),
         tilt=tilt[0] if tilt else 0.0,
+        body_part=_body_part(_tokens(text(data, "BodyPartExamined"))) or _body_part(described),
+        described=described & _DESCRIPTION_WORDS,
     )
 
 
-def _slice(file: Path, data: pydicom.Dataset) -> Slice:
-    rows, columns = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
+def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
+    invalid: list[str] = []
+
+    def whole(keyword: str, default: int) -> int:
+        try:
+            return whole_number(data, keyword, default)
+        except ValueError:
+            invalid.append(keyword)
+            return default
+
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-    kind = data.get("ImageType") or ()
-    acquisition = data.get("AcquisitionNumber")
+    compressed = deflated = False
+    if syntax is not None:
+        try:
+            compressed, deflated = bool(syntax.is_compressed), bool(syntax.is_deflated)
+        except (ValueError, AttributeError):  # private, unknown or empty
+            invalid.append("TransferSyntaxUID")
+    issuer, patient = text(data, "IssuerOfPatientID"), text(data, "PatientID")
+    modality = text(data, "Modality").upper()
+    instance = numbers(data, "InstanceNumber", 1)
+    bits = whole("BitsAllocated", 16)
+    signed = whole("PixelRepresentation", 0) == 1
+    rescale_type = text(data, "RescaleType").upper()
     return Slice(
         file=file,
-        sop_uid=str(data.get("SOPInstanceUID") or ""),
-        image_type=tuple(str(word).upper() for word in ((kind,) if isinstance(kind, str) else kind)),
-        acquisition="" if acquisition is None else str(acquisition),
-        position=_numbers(data, "ImagePositionPatient", 3),
-        orientation=_numbers(data, "ImageOrientationPatient", 6),
-        pixel_spacing=_numbers(data, "PixelSpacing", 2),
-        shape=(rows, columns),
-        frames=int(data.get("NumberOfFrames") or 1),
-        whole_hu=all(
-            v.is_integer() for k in ("RescaleSlope", "RescaleIntercept") for v in _numbers(data, k, 1)
-        ),
-        compressed=syntax is not None and (syntax.is_compressed or syntax.is_deflated),
+        sop_uid=text(data, "SOPInstanceUID"),
+        sop_class=text(data, "SOPClassUID"),
+        modality=modality if modality in _MODALITIES else "unknown",
+        patient_id=f"{issuer}\n{patient}" if patient and issuer else patient,
+        study_uid=text(data, "StudyInstanceUID"),
+        image_type=tuple(word.upper() for word in words(data, "ImageType")),
+        acquisition=text(data, "AcquisitionNumber"),
+        reconstruction=(*words(data, "ConvolutionKernel"), text(data, "TemporalPositionIdentifier")),
+        instance=int(instance[0]) if instance else None,
+        position=numbers(data, "ImagePositionPatient", 3),
+        orientation=numbers(data, "ImageOrientationPatient", 6),
+        pixel_spacing=numbers(data, "PixelSpacing", 2),
+        shape=(whole("Rows", 0), whole("Columns", 0)),
+        frames=whole("NumberOfFrames", 1) or 1,
+        photometric=text(data, "PhotometricInterpretation").upper(),
+        samples=whole("SamplesPerPixel", 1),
+        bits_allocated=bits,
+        bits_stored=min(max(whole("BitsStored", bits), 1), 64),
+        signed=signed,
+        rescale=rescale(data),
+        rescale_type=rescale_type if rescale_type in _RESCALE_TYPES else "other",
+        padding=padding(data, signed=signed),
+        pixel_bytes=-1 if compressed or deflated else pixel_bytes(data, stream),
+        compressed=compressed or deflated,
+        deflated=deflated,
+        invalid=tuple(invalid),
     )
 
 
-def _numbers(data: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...]:
-    """The numbers of an element; empty if they are missing, of another count, or not finite."""
-    try:
-        value = data.get(keyword)
-        values = tuple(float(v) for v in ([value] if count == 1 else value))
-    except (TypeError, ValueError):
-        return ()
-    return values if len(values) == count and bool(np.isfinite(values).all()) else ()
+def _body_part(words: frozenset[str]) -> str:
+    """Where in the body, from words of a header."""
+    if words & _CHEST_WORDS:
+        return "chest"
+    return "elsewhere" if words & _ELSEWHERE_WORDS else ""
+
+
+def _tokens(text: str) -> frozenset[str]:
+    return frozenset(re.split(r"[^A-Z0-9]+", text.upper())) - {""}

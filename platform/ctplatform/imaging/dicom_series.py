@@ -1,7 +1,7 @@
 """DICOM series of a folder: which one to use, and its pixels in HU.
 
-Last of three steps, after `dicom_headers` (files to series) and `dicom_geometry` (slices to a grid). Pixels are read
-with SimpleITK (GDCM), and with pydicom where GDCM refuses them.
+Last of four steps, after `dicom_headers` (files to series), `dicom_uniformity` and `dicom_geometry` (slices to a grid).
+Pixels are read with SimpleITK (GDCM), and with pydicom where GDCM refuses or changes them.
 
 Errors name positions in mm and counts, never file names or header texts, which may name a patient.
 """
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
 from ctplatform.imaging.dicom_headers import Series, Slice, quiet_pydicom
+from ctplatform.imaging.dicom_uniformity import is_derived
+from ctplatform.imaging.hounsfield import PADDING_HU
+from ctplatform.imaging.volume_checks import truncated_slice
 
 AXIAL_COSINE = 0.8
 """Least cosine between the slices' normal and the body's long axis."""
@@ -29,13 +32,16 @@ AXIAL_COSINE = 0.8
 SLICES_AT_A_TIME = 64
 """Slices decoded together: the decoder holds 4 bytes a voxel."""
 
+_NUMPY_TYPES = {sitk.sitkInt16: np.int16, sitk.sitkInt32: np.int32, sitk.sitkFloat32: np.float32}
+
 
 def choose_series(found: Sequence[Series]) -> tuple[Series | None, list[tuple[Series, str]]]:
     """The axial CT series of a study to use, and every other one with the reason against it.
 
     Series that `series_geometry` refuses and those that are not axial cannot be used. The others are ranked by, in
-    this order: original before derived; at least 80% of the longest coverage; thinner slices, in the classes up to
-    1.5, 3, 5 mm and more; a smooth kernel before a sharp one; more slices; the smaller UID.
+    this order: not of another part of the body than the chest; original before derived; at least 80% of the longest
+    coverage; thinner slices, in the classes up to 1.5, 3, 5 mm and more; a smooth kernel before a sharp one; more
+    slices; the smaller UID.
 
     Returns:
         The series, None if none can be used; and the others, each with its reason.
@@ -54,21 +60,40 @@ def choose_series(found: Sequence[Series]) -> tuple[Series | None, list[tuple[Se
             usable.append((series, geometry))
     if not usable:
         return None, rejected
-    longest = max(len(geometry.slices) * geometry.spacing[2] for _, geometry in usable)
+    chest = [item for item in usable if item[0].body_part != "elsewhere"] or usable
+    longest = max(len(geometry.slices) * geometry.spacing[2] for _, geometry in chest)
 
     def rank(item: tuple[Series, SeriesGeometry]) -> tuple[Any, ...]:
         series, geometry = item
-        derived = any(word in ("DERIVED", "MPR", "MIP", "MINIP") for word in geometry.slices[0].image_type)
+        derived = is_derived(geometry.slices[0])
         short = len(geometry.slices) * geometry.spacing[2] < 0.8 * longest
         thickness = max(geometry.spacing[2], series.thickness or 0.0)
         thick = int(np.searchsorted([1.5, 3.0, 5.0], thickness))
-        return derived, short, thick, is_sharp_kernel(series.kernel), -len(geometry.slices), series.uid
+        elsewhere = series.body_part == "elsewhere"
+        return (
+            elsewhere,
+            derived,
+            short,
+            thick,
+            is_sharp_kernel(series.kernel),
+            -len(geometry.slices),
+            series.uid,
+        )
 
     first, *others = sorted(usable, key=rank)
-    reasons = ("derived", "shorter coverage", "thicker slices", "sharper kernel", "fewer slices", "later UID")
+    reasons = (
+        "of another part of the body",
+        "derived",
+        "shorter coverage",
+        "thicker slices",
+        "sharper kernel",
+        "fewer slices",
+        "later UID",
+    )
     for other in others:
         at = next(i for i, (a, b) in enumerate(zip(rank(first), rank(other))) if a != b)
-        rejected.append((other[0], f"{reasons[at]} than another series of the study"))
+        than = "; the study has one of the chest" if at == 0 else " than another series of the study"
+        rejected.append((other[0], f"{reasons[at]}{than}"))
     return first[0], rejected
 
 
@@ -83,14 +108,16 @@ def is_sharp_kernel(kernel: str) -> bool:
     return name in {"LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "SHARP", "D", "E", "L", "YC", "YD"}
 
 
-def read_pixels(geometry: SeriesGeometry) -> NDArray[Any]:
-    """Pixels of a series in HU, [z, y, x]: int16, or int32 or float32 where int16 does not hold them.
+def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], list[str]]:
+    """Pixels of a series in HU, [z, y, x]: int16, or int32 or float32 where int16 does not hold them; and notes.
 
     Raises:
         ScanError: truncated or unreadable pixels.
     """
     shape = (len(geometry.slices), *geometry.slices[0].shape)
+    pixel_type = _pixel_type(geometry.slices)
     hu_ZYX: NDArray[Any] = np.empty(shape, np.int16)
+    padded = 0
     # Links with neutral names: the file names that the reader writes to its log cannot name a person.
     with tempfile.TemporaryDirectory(prefix="series-") as folder:
         for start in range(0, shape[0], SLICES_AT_A_TIME):
@@ -100,48 +127,112 @@ def read_pixels(geometry: SeriesGeometry) -> NDArray[Any]:
                 link = Path(folder) / f"{k:05d}.dcm"
                 link.symlink_to(header.file.absolute())
                 files.append(str(link))
-            decoded, _owner = _decode(files, slices)
+            decoded, _owner = _decode(files, slices, pixel_type)
             part_ZYX = decoded.reshape(-1, *shape[1:])
             if part_ZYX.dtype.kind == "f":
                 hu_ZYX = hu_ZYX.astype(np.float32, copy=False)
             elif hu_ZYX.dtype == np.int16 and (part_ZYX.min() < -32768 or part_ZYX.max() > 32767):
                 hu_ZYX = hu_ZYX.astype(np.int32)
             hu_ZYX[start : start + len(slices)] = part_ZYX
-    return hu_ZYX
+            for header, slice_YX in zip(slices, hu_ZYX[start:]):
+                padded += _fill_padding(slice_YX, header)
+    share = padded / hu_ZYX.size
+    return hu_ZYX, (
+        [
+            f"padding: {share:.1%} of the voxels hold the PixelPaddingValue of the header; set to {PADDING_HU} HU"
+        ]
+        if share > 0.001
+        else []
+    )
 
 
-def _decode(files: Sequence[str], slices: Sequence[Slice]) -> tuple[NDArray[Any], sitk.Image | None]:
+def _pixel_type(slices: Sequence[Slice]) -> int:
+    """SimpleITK type that holds the values of every slice, whatever the type of the first."""
+    if not all(value.is_integer() for s in slices for value in s.slope_intercept):
+        return int(sitk.sitkFloat32)
+    low = min(s.hu_range[0] for s in slices)
+    high = max(s.hu_range[1] for s in slices)
+    for kind, name in ((np.int16, sitk.sitkInt16), (np.int32, sitk.sitkInt32)):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return int(name)
+    return int(sitk.sitkFloat32)
+
+
+def _decode(
+    files: Sequence[str], slices: Sequence[Slice], pixel_type: int
+) -> tuple[NDArray[Any], sitk.Image | None]:
     """Pixels in HU; and the image that owns their memory, None where they own it themselves."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files)
-    reader.SetNumberOfWorkUnits(1)  # a scan is one task, on one core
-    if not all(
-        s.whole_hu for s in slices
-    ):  # the type of the first slice would cut off the fractions of the others
-        reader.SetOutputPixelType(sitk.sitkFloat32)
-    try:
-        image = reader.Execute()
-        return sitk.GetArrayViewFromImage(image), image
-    except RuntimeError:
-        pass
+    plain = [_is_plain(s) for s in slices]
+    if all(plain):
+        try:
+            image = _read_itk(files, pixel_type)
+            return sitk.GetArrayViewFromImage(image), image
+        except RuntimeError:
+            pass
     arrays = []
-    for file, header in zip(files, slices):  # GDCM refuses some compressed series that pydicom decodes
+    for file, header, itk_reads in zip(files, slices, plain):
+        try:
+            if itk_reads:
+                arrays.append(sitk.GetArrayFromImage(_read_itk([file], pixel_type))[0])
+                continue
+        except RuntimeError:  # GDCM refuses some compressed series that pydicom decodes
+            pass
         try:
             with quiet_pydicom():
-                data = pydicom.dcmread(file)
-                slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
-                arrays.append((data.pixel_array * slope + intercept).astype(np.float32))
+                stored_YX = pydicom.dcmread(file, force=True).pixel_array
+            slope, intercept = header.slope_intercept
+            arrays.append((stored_YX * slope + intercept).astype(_NUMPY_TYPES[pixel_type]))
         except Exception:  # pydicom and its decoders raise many kinds
             raise _undecodable(header) from None
     return np.stack(arrays), None
 
 
+def _is_plain(header: Slice) -> bool:
+    """Whether GDCM returns slope x stored value + intercept.
+
+    ITK's reader inverts MONOCHROME1 before it rescales, although the photometric interpretation is a matter of display
+    alone; and the length of deflated pixels is not known before they are unpacked.
+    """
+    return header.photometric != "MONOCHROME1" and not header.deflated
+
+
+def _read_itk(files: Sequence[str], pixel_type: int) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(files)
+    reader.SetNumberOfWorkUnits(1)  # a scan is one task, on one core
+    reader.SetOutputPixelType(pixel_type)
+    return reader.Execute()
+
+
+def _fill_padding(slice_YX: NDArray[Any], header: Slice) -> int:
+    """Set the padding around a slice to `PADDING_HU`, in place; number of voxels that were changed.
+
+    Padding below it is left to the conversion to HU. Above it, as the value may also occur inside of the body, only
+    what is connected with the border of the slice counts.
+    """
+    if not header.padding:
+        return 0
+    slope, intercept = header.slope_intercept
+    low, high = sorted(value * slope + intercept for value in header.padding)
+    if high <= PADDING_HU:
+        return 0
+    border = np.concatenate([slice_YX[0], slice_YX[-1], slice_YX[:, 0], slice_YX[:, -1]])
+    if not ((border >= low) & (border <= high)).any():
+        return 0
+    from scipy import ndimage
+
+    parts_YX, _ = ndimage.label((slice_YX >= low) & (slice_YX <= high))
+    border = np.concatenate([parts_YX[0], parts_YX[-1], parts_YX[:, 0], parts_YX[:, -1]])
+    padding_YX = np.isin(parts_YX, np.unique(border[border > 0]))
+    slice_YX[padding_YX] = PADDING_HU
+    return int(padding_YX.sum())
+
+
 def _undecodable(header: Slice) -> ScanError:
-    at = f"the slice at {header.position[2]:.1f} mm"
     if not header.compressed:  # uncompressed pixels can only be too short
-        return ScanError(f"{at} is cut short", "Copy or export the series again", code="truncated")
+        return truncated_slice(header.position)
     return ScanError(
-        f"the pixels of {at} cannot be decoded",
+        f"the pixels of the slice at {header.position[2]:.1f} mm cannot be decoded",
         "Export the series again, without compression, or convert it to NIfTI (e.g. with dcm2niix)",
         code="unreadable",
     )

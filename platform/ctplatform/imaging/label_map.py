@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.files import local_copy, quiet_itk, volume_suffix
+from ctplatform.imaging.volume_file import read_volume_file
 
 
 def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
@@ -31,19 +32,17 @@ def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
                 "Correct the column, or make the storage available on every machine",
                 code="missing-label-map",
             )
-        try:
-            if not volume_suffix(local):
-                raise RuntimeError
-            image = sitk.ReadImage(str(local))
-        except RuntimeError:
+        if not volume_suffix(local):
             raise ScanError(
-                "the label map cannot be read",
-                "Give it as NIfTI, NRRD or MetaImage, readable and whole",
-                code="label-map",
+                "the label map is of no known format", "Give it as NIfTI, NRRD or MetaImage", code="label-map"
+            )
+        try:
+            stored = read_volume_file(local, least=1)
+        except ScanError as error:
+            raise ScanError(
+                f"the label map cannot be used: {error.problem}", error.remedy, code="label-map"
             ) from None
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise ScanError("the label map is no single 3-D volume", "Give one volume", code="label-map")
-    stored_ZYX = sitk.GetArrayViewFromImage(image)
+    stored_ZYX = stored.values_ZYX
     found = np.unique(stored_ZYX)
     known = {float(value): number for number, value in enumerate(values.values(), 1)}
     unknown = [value for value in found if value != 0 and float(value) not in known]
@@ -56,5 +55,7 @@ def read_label_map(path: str, values: Mapping[str, int]) -> sitk.Image:
         )
     number = np.array([known.get(float(value), 0) for value in found], np.uint8)
     labels = sitk.GetImageFromArray(number[np.searchsorted(found, stored_ZYX)])
-    labels.CopyInformation(image)
+    labels.SetSpacing(stored.spacing)
+    labels.SetOrigin(stored.origin)
+    labels.SetDirection(stored.direction)
     return labels

@@ -5,7 +5,10 @@ Source: NIfTI-1 and NIfTI-2 standards (nifti.nimh.nih.gov), nibabel's reading of
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
-from ctplatform.imaging.volume_checks import check_shape, not_scalar, truncated
+from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
+
+SIZE_TOLERANCE = 0.01
+"""Relative difference of the voxel sizes of sform and pixdim: 3 mm over a chest."""
 
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_PACKED = b"\x1f\x8b"
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -27,6 +34,7 @@ class NiftiHeader:
 
     Attributes:
         offset: of the first voxel, bytes of the unpacked file.
+        offset_missing: the header gives 0, so the voxels follow it at once.
         slope, intercept: value = stored x slope + intercept.
         notes: what was unusual, for the ledger.
     """
@@ -37,6 +45,7 @@ class NiftiHeader:
     direction: tuple[float, ...]
     dtype: np.dtype[Any]
     offset: int
+    offset_missing: bool
     slope: float
     intercept: float
     notes: tuple[str, ...]
@@ -47,28 +56,36 @@ class NiftiHeader:
         return self.offset + int(np.prod(self.size)) * self.dtype.itemsize
 
 
-def read_header(path: Path) -> NiftiHeader:
-    """Check the header of a .nii or .nii.gz file.
+def read_header(path: Path, *, least: int = 2) -> NiftiHeader:
+    """Check the header of a .nii or .nii.gz file, packed or not, whatever its suffix says.
 
     The sform is used where its code is above 0, else the qform, else the voxel sizes alone.
 
+    Args:
+        least: voxels along each axis.
+
     Raises:
-        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, orientation-conflict.
+        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-header, orientation-conflict,
+            spacing-conflict.
     """
     try:
-        image = nib.load(path)
+        with _suffix_of_content(path) as link:
+            image = nib.load(link)
     except Exception:  # nibabel also passes on errors of zlib and struct
         raise _unreadable() from None
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
         raise _unreadable()
     header = image.header
     proxy: Any = image.dataobj  # holds offset and scaling, which nibabel clears in the header
-    shape = check_shape(tuple(int(n) for n in image.shape))
+    shape = check_shape(tuple(int(n) for n in image.shape), least=least)
     dtype = header.get_data_dtype()
     if dtype.fields is not None or dtype.kind == "c":
         raise not_scalar()
     affine, notes = _affine(header)
+    notes += _check_sizes(header, affine)
     notes += _units(header, affine)
+    offset, offset_notes = _offset(header, int(proxy.offset))
+    notes += offset_notes
     spacing, direction = decompose(affine)
     origin = tuple(float(v) for v in affine[:3, 3])
     return NiftiHeader(
@@ -77,7 +94,8 @@ def read_header(path: Path) -> NiftiHeader:
         origin=(origin[0], origin[1], origin[2]),
         direction=direction,
         dtype=dtype,
-        offset=int(proxy.offset),
+        offset=offset,
+        offset_missing=int(proxy.offset) == 0,
         slope=float(proxy.slope),
         intercept=float(proxy.inter),
         notes=tuple(notes),
@@ -91,13 +109,19 @@ def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
     `a.nii.gz` where both exist, and writes file names into the log.
 
     Raises:
-        ScanError: truncated.
+        ScanError: truncated, bad-header.
     """
     data = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
+    if data[:2] == _PACKED:
         data = _unpack(data)
     if len(data) < header.end:
         raise truncated()
+    if header.offset_missing and any(data[header.offset - 4 : header.offset]):
+        raise ScanError(
+            "the header gives no voxel offset, and extensions follow it",
+            "Export the scan again",
+            code="bad-header",
+        )
     count = int(np.prod(header.size))
     values_ZYX = np.frombuffer(data, header.dtype, count, header.offset).reshape(header.size[::-1])
     if header.slope != 1.0 or header.intercept != 0.0:
@@ -112,7 +136,7 @@ def _unpack(data: bytes) -> bytes:
         ScanError: truncated, or a check sum does not match.
     """
     parts = []
-    while data[:2] == b"\x1f\x8b":
+    while data[:2] == _PACKED:
         member = zlib.decompressobj(wbits=31)
         try:
             parts.append(member.decompress(data))
@@ -134,27 +158,6 @@ def _unreadable() -> ScanError:
     )
 
 
-def decompose(affine_44: NDArray[np.float64]) -> tuple[tuple[float, float, float], tuple[float, ...]]:
-    """Spacing in mm and direction cosines (row by row) of a voxel-to-mm matrix; small shear is rounded away.
-
-    Raises:
-        ScanError: bad-affine, where axes are missing or not perpendicular within about half a degree.
-    """
-    matrix = affine_44[:3, :3]
-    spacing = np.linalg.norm(matrix, axis=0)
-    if not np.isfinite(affine_44).all() or spacing.min() <= 0:
-        raise ScanError("the voxel-to-mm matrix is singular", "Export the scan again", code="bad-affine")
-    u, _, vt = np.linalg.svd(matrix / spacing)
-    direction = u @ vt
-    if np.abs(direction - matrix / spacing).max() > 0.01:
-        raise ScanError(
-            "the voxel axes are not perpendicular (sheared: a tilted gantry, perhaps)",
-            "Resample the scan to a rectangular grid",
-            code="bad-affine",
-        )
-    return (float(spacing[0]), float(spacing[1]), float(spacing[2])), tuple(direction.ravel().tolist())
-
-
 def _affine(header: nib.Nifti1Header) -> tuple[NDArray[np.float64], list[str]]:
     """The voxel-to-mm matrix to use, in LPS, and notes."""
     sform, s_code = header.get_sform(coded=True)
@@ -167,6 +170,9 @@ def _affine(header: nib.Nifti1Header) -> tuple[NDArray[np.float64], list[str]]:
                 "the qform of the header is invalid", "Export the scan again", code="bad-affine"
             ) from None
     notes: list[str] = []
+    if s_code > 0 and q_code > 0 and not _usable(sform):
+        notes.append("the sform of the header is invalid; the qform was used")
+        s_code = 0
     if s_code > 0:
         affine = sform
         if q_code > 0 and qform is not None:
@@ -186,9 +192,61 @@ def _affine(header: nib.Nifti1Header) -> tuple[NDArray[np.float64], list[str]]:
     else:
         affine = header.get_base_affine()
         notes.append(
-            "the header gives no orientation; axes taken as left, posterior, superior with x reversed"
+            "the header gives no orientation; the axes were taken to run to the left, front and head"
         )
     return _RAS_TO_LPS @ affine, notes
+
+
+def _usable(affine_44: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(affine_44).all()) and abs(float(np.linalg.det(affine_44[:3, :3]))) > 1e-12
+
+
+def _check_sizes(header: nib.Nifti1Header, affine: NDArray[np.float64]) -> list[str]:
+    """Compare the voxel sizes of the matrix with those of pixdim; returns notes.
+
+    Raises:
+        ScanError: spacing-conflict. Programs that read one or the other see scans of two sizes.
+    """
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    stored = np.abs(np.array(header["pixdim"][1:4], float))
+    if not np.isfinite(sizes).all() or np.allclose(sizes, stored, rtol=SIZE_TOLERANCE, atol=0):
+        return []
+    if np.isin(stored, (0.0, 1.0)).all():
+        return ["pixdim of the header is not set; the voxel sizes of the sform were used"]
+    raise ScanError(
+        f"the voxels are {_by(sizes)} by the sform of the header and {_by(stored)} by its pixdim",
+        "Find out which is right and write both alike",
+        code="spacing-conflict",
+    )
+
+
+def _by(sizes: NDArray[np.float64]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)
+
+
+def _offset(header: nib.Nifti1Header, stored: int) -> tuple[int, list[str]]:
+    """Byte of the first voxel, and notes: in one file, the header and the extension flag come before it.
+
+    nibabel refuses any other offset inside of the header.
+    """
+    if stored:
+        return stored, []
+    least = int(header["sizeof_hdr"]) + 4
+    return least, [f"the header gives no voxel offset; voxels were read from byte {least}"]
+
+
+@contextlib.contextmanager
+def _suffix_of_content(path: Path) -> Iterator[Path]:
+    """The file under the suffix that its content has: .nii.gz where it is packed, else .nii."""
+    with path.open("rb") as stream:
+        suffix = ".nii.gz" if stream.read(2) == _PACKED else ".nii"
+    if path.name.lower().endswith(suffix):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+        link = Path(folder) / f"scan{suffix}"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _units(header: nib.Nifti1Header, affine: NDArray[np.float64]) -> list[str]:

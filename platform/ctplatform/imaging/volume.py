@@ -1,60 +1,32 @@
 """Reader of scans: any CT file or DICOM series as one volume in HU, mm and LPS, or a ScanError with the reason.
 
-In the order of reading: `files` (format by suffix, a local copy), then by format `nifti`, SimpleITK (NRRD,
-MetaImage), or `dicom_headers`, `dicom_geometry` and `dicom_series`; last, for every format, `hounsfield` (check and
-conversion to int16 HU) and the axes turned to LPS. docs/reference/inputs.md lists the accepted input and every error
-code.
+In the order of reading: `files` (format by suffix, a local copy), then `volume_file` (`nifti`, or `itk_file` for NRRD
+and MetaImage), or `dicom_headers`, `dicom_uniformity`, `dicom_geometry` and `dicom_series`; last, for every format,
+`hounsfield` (check and conversion to int16 HU) and the axes turned to LPS. docs/reference/inputs.md lists the accepted
+input and every error code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import index_folder
 from ctplatform.imaging.dicom_series import choose_series, read_pixels
-from ctplatform.imaging.files import (
-    DETACHED_SUFFIXES,
-    NIFTI_SUFFIXES,
-    VOLUME_SUFFIXES,
-    local_copy,
-    quiet_itk,
-    volume_suffix,
-)
+from ctplatform.imaging.files import VOLUME_SUFFIXES, local_copy, quiet_itk, volume_suffix
 from ctplatform.imaging.hounsfield import to_hu
-from ctplatform.imaging.nifti import read_header, read_voxels
-from ctplatform.imaging.volume_checks import MIN_SLICES, check_shape, not_scalar, truncated
+from ctplatform.imaging.volume_checks import MIN_SLICES
+from ctplatform.imaging.volume_file import StoredVolume, read_volume_file
 
 _SPACING_MM = (0.1, 20.0)
-
-
-@dataclass(frozen=True)
-class StoredVolume:
-    """Content of a file before its check: scaled values, geometry in mm and LPS.
-
-    Attributes:
-        owner: the image whose memory `values_ZYX` is a view of, kept alive with it.
-    """
-
-    values_ZYX: NDArray[Any]
-    spacing: Sequence[float]
-    origin: Sequence[float]
-    direction: Sequence[float]
-    notes: tuple[str, ...]
-    source: dict[str, Any]
-    owner: sitk.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +68,8 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
         suffix = volume_suffix(local)
         if local.is_dir() or not suffix:
             stored = _read_dicom(local, series_uid)
-        elif suffix in NIFTI_SUFFIXES:
-            stored = _read_nifti(local)
         else:
-            stored = _read_itk(local, suffix)
+            stored = read_volume_file(local)
     return _checked(stored)
 
 
@@ -153,81 +123,14 @@ def _read_dicom(path: Path, series_uid: str | None) -> StoredVolume:
         reasons = "; ".join(sorted({reason for _, reason in rejected}))
         notes.append(f"{len(rejected)} other series in the folder passed over: {reasons}")
     geometry = series_geometry(series)
+    hu_ZYX, padding = read_pixels(geometry)
     return StoredVolume(
-        values_ZYX=read_pixels(geometry),
+        values_ZYX=hu_ZYX,
         spacing=geometry.spacing,
         origin=geometry.origin,
         direction=geometry.direction,
-        notes=(*notes, *geometry.notes),
+        notes=(*notes, *geometry.notes, *padding),
         source=series.source,
-    )
-
-
-def _read_nifti(path: Path) -> StoredVolume:
-    header = read_header(path)
-    return StoredVolume(
-        values_ZYX=read_voxels(path, header),
-        spacing=header.spacing,
-        origin=header.origin,
-        direction=header.direction,
-        notes=header.notes,
-        source=_unknown_source("NIfTI"),
-    )
-
-
-def _read_itk(path: Path, suffix: str) -> StoredVolume:
-    form = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
-    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
-        link = path
-        if suffix not in DETACHED_SUFFIXES:  # a detached header finds its data file beside itself
-            link = Path(folder) / f"scan{suffix}"
-            link.symlink_to(path.absolute())
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(link))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            raise ScanError(
-                f"the content is no {form} image, in spite of the file's name",
-                "Check what the file is; export the scan again",
-                code="unreadable",
-            ) from None
-        if reader.GetNumberOfComponents() > 1:
-            raise not_scalar()
-        check_shape(tuple(reader.GetSize()))
-        try:
-            image = reader.Execute()
-        except RuntimeError:
-            raise truncated() from None
-    if image.GetDimension() == 4:
-        image = image[:, :, :, 0]
-    notes = []
-    if form == "NRRD" and not _names_space(path):
-        notes.append("the header names no anatomical space; LPS was assumed")
-    return _from_itk(image, notes=notes, source=_unknown_source(form))
-
-
-def _names_space(path: Path) -> bool:
-    with path.open("rb") as stream:
-        head = stream.read(65536).split(b"\n\n")[0].replace(b"\r", b"")
-    return re.search(rb"^space:\s*\S", head, re.MULTILINE) is not None
-
-
-def _unknown_source(form: str) -> dict[str, Any]:
-    return {"format": form, "kernel": "", "slice_thickness_mm": None, "manufacturer": ""}
-
-
-def _from_itk(image: sitk.Image, *, notes: Sequence[str], source: dict[str, Any]) -> StoredVolume:
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise not_scalar()
-    return StoredVolume(
-        values_ZYX=sitk.GetArrayViewFromImage(image),
-        spacing=image.GetSpacing(),
-        origin=image.GetOrigin(),
-        direction=image.GetDirection(),
-        notes=tuple(notes),
-        source=source,
-        owner=image,
     )
 
 

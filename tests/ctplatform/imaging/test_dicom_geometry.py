@@ -101,3 +101,70 @@ class TestSeries:
     def test_gantry_tilt_that_was_corrected_is_noted(self, series: Path) -> None:
         edit(series, GantryDetectorTilt=12.5)
         assert any("12.5" in note for note in read_volume(series).notes)
+
+
+class TestPasses:
+    """Several acquisitions in one series, at positions that alternate."""
+
+    def interleave(self, series: Path, tmp_path: Path, **header: object) -> None:
+        """Every second slice of one chest, and those of another between them."""
+        uid = str(pydicom.dcmread(series / "0001.dcm").SeriesInstanceUID)
+        write_dicom_series(chest(seed=3), tmp_path / "b", header={"SeriesInstanceUID": uid, **header})
+        for k in range(20):
+            for folder, half in ((series, 0), (tmp_path / "b", 1)):
+                edit(folder, k, ImagePositionPatient=[-121.5, -110.25, -300.5 + 11.0 * k + 5.5 * half])
+        for file in (tmp_path / "b").iterdir():
+            file.rename(series / f"b{file.name}")
+
+    @pytest.mark.parametrize(
+        "header",
+        [{}, {"AcquisitionNumber": 2}, {"ConvolutionKernel": "B70f"}, {"TemporalPositionIdentifier": 2}],
+    )
+    def test_alternating_slices(self, series: Path, tmp_path: Path, header: dict) -> None:
+        self.interleave(series, tmp_path, **header)
+        assert code_of(series) == "several-acquisitions"
+
+    @pytest.mark.parametrize("opposite", [False, True])
+    def test_numbers_that_go_on_in_the_second_pass(
+        self, series: Path, tmp_path: Path, opposite: bool
+    ) -> None:
+        self.interleave(series, tmp_path)
+        for k in range(20):
+            edit(series, 20 + k, InstanceNumber=40 - k if opposite else 21 + k)
+        assert code_of(series) == "several-acquisitions"
+
+    @pytest.mark.parametrize("slices_each", [1, 4, 10])
+    def test_contiguous_acquisitions_are_one_scan(self, series: Path, slices_each: int) -> None:
+        for k in range(20):
+            edit(series, k, AcquisitionNumber=1 + k // slices_each, InstanceNumber=1 + k % slices_each)
+        assert np.array_equal(array(read_volume(series).image), array(chest()))
+
+    @pytest.mark.parametrize("order", ["backwards", "same", "random", "absent"])
+    def test_numbers_of_any_order_in_one_pass(self, series: Path, order: str) -> None:
+        mixed = np.random.default_rng(0).permutation(20)
+        for k in range(20):
+            number = {"backwards": 20 - k, "same": 1, "random": int(mixed[k]), "absent": None}[order]
+            edit(series, k, InstanceNumber=number)
+        assert np.array_equal(array(read_volume(series).image), array(chest()))
+
+
+class TestSidewaysSlices:
+    @pytest.mark.parametrize("moved", [slice(8, 12), slice(0, 1), slice(10, 20), slice(19, 20)])
+    @pytest.mark.parametrize("mm", [1.5, -28.0])
+    def test_slices_aside_of_the_others(self, series: Path, moved: slice, mm: float) -> None:
+        for k in range(20)[moved]:
+            edit(series, k, ImagePositionPatient=[-121.5 + mm, -110.25, -300.5 + 11.0 * k])
+        assert code_of(series) == "shifted-slices"
+
+    def test_a_table_that_sags(self, series: Path) -> None:
+        for k in range(20):
+            y = -110.25 + 6.0 * np.sin(np.pi * k / 19)
+            edit(series, k, ImagePositionPatient=[-121.5, round(y, 3), -300.5 + 11.0 * k])
+        assert code_of(series) == "shifted-slices"
+
+    def test_positions_rounded_to_a_tenth_of_a_mm(self, series: Path) -> None:
+        rng = np.random.default_rng(0)
+        for k in range(20):
+            x, y = rng.uniform(-0.1, 0.1, 2)
+            edit(series, k, ImagePositionPatient=[-121.5 + x, -110.25 + y, -300.5 + 11.0 * k])
+        assert np.array_equal(array(read_volume(series).image), array(chest()))

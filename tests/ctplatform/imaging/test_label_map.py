@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.label_map import read_label_map
+from ctplatform.imaging.volume import read_volume
 from tests.ctplatform.scans import array, chest, with_array
 
 VALUES = {"normal": 9, "emphysema": 2, "nodule": 200}
@@ -64,3 +66,26 @@ def test_a_value_of_no_class_is_named(tmp_path: Path) -> None:
     sitk.WriteImage(with_array(chest(), labels), str(tmp_path / "a.nii"))
     with pytest.raises(ScanError, match="value 7, which no class has"):
         read_label_map(str(tmp_path / "a.nii"), VALUES)
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(2, 0), (3, 1), (4, 0), (0, 1), (0, 0)])
+def test_a_map_with_the_header_of_its_scan_lies_where_the_scan_lies(
+    tmp_path: Path, sform: int, qform: int
+) -> None:
+    affine = np.array([[-8.0, 0, 0, 100], [0, 0, 11, -50], [0, 9.5, 0, 20], [0, 0, 0, 1]])
+    for name, values in (("scan", array(chest())), ("map", (array(chest()) < -500).astype(np.uint8))):
+        image = nib.Nifti1Image(values.T, None)
+        image.header.set_zooms((8.0, 9.5, 11.0))
+        image.set_sform(affine if sform else None, sform)
+        image.set_qform(affine if qform else None, qform)
+        image.header["pixdim"][1:4] = (8.0, 9.5, 11.0)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    scan = read_volume(tmp_path / "scan.nii.gz").image
+    labels = read_label_map(str(tmp_path / "map.nii.gz"), {"air": 1})
+    there = sitk.Resample(labels, scan, sitk.Transform(), sitk.sitkNearestNeighbor, 255)
+    assert np.array_equal(array(there), array(scan) < -500)
+
+
+def test_a_map_of_one_slice(tmp_path: Path) -> None:
+    sitk.WriteImage(with_array(chest(), stored())[:, :, 3:4], str(tmp_path / "a.nii"))
+    assert read_label_map(str(tmp_path / "a.nii"), VALUES).GetSize() == (30, 26, 1)

@@ -1,0 +1,187 @@
+"""What the images of a DICOM series must be, and must have in common, before their pixels are one volume in HU.
+
+Second of four steps, between `dicom_headers` and `dicom_geometry`. A slice that differs from the others in one of these
+elements would decode to wrong values in silence. Sources: DICOM PS3.3 C.8.2 (CT Image), C.11.1 (Modality LUT), C.7.6.3
+(Image Pixel), C.8.16.1.2 (frame types of multi-energy CT).
+
+Errors name counts and positions, never file names or header texts, which may name a patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydicom.uid import CTImageStorage
+
+from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_headers import Series, Slice
+from ctplatform.imaging.volume_checks import MIN_SLICES, not_scalar, truncated_slice
+
+_PROJECTION_WORDS = {"MIP", "MINIP", "MAXIP", "MNIP", "PROJECTION", "VRT", "VOLREN", "SSD", "RENDERED"}
+_PROJECTION_PHRASE = re.compile(r"\b(?:MIN(?:IMUM)?|MAX(?:IMUM)?)[ _-]?(?:IP|INTENSITY)\b")
+_MATERIAL_WORDS = {
+    "MAT_SPECIFIC", "MAT_REMOVED", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY",
+}  # fmt: skip
+_NO_HU_TYPES = {
+    "Z_EFF": "effective atomic numbers", "ED": "electron densities", "EDW": "electron densities", "MGML": "mg/ml",
+    "PCT": "percent", "OD": "optical densities", "other": "another unit than HU",
+}  # fmt: skip
+
+
+def is_projection(image: Slice) -> bool:
+    """Whether ImageType names a projection (MIP, MinIP) or a rendering, whose values are no densities of a slice."""
+    words = {word for value in image.image_type for word in re.split(r"[^A-Z]+", value)}
+    return bool(words & _PROJECTION_WORDS) or any(_PROJECTION_PHRASE.search(v) for v in image.image_type)
+
+
+def is_derived(image: Slice) -> bool:
+    """Whether ImageType says that the image was computed from others."""
+    return bool({"DERIVED", "MPR", "AVERAGE"} & set(image.image_type))
+
+
+def volume_slices(series: Series) -> tuple[list[Slice], list[str]]:
+    """The images of a series that make up its volume, checked, and a note on each kind that was left out or unusual.
+
+    Raises:
+        ScanError: wrong-modality, multi-frame, not-ct-image, bad-header, projection, too-few-slices, mixed-images,
+            not-scalar, bad-rescale, mixed-rescale, not-hu, truncated.
+    """
+    _check_class(series.slices)
+    slices, notes = _without_others(series)
+    _check_same(slices)
+    _check_rescale(slices)
+    if slices[0].rescale_type == "HU_MOD":
+        notes.append("the header calls the values modified HU")
+    if any(is_derived(s) for s in slices):
+        notes.append("the header calls the images derived")
+    _check_length(slices)
+    return slices, notes
+
+
+def _check_class(slices: Sequence[Slice]) -> None:
+    modalities = sorted({s.modality for s in slices})
+    if "CT" not in modalities:
+        raise ScanError(
+            f"the modality is {modalities[0]}, not CT",
+            "Give a CT series in place of it",
+            code="wrong-modality",
+        )
+    if any(s.frames > 1 for s in slices):
+        raise ScanError(
+            "the series is an enhanced multi-frame image",
+            "Convert it to NIfTI (e.g. with dcm2niix) and give that file",
+            code="multi-frame",
+        )
+    if all(s.sop_class != CTImageStorage for s in slices):
+        raise ScanError(
+            "the images are not of the class CT Image Storage (screenshots or reports, perhaps)",
+            "Give the original axial CT series",
+            code="not-ct-image",
+        )
+    invalid = [s for s in slices if s.invalid]
+    if invalid:
+        raise ScanError(
+            f"{_of(invalid, slices)} have header elements that cannot be read: "
+            f"{', '.join(sorted({k for s in invalid for k in s.invalid}))}",
+            "Export the series again, or remove these files if they do not belong to it",
+            code="bad-header",
+        )
+
+
+def _without_others(series: Series) -> tuple[list[Slice], list[str]]:
+    """The slices without localizers, projections and repeated images, and a note on each kind that was left out."""
+    notes = []
+    kept = [s for s in series.slices if not {"LOCALIZER", "SCOUT"} & set(s.image_type)]
+    if len(kept) < len(series.slices):
+        notes.append(f"{len(series.slices) - len(kept)} localizer image(s) left out")
+    originals = [s for s in kept if not is_projection(s)]
+    described = bool(series.described) and all("ORIGINAL" not in s.image_type for s in kept)
+    if kept and (not originals or described):
+        raise ScanError(
+            "the images are projections or renderings (MIP, MinIP), whose values are no densities of a slice",
+            "Give the series that they were made from",
+            code="projection",
+        )
+    if len(originals) < len(kept):
+        notes.append(f"{len(kept) - len(originals)} projection(s) (MIP, MinIP) left out")
+    # Some exports give every image the same SOPInstanceUID: only the same image at the same place is a repetition.
+    unique = list({(s.sop_uid or str(s.file), s.position, s.acquisition): s for s in originals}.values())
+    if len(unique) < len(originals):
+        notes.append(f"{len(originals) - len(unique)} file(s) that repeat an image left out")
+    shared = len(unique) - len({s.sop_uid or str(s.file) for s in unique})
+    if shared:
+        notes.append(
+            f"{shared} image(s) at other places have the SOPInstanceUID of another one; all were used"
+        )
+    if len(unique) < MIN_SLICES:
+        raise ScanError(
+            f"the series has {len(unique)} slice(s), localizers not counted; at least {MIN_SLICES} are needed",
+            "Give the complete axial series",
+            code="too-few-slices",
+        )
+    return unique, notes
+
+
+def _check_same(slices: Sequence[Slice]) -> None:
+    elements: dict[str, set[Any]] = {
+        "Modality": {s.modality for s in slices},
+        "SOPClassUID": {s.sop_class for s in slices},
+        "PatientID": {s.patient_id for s in slices} - {""},
+        "SamplesPerPixel": {s.samples for s in slices},
+        "PhotometricInterpretation": {s.photometric for s in slices} - {""},
+        "RescaleType": {s.rescale_type or "US" for s in slices} - {"US"},
+    }
+    mixed = [keyword for keyword, found in elements.items() if len(found) > 1]
+    if mixed:
+        raise ScanError(
+            f"the images of the series differ in {', '.join(mixed)}",
+            "Give a folder with the images of one acquisition and kind only",
+            code="mixed-images",
+        )
+    first = slices[0]
+    if first.samples != 1 or not elements["PhotometricInterpretation"] <= {"MONOCHROME1", "MONOCHROME2"}:
+        raise not_scalar()
+    unit = next(iter(elements["RescaleType"]), "")
+    if unit in _NO_HU_TYPES:
+        raise ScanError(
+            f"the header says that the values are {_NO_HU_TYPES[unit]}",
+            "Give the series in HU (an energy-specific or a conventional image)",
+            code="not-hu",
+        )
+    if any(_MATERIAL_WORDS & set(s.image_type) for s in slices):
+        raise ScanError(
+            "the header says that the images are maps of a material, not of HU",
+            "Give the series in HU (an energy-specific or a conventional image)",
+            code="not-hu",
+        )
+
+
+def _check_rescale(slices: Sequence[Slice]) -> None:
+    invalid = [s for s in slices if s.rescale == ()]
+    if invalid:
+        raise ScanError(
+            f"{_of(invalid, slices)} have no valid pair of rescale slope and intercept (blank, incomplete, zero, or a "
+            "lookup table)",
+            "Export the series again with RescaleSlope and RescaleIntercept",
+            code="bad-rescale",
+        )
+    without = [s for s in slices if s.rescale is None]
+    if 0 < len(without) < len(slices):
+        raise ScanError(
+            f"{_of(without, slices)} have no rescale slope and intercept, the others have",
+            "Export the series again with RescaleSlope and RescaleIntercept in every image",
+            code="mixed-rescale",
+        )
+
+
+def _check_length(slices: Sequence[Slice]) -> None:
+    for s in slices:
+        expected = (s.shape[0] * s.shape[1] * s.samples * s.bits_allocated + 7) // 8
+        if 0 <= s.pixel_bytes < expected:
+            raise truncated_slice(s.position)
+
+
+def _of(some: Sequence[Slice], slices: Sequence[Slice]) -> str:
+    return f"{len(some)} of {len(slices)} slices"

@@ -1,0 +1,237 @@
+"""NRRD and MetaImage files: what SimpleITK reads of them, and what it passes over of their headers.
+
+SimpleITK takes any NRRD space other than RAS and LAS as LPS, and any length as mm; it ignores a linear function of
+MetaImage intensities, and keeps a sheared direction as it is. Sources: the NRRD format (teem.sourceforge.net/nrrd),
+the MetaIO documentation (itk.org).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ctplatform.errors import ScanError
+from ctplatform.imaging.files import volume_suffix
+from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
+
+_SPACES = {
+    "left-posterior-superior",
+    "lps",
+    "right-anterior-superior",
+    "ras",
+    "left-anterior-superior",
+    "las",
+}
+_ENCODINGS = {"raw", "txt", "text", "ascii", "hex", "gz", "gzip"}
+_UNITS_MM = {
+    "": 1.0, "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "um": 0.001, "µm": 0.001,
+    "micron": 0.001, "microns": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "in": 25.4, "inch": 25.4,
+}  # fmt: skip
+_HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class ItkHeader:
+    """Grid and encoding of a NRRD or MetaImage file: size in voxels x, y, z; geometry in mm, LPS.
+
+    Attributes:
+        form: NRRD or MetaImage.
+        data_file: name of the separate data file, "LIST" or a pattern for several; empty where the voxels follow.
+        slope, intercept: value = stored x slope + intercept.
+        notes: what was unusual, for the ledger.
+    """
+
+    form: str
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+    voxel_bytes: int
+    data_file: str
+    slope: float
+    intercept: float
+    notes: tuple[str, ...]
+
+
+def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
+    """Check the header of a NRRD or MetaImage file.
+
+    Args:
+        least: voxels along each axis.
+
+    Raises:
+        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-space, bad-units.
+    """
+    form = _form(path)
+    fields = _fields(path, form)
+    data_file = _data_file(fields, form)
+    if form == "NRRD" and fields.get("encoding", "raw").lower() not in _ENCODINGS:
+        raise ScanError(
+            "the voxel data of the NRRD file is in an encoding that cannot be read (such as bzip2)",
+            "Store it with the encoding gzip or raw",
+            code="unreadable",
+        )
+    with _neutral(path, data_file) as link:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(link))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            raise ScanError(
+                f"the content is no {form} image, in spite of the file's name",
+                "Check what the file is; export the scan again",
+                code="unreadable",
+            ) from None
+    if reader.GetNumberOfComponents() > 1:
+        raise not_scalar()
+    size = check_shape(tuple(reader.GetSize()), least=least)
+    slope, intercept, notes = 1.0, 0.0, []
+    if form == "NRRD":
+        notes = _check_space(fields)
+        units = re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))
+    else:
+        slope = _number(fields, "ElementToIntensityFunctionSlope", 1.0)
+        intercept = _number(fields, "ElementToIntensityFunctionOffset", 0.0)
+        units = [fields.get("DistanceUnits", "")]
+    factor = _factor(units)
+    if factor != 1.0:
+        notes.append(f"lengths are stored in units of {factor:g} mm; converted to mm")
+    n = reader.GetDimension()
+    direction_33 = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
+    spacing = np.array(reader.GetSpacing()[:3]) * factor
+    origin = np.array(reader.GetOrigin()[:3]) * factor
+    affine_44 = np.eye(4)
+    affine_44[:3, :3] = direction_33 * spacing
+    decompose(affine_44)  # a check: SimpleITK keeps a sheared direction
+    return ItkHeader(
+        form=form,
+        size=size,
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
+        direction=tuple(direction_33.ravel().tolist()),
+        voxel_bytes=int(sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent()),
+        data_file=data_file,
+        slope=slope,
+        intercept=intercept,
+        notes=tuple(notes),
+    )
+
+
+def read_itk_voxels(path: Path, header: ItkHeader) -> tuple[NDArray[Any], sitk.Image]:
+    """Scaled voxel values, [z, y, x] of the file's own axes, and the image that owns their memory.
+
+    Raises:
+        ScanError: truncated, where the voxels or the separate data file are incomplete or missing.
+    """
+    with _neutral(path, header.data_file) as link:
+        try:
+            image = sitk.ReadImage(str(link))
+        except RuntimeError:
+            if not header.data_file:
+                raise truncated() from None
+            raise ScanError(
+                "the separate data file that the header names is missing or too short",
+                "Copy the header and its data into one folder, under the names in the header",
+                code="truncated",
+            ) from None
+    if image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise not_scalar()
+    values_ZYX: NDArray[Any] = sitk.GetArrayViewFromImage(image)
+    if header.slope != 1.0 or header.intercept != 0.0:
+        values_ZYX = values_ZYX.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
+    return values_ZYX, image
+
+
+def _form(path: Path) -> str:
+    return "NRRD" if volume_suffix(path) in (".nrrd", ".nhdr") else "MetaImage"
+
+
+def _fields(path: Path, form: str) -> dict[str, str]:
+    """Fields of a text header; names of NRRD fields in lower case."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES).replace(b"\r", b"")
+    fields: dict[str, str] = {}
+    if form == "NRRD":
+        for line in head.split(b"\n\n")[0].decode("latin-1").split("\n"):
+            match = re.match(r"([A-Za-z][^:=#]*):\s+(.*)", line)
+            if match:
+                fields[match.group(1).strip().lower()] = match.group(2).strip()
+        return fields
+    for line in head.decode("latin-1").split("\n"):
+        name, mark, value = line.partition("=")
+        if not mark or not re.fullmatch(r"\s*\w+\s*", name):
+            break
+        fields[name.strip()] = value.strip()
+        if name.strip() == "ElementDataFile":
+            break
+    return fields
+
+
+def _data_file(fields: Mapping[str, str], form: str) -> str:
+    if form == "NRRD":
+        return fields.get("data file", fields.get("datafile", ""))
+    name = fields.get("ElementDataFile", "")
+    return "" if name.upper() == "LOCAL" else name
+
+
+@contextlib.contextmanager
+def _neutral(path: Path, data_file: str) -> Iterator[Path]:
+    """The file under a name that identifies nobody, with the files beside it where the header names some."""
+    suffix = volume_suffix(path)
+    if data_file and path.name.endswith(suffix):
+        yield path  # in place: a header finds its data beside itself
+        return
+    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+        link = Path(folder) / f"scan{suffix}"
+        if data_file:  # SimpleITK knows suffixes in lower case only
+            for beside in path.absolute().parent.iterdir():
+                (Path(folder) / beside.name).symlink_to(beside)
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _check_space(fields: Mapping[str, str]) -> list[str]:
+    space = fields.get("space", "").lower().removesuffix("-time")
+    if not space:
+        return ["the header names no anatomical space; LPS was assumed"]
+    if space not in _SPACES:
+        raise ScanError(
+            "the space of the NRRD header does not say where left and right are",
+            "Store the scan in left-posterior-superior, or as NIfTI",
+            code="bad-space",
+        )
+    return []
+
+
+def _factor(units: list[str]) -> float:
+    """Length of the unit in mm."""
+    factors = {_UNITS_MM.get(unit.strip().lower()) for unit in units if unit.strip() not in ("???", "none")}
+    factor = factors.pop() if factors else 1.0
+    if factor is None or factors:
+        raise ScanError(
+            "the lengths of the header are in a unit that is not known, or in several",
+            "Store the scan with lengths in mm",
+            code="bad-units",
+        )
+    return factor
+
+
+def _number(fields: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        value = float(fields.get(name, default))
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise ScanError(f"{name} of the header is no number", "Export the scan again", code="bad-header")
+    return value
