@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ctplatform.config.training import AugmentationConfig
 from ctplatform.config.loader import load_recipe, recipe_names
 from ctplatform.config.recipe import Recipe
+from ctplatform.config.training import AugmentationConfig
 
 
 @pytest.mark.parametrize("name", recipe_names())
