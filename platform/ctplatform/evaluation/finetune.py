@@ -11,75 +11,26 @@ Legend: L locations, S subjects (scans) of a batch, P features, D H W space.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from cachetools import LRUCache, cached
 from torch import Tensor, nn
 
 from ctplatform.config.evaluation import FinetuneConfig, ScratchConfig
 from ctplatform.config.training import EncoderConfig
-from ctplatform.dataset.shards import read_patches
 from ctplatform.evaluation.early_stopping import Choice, chosen_steps, fold_rows
 from ctplatform.evaluation.objective import Objective
+from ctplatform.evaluation.patch_pool import PatchPool, batches_of_rows
 from ctplatform.metrics.scores import Targets
-from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import Task
-from drasclr import augment
 from drasclr.encoder import FEATURES, Encoder
 from drasclr.norm import recalibrate
 
-CACHE_BYTES = 2 << 30
 RECALIBRATION_BATCHES = 8
 MARKS = (1 / 3, 2 / 3, 1.0)  # of a fold's steps, where its left-out subjects are scored
-#: One a worker process: trials that follow reuse it.
-_cache: LRUCache[tuple[str, str, bytes], np.ndarray] = LRUCache(CACHE_BYTES, getsizeof=lambda hu: hu.nbytes)
-
-
-class PatchPool:
-    """Patches of a fixed set of locations of each scan, read once a process while they fit in CACHE_BYTES.
-
-    Args:
-        workspace: holds the shards.
-        coordinates_N3: normalised coordinates of all of the atlas's locations.
-        scans: subject -> its scans.
-        size: locations of the pool, spread evenly over the atlas's order.
-        hu_window: normalisation.
-        device: where batches go.
-    """
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        coordinates_N3: np.ndarray,
-        *,
-        scans: Mapping[str, Sequence[str]],
-        size: int,
-        hu_window: tuple[float, float] = (-1024, 240),
-        device: str = "cpu",
-    ) -> None:
-        count = len(coordinates_N3)
-        self.locations_L = np.unique(np.linspace(0, count - 1, min(size, count)).round().astype(int))
-        self.coordinates_L3 = torch.from_numpy(np.asarray(coordinates_N3[self.locations_L], np.float32)).to(
-            device
-        )
-        self.workspace, self.scans, self.hu_window, self.device = workspace, scans, hu_window, device
-
-    def scan(self, scan_id: str) -> np.ndarray:
-        """hu_LDHW int16 of one scan."""
-        return _patches(self.workspace, scan_id, self.locations_L)
-
-    def batch(self, scan_ids: Sequence[str], rows: np.ndarray) -> Tensor:
-        """[L, S, 1, D, H, W] normalised patches of some of the pool's locations."""
-        hu_LSDHW = np.stack([self.scan(scan_id)[rows] for scan_id in scan_ids], axis=1)
-        return augment.normalise(torch.from_numpy(hu_LSDHW).to(self.device), hu_window=self.hu_window)
-
-
-@cached(_cache, key=lambda workspace, scan_id, locations_L: (workspace.uri, scan_id, locations_L.tobytes()))
-def _patches(workspace: Workspace, scan_id: str, locations_L: np.ndarray) -> np.ndarray:
-    return read_patches(workspace, scan_id, locations_L)[1]
 
 
 class EndToEnd:
@@ -181,13 +132,13 @@ class EndToEnd:
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
         self.losses_ = []
-        draws = self._draws(rng, len(subjects))
+        draws = batches_of_rows(rng, len(subjects), size=self.config.subjects_per_batch)
         self.encoder.eval()
         yield 0
         for step in range(1, stop + 1):
             self.encoder.train(self.pretrained is None)
             rows = next(draws)
-            patches, coordinates = self._batch(pool, [subjects[row] for row in rows], rng)
+            patches, coordinates = pool.draw([subjects[row] for row in rows], self.config.locations, rng)
             score_S = self._score(patches, coordinates)
             loss = self.objective(score_S, torch.from_numpy(rows).to(pool.device))
             optimizer.zero_grad(set_to_none=True)
@@ -224,11 +175,17 @@ class EndToEnd:
 
     def recalibrate(self, pool: PatchPool, subjects: Sequence[str], rng: np.random.Generator) -> None:
         """Normalisation statistics over batches that mix locations; fine-tuned encoders keep their own."""
-        recalibrate(self.encoder, self._mixed_batches(pool, subjects, self._draws(rng, len(subjects)), rng))
+        batches = pool.mixed_batches(
+            subjects,
+            self.config.locations,
+            batches_of_rows(rng, len(subjects), size=self.config.subjects_per_batch),
+            rng,
+        )
+        recalibrate(self.encoder, islice(batches, min(RECALIBRATION_BATCHES, self.steps)))
 
     def features(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """Mean feature of each subject over all of the pool's locations and its scans, x_SP float64."""
-        return np.asarray(self._features_SLP(pool, subjects).mean(1))
+        return np.asarray(pool.features(self.encoder, subjects).mean(1))
 
     def predict(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """One prediction a subject, over all of the pool's locations and all of the subject's scans."""
@@ -299,24 +256,9 @@ class EndToEnd:
             for number, layer in enumerate(layers)
         ]
 
-    @torch.no_grad()
-    def _features_SLP(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
-        """Feature of each subject at each of the pool's locations, mean over its scans, float64."""
-        self.encoder.eval()
-        everywhere = np.arange(len(pool.locations_L))
-        rows = [
-            self.encoder.grouped(pool.batch(pool.scans[subject], everywhere), pool.coordinates_L3)
-            .mean(1)
-            .double()
-            .cpu()
-            .numpy()
-            for subject in subjects
-        ]
-        return np.stack(rows)
-
     def _scores(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """One score a subject, [S] float64."""
-        x_SLP = torch.from_numpy(self._features_SLP(pool, subjects))
+        x_SLP = torch.from_numpy(pool.features(self.encoder, subjects))
         with torch.no_grad():
             if self.pretrained is None:
                 x_SP = x_SLP.mean(1)
@@ -326,7 +268,7 @@ class EndToEnd:
 
     def _centre(self, pool: PatchPool, subjects: Sequence[str]) -> np.ndarray:
         """Take the mean feature of these subjects at each location; returns their features x_SLP."""
-        x_SLP = self._features_SLP(pool, subjects)
+        x_SLP = pool.features(self.encoder, subjects)
         self._mean_LP = torch.from_numpy(x_SLP.mean(0)).to(self.head.weight)
         return x_SLP
 
@@ -351,34 +293,3 @@ class EndToEnd:
         centred_SP = (features_LSP - features_LSP.mean(1, keepdim=True)).mean(0)
         centred_scores_S: Tensor = self.head(centred_SP / self._spread_P).squeeze(-1)
         return centred_scores_S
-
-    def _draws(self, rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:
-        """Batches of subject rows: without replacement within a pass, the rest of a pass joined to the next."""
-        size, waiting = min(self.config.subjects_per_batch, count), np.empty(0, int)
-        while True:
-            while len(waiting) < size:
-                fresh = rng.permutation(count)
-                fresh = np.concatenate([fresh[~np.isin(fresh, waiting)], fresh[np.isin(fresh, waiting)]])
-                waiting = np.concatenate([waiting, fresh])
-            yield waiting[:size]
-            waiting = waiting[size:]
-
-    def _batch(
-        self, pool: PatchPool, subjects: Sequence[str], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        rows_L = np.sort(
-            rng.permutation(len(pool.locations_L))[: min(self.config.locations, len(pool.locations_L))]
-        )
-        scan_ids = [rng.choice(pool.scans[subject]) for subject in subjects]
-        return pool.batch(scan_ids, rows_L), pool.coordinates_L3[torch.from_numpy(rows_L).to(pool.device)]
-
-    def _mixed_batches(
-        self,
-        pool: PatchPool,
-        subjects: Sequence[str],
-        draws: Iterator[np.ndarray],
-        rng: np.random.Generator,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(min(RECALIBRATION_BATCHES, self.steps)):
-            patches, coordinates = self._batch(pool, [subjects[row] for row in next(draws)], rng)
-            yield patches.flatten(0, 1), coordinates.repeat_interleave(patches.shape[1], dim=0)

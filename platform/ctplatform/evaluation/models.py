@@ -17,7 +17,8 @@ from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks.task import Task
 
 if TYPE_CHECKING:
-    from ctplatform.evaluation.finetune import EndToEnd, PatchPool
+    from ctplatform.evaluation.finetune import EndToEnd
+    from ctplatform.evaluation.patch_pool import PatchPool
     from drasclr.encoder import Encoder
 
 
@@ -102,7 +103,7 @@ def patch_pool(training: Training, scans: Mapping[str, tuple[str, ...]]) -> Patc
     import torch
 
     from ctplatform.dataset.atlas import read_atlas
-    from ctplatform.evaluation.finetune import PatchPool
+    from ctplatform.evaluation.patch_pool import PatchPool
 
     torch.set_num_threads(training.threads)
     encoders, config = training.encoders, training.scratch

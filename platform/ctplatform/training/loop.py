@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import torch
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
-from ctplatform.errors import StageError
 from ctplatform.storage.layout import CHECKPOINT_STATE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import partition
@@ -23,16 +21,15 @@ from ctplatform.training.feed import Feed
 from ctplatform.training.metrics_log import MetricsLog
 from ctplatform.training.model import (
     build_model,
-    build_optimizer,
     calibrate_norm,
     strengths_of,
     weights_and_card,
 )
+from ctplatform.training.optimisation import Optimisation
 from ctplatform.training.runs import training_scans
 from ctplatform.training.throughput import Throughput
 from drasclr import augment
 from drasclr.gather import Gather, share
-from drasclr.optimisation import momentum_at
 
 if TYPE_CHECKING:
     from ctplatform.training.online_probe import OnlineProbe
@@ -86,7 +83,7 @@ class Loop:
                 device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=False,
             )
-        self.optimizer = build_optimizer(self.model, self.config)
+        self.optimisation = Optimisation(self.model, self.config, run=run, total_steps=self.total_steps)
         self.step = 0
         self.log = MetricsLog(workspace, run, active=rank == 0)
         self.probe: OnlineProbe | None = None
@@ -149,11 +146,7 @@ class Loop:
 
     def train_step(self, batch: Batch) -> Contrast:
         """One optimiser step on this rank's part of a batch."""
-        self._set_lr()
-        if self.config.momentum_end is not None:
-            self.model.momentum = momentum_at(
-                self.step, self.total_steps, start=self.config.momentum, end=self.config.momentum_end
-            )
+        self.optimisation.schedule(self.step)
         # A resumed run repeats the step with the same random numbers (the permutation of shuffled keys).
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4099 + self.rank)
         window = self.recipe.prepare.hu_window
@@ -182,41 +175,9 @@ class Loop:
         bf16 = self.config.precision == "bf16" and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
             contrast: Contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(contrast.loss * self.weight)
-        self._clip_gradient()
-        self.optimizer.step()
+        self.optimisation.descend(contrast.loss * self.weight, self.step)
         self.model.memory.enqueue(batch.locations_G, contrast.keys_GSD, contrast.subjects_S)
         return contrast
-
-    def _clip_gradient(self) -> None:
-        """Scale the gradient down to `clip_norm`, and stop before a step that is not finite.
-
-        The gradient is that of all ranks, so all of them stop at the same step; weights and checkpoints stay finite.
-
-        Raises:
-            StageError: training has diverged.
-        """
-        trained = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if not torch.isfinite(norm):
-            raise StageError(
-                f"pretraining of run {self.run_name} diverged at step {self.step + 1}: the gradient is not finite",
-                f"Lower pretrain.lr (it is {self.config.lr:g}), raise pretrain.warmup_steps, or set "
-                "pretrain.clip_norm; the checkpoint before that step is kept",
-                code="diverged",
-            )
-        if self.config.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip_norm, norm)
-
-    def _set_lr(self) -> None:
-        if self.step < self.config.warmup_steps:
-            factor = (self.step + 1) / self.config.warmup_steps
-        else:
-            span = max(1, self.total_steps - self.config.warmup_steps)
-            factor = 0.5 * (1 + math.cos(math.pi * (self.step - self.config.warmup_steps) / span))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor * group.get("lr_scale", 1.0)
 
     def _metrics(
         self, contrast: Contrast, epoch: int, rate: float, wait: float, seconds: float
@@ -240,7 +201,7 @@ class Loop:
             "epoch": epoch,
             "workers": self.world,
             **{name: round(float(value), 6) for name, value in zip(named, values.tolist(), strict=True)},
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimisation.lr,
             "patches_per_s": round(rate, 2),
             "seconds": round(seconds, 2),
         }
@@ -259,7 +220,7 @@ class Loop:
         if self.rank == 0:
             state = {
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": self.optimisation.optimizer.state_dict(),
                 "step": self.step,
                 "lines": self.log.lines,
             }
@@ -296,7 +257,7 @@ class Loop:
             return
         state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimisation.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log.lines = state["step"], state["lines"]
         own = set(self.model.memory.locations.tolist())
         names = [name for name, locations in checkpoint.shares.items() if own & set(locations)]

@@ -1,4 +1,4 @@
-"""End-to-end training: it learns what can be learned, starts where the probe ends, and reads each patch once."""
+"""End-to-end training: it learns what can be learned, and fine-tuning starts where the probe ends."""
 
 import itertools
 
@@ -11,11 +11,11 @@ from ctplatform.config.training import EncoderConfig
 from ctplatform.dataset.splits import read_split
 from ctplatform.evaluation import finetune
 from ctplatform.evaluation.early_stopping import Choice
-from ctplatform.evaluation.finetune import EndToEnd, PatchPool
+from ctplatform.evaluation.finetune import EndToEnd
 from ctplatform.evaluation.objective import Objective
+from ctplatform.evaluation.patch_pool import PatchPool
 from ctplatform.metrics.scores import METRICS, Targets
 from ctplatform.tasks.registry import get_task
-from ctplatform.tasks.survival import partial_likelihood
 from tests.ctplatform.evaluation_world import build, tiny_atlas
 
 CONFIG = ScratchConfig(locations=2, pool=3, subjects_per_batch=6, lr=3e-3)
@@ -126,58 +126,6 @@ def test_the_seed_fixes_everything(world):
     )
     assert a.tolist() == b.tolist()
     assert a.tolist() != c.tolist()
-
-
-def test_patches_are_read_once_a_process(world, monkeypatch):
-    workspace, _, pool = world
-    fresh = PatchPool(workspace, tiny_atlas().coordinates_N3, scans=pool.scans, size=2)
-    first = fresh.batch(["scan000", "scan001"], np.array([0, 1]))
-    monkeypatch.setattr(finetune, "read_patches", lambda *_: pytest.fail("read again"))
-    assert torch.equal(fresh.batch(["scan000", "scan001"], np.array([0, 1])), first)
-    assert first.shape == (2, 2, 1, 32, 32, 32)
-
-
-def test_the_cache_has_a_limit(world, monkeypatch):
-    pool = world[2]
-    finetune._cache.clear()
-    reads = []
-
-    def large(_, scan_id, __):
-        """Half a gibibyte that takes no memory."""
-        reads.append(scan_id)
-        return None, np.broadcast_to(np.int16(len(reads)), 1 << 28)
-
-    monkeypatch.setattr(finetune, "read_patches", large)
-    for number in range(6):
-        pool.scan(f"scan{number:03d}")
-    assert sum(array.nbytes for array in finetune._cache.values()) <= finetune.CACHE_BYTES
-    assert pool.scan("scan005")[0] == 6
-    assert len(reads) == 6, "the newest are kept"
-    assert pool.scan("scan000")[0] == 7, "the oldest are not"
-    finetune._cache.clear()
-
-
-def test_cox_loss_is_the_partial_likelihood():
-    rng = np.random.default_rng(0)
-    targets = Targets(rng.integers(1, 9, 20).astype(float), rng.random(20) < 0.5)
-    score = rng.normal(size=20)
-    objective = Objective(get_task("survival"), targets)
-    loss = objective(torch.from_numpy(score).float(), torch.arange(20))
-    assert float(loss) == pytest.approx(-partial_likelihood(score, targets) / targets.event_N.sum(), rel=1e-4)
-
-
-def test_a_batch_without_events_teaches_nothing():
-    objective = Objective(get_task("survival"), Targets(np.arange(1.0, 9), np.arange(8) > 5))
-    score = torch.zeros(3, requires_grad=True)
-    objective(score, torch.arange(3)).backward()
-    assert score.grad.tolist() == [0, 0, 0]
-
-
-def test_untrained_scores_mean_the_median_class():
-    stage = np.repeat([0.0, 1.0, 2.0, 4.0], [3, 9, 2, 1])
-    objective = Objective(get_task("gold_stage"), Targets(stage))
-    assert objective.decode(np.zeros(2)).tolist() == [1.0, 1.0]
-    assert objective.decode(np.array([-50.0, 50.0])).tolist() == [0.0, 4.0]
 
 
 def test_fine_tuning_that_would_diverge_ends_at_the_probe(world, pretrained):

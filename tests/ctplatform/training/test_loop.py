@@ -329,7 +329,7 @@ def test_momentum_follows_its_schedule_and_groups_their_rates(workspace):
         loop.train_step(batch)
         loop.step += 1
         momenta.append(loop.model.momentum)
-        rates.append([group["lr"] for group in loop.optimizer.param_groups])
+        rates.append([group["lr"] for group in loop.optimisation.optimizer.param_groups])
         if loop.step == 4:
             break
     assert momenta == pytest.approx([1 - 0.5 * (math.cos(math.pi * step / 4) + 1) / 2 for step in range(4)])
