@@ -90,7 +90,8 @@ def read_mapping(collection: str, file: str | Path | None = None) -> dict[str, A
         raise CohortError(
             f"the mapping {path.name} cannot be used: {'; '.join(problems)}", "Correct it", code="mapping"
         )
-    return mapping
+    checked: dict[str, Any] = mapping
+    return checked
 
 
 def join_labels(

@@ -251,7 +251,8 @@ def _descriptions(series: pd.DataFrame) -> np.ndarray:
     codes, texts = series["SeriesDescription"].factorize(use_na_sentinel=False)
     known = np.empty(len(texts), object)
     known[:] = [describe(text if isinstance(text, str) else None) for text in texts]
-    return known[codes]
+    described: np.ndarray = known[codes]
+    return described
 
 
 def _exclude(series: pd.DataFrame, described: np.ndarray, choice: Choice, reasons: np.ndarray) -> None:
@@ -345,7 +346,8 @@ def _subsample(series: pd.DataFrame, choice: Choice, reasons: np.ndarray) -> Non
 def _subject_ids(series: pd.DataFrame) -> np.ndarray:
     """Collection and PatientID, which these collections have replaced by a study number already."""
     names = series["collection_id"].astype(str) + "-" + series["PatientID"].astype(str)
-    return names.map(_safe).to_numpy(object)
+    ids: np.ndarray = names.map(_safe).to_numpy(object)
+    return ids
 
 
 def _safe(name: str) -> str:
@@ -365,7 +367,8 @@ def _rows(series: pd.DataFrame, described: np.ndarray, kept: np.ndarray, choice:
     places = zip(chosen["aws_bucket"], chosen["crdc_series_uuid"])
 
     def text(column: str) -> np.ndarray:
-        return chosen[column].astype(object).fillna("").to_numpy()
+        values: np.ndarray = chosen[column].astype(object).fillna("").to_numpy()
+        return values
 
     return {
         "scan_id": [_scan_id(uid) for uid in uids],

@@ -201,7 +201,8 @@ def _read_itk(files: Sequence[str], pixel_type: int) -> sitk.Image:
     reader.SetFileNames(files)
     reader.SetNumberOfWorkUnits(1)  # a scan is one task, on one core
     reader.SetOutputPixelType(pixel_type)
-    return reader.Execute()
+    image: sitk.Image = reader.Execute()
+    return image
 
 
 def _fill_padding(slice_YX: NDArray[Any], header: Slice) -> int:

@@ -1,0 +1,36 @@
+"""The chain from the command line: dry runs write nothing, and a bad table is reported before Ray starts."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
+from ctplatform.config.loader import load_recipe
+from ctplatform.errors import CohortError
+from ctplatform.pipeline.graph import STAGES
+
+
+def test_a_dry_run_of_the_demo_writes_nothing(tmp_path, capsys):
+    recipe = load_recipe("demo", ["phantom.subjects=7"])
+    assert run_demo(str(tmp_path / "ws"), recipe, ChainOptions(dry_run=True)) is None
+    text = capsys.readouterr().out
+    assert all(stage in text for stage in STAGES)
+    assert "7 scans" in text
+    assert not (tmp_path / "ws").exists()
+    assert not ray.is_initialized()
+
+
+def test_a_part_of_the_chain_is_planned_alone(tmp_path, capsys):
+    options = ChainOptions(first="split", last="embed", dry_run=True)
+    assert run_cohort(str(tmp_path / "ws"), None, load_recipe("demo"), options) is None
+    lines = capsys.readouterr().out.splitlines()
+    named = [stage for stage in STAGES if any(line.split()[:1] == [stage] for line in lines)]
+    assert named == ["split", "pretrain", "embed"]
+
+
+def test_a_missing_table_is_an_error_before_ray_starts(tmp_path):
+    with pytest.raises(CohortError, match=r"none\.csv"):
+        run_cohort(str(tmp_path / "ws"), str(tmp_path / "none.csv"), load_recipe("demo"))
+    assert not ray.is_initialized()
+    assert not (tmp_path / "ws").exists()
