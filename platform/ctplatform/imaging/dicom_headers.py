@@ -100,7 +100,7 @@ class Slice:
         photometric, samples, bits_allocated, bits_stored, signed: how pixels are stored.
         rescale: slope and intercept; None where both elements are absent, empty where they are blank, incomplete, not
             numbers, of slope zero, or replaced by a lookup table.
-        rescale_type: unit of the rescaled values; a known word, empty, or "other".
+        rescale_type: unit of the rescaled values; a known word, else empty.
         padding: lowest and highest stored value of padding, as PixelPaddingValue and its limit say.
         pixel_bytes: bytes of uncompressed pixels that the file holds; -1 where the header does not show it.
         invalid: keywords of elements that cannot be read.
@@ -295,7 +295,6 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
     instance = numbers(data, "InstanceNumber", 1)
     bits = whole("BitsAllocated", 16)
     signed = whole("PixelRepresentation", 0) == 1
-    rescale_type = text(data, "RescaleType").upper()
     return Slice(
         file=file,
         sop_uid=text(data, "SOPInstanceUID"),
@@ -318,13 +317,20 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
         bits_stored=min(max(whole("BitsStored", bits), 1), 64),
         signed=signed,
         rescale=rescale(data),
-        rescale_type=rescale_type if rescale_type in _RESCALE_TYPES else "other",
+        rescale_type=_rescale_type(text(data, "RescaleType").upper()),
         padding=padding(data, signed=signed),
         pixel_bytes=-1 if compressed or deflated else pixel_bytes(data, stream),
         compressed=compressed or deflated,
         deflated=deflated,
         invalid=tuple(invalid),
     )
+
+
+def _rescale_type(stored: str) -> str:
+    """A defined term, also where a vendor's text contains the name of a material; any other text says nothing."""
+    if stored in _RESCALE_TYPES:
+        return stored
+    return "material" if re.search(r"IODINE|CALCIUM|WATER|Z[ _-]?EFF|EFF[ _-]?Z|DENSITY|MG/", stored) else ""
 
 
 def _body_part(words: frozenset[str]) -> str:

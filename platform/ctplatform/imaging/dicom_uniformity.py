@@ -26,7 +26,7 @@ _MATERIAL_WORDS = {
 }  # fmt: skip
 _NO_HU_TYPES = {
     "Z_EFF": "effective atomic numbers", "ED": "electron densities", "EDW": "electron densities", "MGML": "mg/ml",
-    "PCT": "percent", "OD": "optical densities", "other": "another unit than HU",
+    "PCT": "percent", "OD": "optical densities", "material": "those of a material",
 }  # fmt: skip
 
 

@@ -18,19 +18,21 @@ PADDING_HU = -1024
 MAX_NON_FINITE = 0.05
 
 _BELOW_AIR = -1100  # noise in air reaches about here
+_DARK = -930  # lungs are lighter, but for emphysema
 _AIR_RANGE = (-1150, -900)
 _TISSUE_RANGE = (-200, 300)
 _REMEDY = "Export it in HU (stored value x rescale slope + intercept, once); masks and labels are no scans"
 
 
-def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
+def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], float, list[str]]:
     """Round, clamp to at least `PADDING_HU` and convert to int16, slice by slice.
 
     Args:
         values_ZYX: overwritten where it is int16 and writeable.
 
     Returns:
-        int16 [z, y, x], and notes on padding and non-finite voxels.
+        int16 [z, y, x]; air in HU as `check_hu` finds it, before values are clamped; and notes on padding and
+        non-finite voxels.
 
     Raises:
         ScanError: not-finite, not-hu.
@@ -47,7 +49,7 @@ def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
         )
     if non_finite:
         notes.append(f"{non_finite} voxels ({share:.2%}) were not finite; set to {PADDING_HU} HU")
-    check_hu(values_ZYX)
+    air_hu = check_hu(values_ZYX)
     in_place = values_ZYX.dtype == np.int16 and values_ZYX.flags.writeable
     hu_ZYX = values_ZYX if in_place else np.empty(values_ZYX.shape, np.int16)
     low = 0
@@ -65,13 +67,17 @@ def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
         notes.append(
             f"padding: {low / values_ZYX.size:.1%} of the voxels lay below {PADDING_HU} HU; set to it"
         )
-    return hu_ZYX, notes
+    return hu_ZYX, air_hu, notes
 
 
-def check_hu(values_ZYX: NDArray[Any]) -> None:
-    """Check on a sample of voxels that values are HU; constant padding below -1100 is left out of the sample.
+def check_hu(values_ZYX: NDArray[Any]) -> float:
+    """Check on a sample of voxels that values are HU; constant padding is left out of the sample.
 
     The darkest percent must lie near -1000 (air) and the median above -500 near 0 (tissue).
+
+    Returns:
+        Room air, HU: the lowest peak of the voxels below -930 that has at least a quarter of the highest one, since
+        lungs with emphysema may have one too; NaN where these voxels are less than 0.5%.
 
     Raises:
         ScanError: not-hu, with the measured values.
@@ -80,8 +86,7 @@ def check_hu(values_ZYX: NDArray[Any]) -> None:
     sample = values_ZYX[:: step[0], :: step[1], :: step[2]].astype(np.float32).ravel()
     sample = sample[np.isfinite(sample)]
     below = sample[sample < _BELOW_AIR]
-    constants, counts = np.unique(below, return_counts=True)
-    padding = constants[counts > 0.002 * sample.size]
+    padding = _constants(below, sample.size)
     scattered = int((~np.isin(below, padding)).sum())
     measured = sample[~np.isin(sample, padding)]
     if measured.size < 0.02 * sample.size:
@@ -99,6 +104,30 @@ def check_hu(values_ZYX: NDArray[Any]) -> None:
         middle = float(np.median(tissue))
         if not _TISSUE_RANGE[0] <= middle <= _TISSUE_RANGE[1]:
             raise _not_hu(f"tissue (the median above -500) lies at {middle:.0f}, where 0 to 100 is expected")
+    dark = measured[measured < _DARK]
+    room = dark[~np.isin(dark, _constants(dark[dark <= PADDING_HU], sample.size))]
+    room = room if room.size > 0.005 * sample.size else dark  # air without noise is a constant too
+    return _lowest_peak(room) if room.size > 0.005 * sample.size else float("nan")
+
+
+def _lowest_peak(values: NDArray[np.float32]) -> float:
+    """Median around the lowest peak of a histogram of 10 HU a bin, smoothed over three, HU."""
+    counts, edges = np.histogram(values, np.arange(-1250.0, _DARK + 40.0, 10.0))
+    smooth = np.convolve(counts, np.ones(3), "same")
+    rises = np.concatenate([[True], smooth[1:] >= smooth[:-1]])
+    falls = np.concatenate([smooth[:-1] > smooth[1:], [True]])
+    at = int(np.argmax(rises & falls & (smooth >= 0.25 * smooth.max())))
+    return float(np.median(values[np.abs(values - (edges[at] + 5)) <= 25]))
+
+
+def _constants(values: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
+    """Values of padding: more than 0.2% of all voxels, and more than all the others within 15 HU, unlike noise."""
+    found, counts = np.unique(values, return_counts=True)
+    total = np.concatenate([[0], np.cumsum(counts)])
+    near = (
+        total[np.searchsorted(found, found + 15, "right")] - total[np.searchsorted(found, found - 15, "left")]
+    )
+    return found[(counts > 0.002 * voxels) & (2 * counts > near)]
 
 
 def _not_hu(measured: str) -> ScanError:

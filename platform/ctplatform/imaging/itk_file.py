@@ -164,14 +164,12 @@ def _fields(path: Path, form: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     if form == "NRRD":
         for line in head.split(b"\n\n")[0].decode("latin-1").split("\n"):
-            match = re.match(r"([A-Za-z][^:=#]*):\s+(.*)", line)
+            match = re.match(r"([A-Za-z][^:=#]*):(?!=)\s*(.*)", line)
             if match:
                 fields[match.group(1).strip().lower()] = match.group(2).strip()
         return fields
     for line in head.decode("latin-1").split("\n"):
-        name, mark, value = line.partition("=")
-        if not mark or not re.fullmatch(r"\s*\w+\s*", name):
-            break
+        name, _, value = line.partition("=")
         fields[name.strip()] = value.strip()
         if name.strip() == "ElementDataFile":
             break

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,13 @@ class Volume:
         image: 3-D, int16 HU, at least -1024; axes permuted and flipped to the nearest LPS, oblique directions kept.
         notes: what was unusual and what was done about it; they name neither path nor patient.
         source: format, kernel, slice_thickness_mm, manufacturer; values from fixed lists or numbers.
+        air_hu: room air before values below -1024 were set to it; NaN where there is too little.
     """
 
     image: sitk.Image
     notes: tuple[str, ...]
     source: dict[str, Any]
+    air_hu: float = math.nan
 
 
 def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
@@ -148,11 +151,11 @@ def _checked(stored: StoredVolume) -> Volume:
             "Give the complete scan",
             code="too-few-slices",
         )
-    hu_ZYX, notes = to_hu(stored.values_ZYX)
+    hu_ZYX, air_hu, notes = to_hu(stored.values_ZYX)
     image = sitk.GetImageFromArray(hu_ZYX)
     image.SetSpacing(stored.spacing)
     image.SetOrigin(stored.origin)
     image.SetDirection(stored.direction)
     if sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()) != "LPS":
         image = sitk.DICOMOrient(image, "LPS")
-    return Volume(image=image, notes=(*stored.notes, *notes), source=stored.source)
+    return Volume(image=image, notes=(*stored.notes, *notes), source=stored.source, air_hu=air_hu)

@@ -64,6 +64,8 @@ def measure(
     measures |= {"heart_left_mm": found.heart_mm, "liver_right": found.soft, "mirrored": found.mirrored}
     air = hu_ZYX[(sitk.GetArrayViewFromImage(mask.labels) == 0) & (hu_ZYX < DARK_HU) & (hu_ZYX > PADDING_HU)]
     measures["air_hu"] = float(np.median(air)) if air.size > MIN_AIR * hu_ZYX.size else math.nan
+    if volume.air_hu < PADDING_HU:  # the volume itself is clamped there
+        measures["air_hu"] = volume.air_hu
     if registration is not None:
         linear_33 = registration.affine_44[:3, :3]
         stretch = np.linalg.svd(linear_33, compute_uv=False)

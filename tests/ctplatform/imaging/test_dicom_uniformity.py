@@ -44,12 +44,12 @@ class TestRescale:
             data.save_as(file)
         assert np.array_equal(array(read_volume(tmp_path / "s").image), array(chest()))
 
-    @pytest.mark.parametrize("unit", ["Z_EFF", "ED", "MGML", "IODINE"])
+    @pytest.mark.parametrize("unit", ["Z_EFF", "ED", "MGML", "IODINE", "Eff Z", "mg/ml"])
     def test_other_units_than_hu(self, series: Path, unit: str) -> None:
         edit(series, RescaleType=unit)
         assert code_of(series) == "not-hu"
 
-    @pytest.mark.parametrize("unit", ["HU", "US", ""])
+    @pytest.mark.parametrize("unit", ["HU", "US", "", "Hounsfield"])
     def test_hu_and_unspecified(self, series: Path, unit: str) -> None:
         edit(series, slice(0, 9), RescaleType=unit)
         volume = read_volume(series)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_writer import write_dicom_series
+from ctplatform.imaging.hounsfield import check_hu
 from ctplatform.imaging.volume import read_volume
 from tests.ctplatform.scans import array, chest, code_of, edit, with_array
 
@@ -115,3 +116,29 @@ class TestHounsfieldUnits:
         expected.ravel()[bad] = -1024
         assert np.array_equal(array(volume.image), expected)
         assert any("not finite" in note for note in volume.notes) == (share > 0)
+
+    @pytest.mark.parametrize("padding", [None, -2000, -1024])
+    @pytest.mark.parametrize("shift", [0, -40, -60, -100])
+    def test_air_is_measured_before_values_are_clamped(
+        self, tmp_path: Path, shift: int, padding: int | None
+    ) -> None:
+        """Air around the body at -1000, without the clamp of the phantom; a field of view padded or not."""
+        hu = array(chest(size_XYZ=(60, 52, 40))).astype(int)
+        air = hu < -930
+        hu[air] = np.random.default_rng(0).normal(-1000, 20, int(air.sum())).round()
+        if padding is not None:
+            hu[:, :12] = padding
+        path = tmp_path / "a.nii.gz"
+        sitk.WriteImage(with_array(chest(size_XYZ=(60, 52, 40)), (hu + shift).astype(np.int16)), str(path))
+        if shift == -100:
+            assert code_of(path) == "not-hu"
+            return
+        volume = read_volume(path)
+        assert volume.air_hu == pytest.approx(-1000 + shift, abs=12)
+
+    def test_noise_below_air_is_no_padding(self) -> None:
+        """Single values of noise are many voxels, but no constant."""
+        hu = array(chest(size_XYZ=(60, 52, 40))).astype(np.float32) - 400
+        with pytest.raises(ScanError) as caught:
+            check_hu(hu.round())
+        assert caught.value.code == "not-hu"

@@ -239,3 +239,12 @@ class TestRealScans:
         verdict = assess(unregistered(mirrored(read_volume(str(REAL / path)).image)), CONFIG)
         assert verdict.state in ("flagged", "rejected")
         assert any("mirrored left-right" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(("shift", "state"), [(0, "accepted"), (-70, "flagged"), (-90, "rejected")])
+def test_a_scan_that_is_too_dark_for_the_clamp(phantom, shift: int, state: str) -> None:
+    """Air below -1024 cannot be seen in the volume any more: the reader measures it before."""
+    mask = make_segmenter(LungsConfig.model_validate({}))(phantom)
+    volume = Volume(phantom, (), {}, air_hu=-1000.0 + shift)
+    air = measure(volume, mask, None, None)["air_hu"]
+    assert assess({"air_hu": air}, CONFIG).state == state
