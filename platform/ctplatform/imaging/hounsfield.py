@@ -127,7 +127,8 @@ def _constants(values: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
     near = (
         total[np.searchsorted(found, found + 15, "right")] - total[np.searchsorted(found, found - 15, "left")]
     )
-    return found[(counts > 0.002 * voxels) & (2 * counts > near)]
+    peaks: NDArray[np.float32] = found[(counts > 0.002 * voxels) & (2 * counts > near)]
+    return peaks
 
 
 def _not_hu(measured: str) -> ScanError:
