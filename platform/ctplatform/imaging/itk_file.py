@@ -192,7 +192,7 @@ def _neutral(path: Path, data_file: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
         link = Path(folder) / f"scan{suffix}"
-        if data_file:  # SimpleITK knows suffixes in lower case only
+        if data_file:  # SimpleITK recognises suffixes in lower case only
             for beside in path.absolute().parent.iterdir():
                 (Path(folder) / beside.name).symlink_to(beside)
         link.symlink_to(path.absolute())
