@@ -219,6 +219,8 @@ class EndToEnd:
                     count(step)
                 if step in (0, *marks):
                     validated.append(model.losses(pool, others, targets.take(outside), fitted_on=fitted_on))
+                if step == phase:
+                    break  # the end of training would only compute features again that are not used
             return np.stack(validated)
 
         self.choice_ = chosen_steps(run, rows, marks)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ctplatform import __version__
 from ctplatform.config.digest import config_hash
+from ctplatform.config.evaluation import SweepConfig
 from ctplatform.report import words
 from ctplatform.report.commands import command, settings, shown
 from ctplatform.report.document import Section, Table
@@ -79,20 +80,7 @@ def cost_table(inputs: Inputs) -> Table:
     if results is not None and "seconds" in results:
         trials = results.drop_duplicates(["task", "initialisation", "fraction", "seed"])
         wall = float(trials["seconds"].sum())
-        config_sweep = inputs.recipe.sweep
-        gpu = (
-            f"; GPU {words.duration(wall * config_sweep.gpus_per_trial)}"
-            if config_sweep.gpus_per_trial
-            else ""
-        )
-        rows.append(
-            (
-                "Sweep",
-                words.count(len(trials), "trial"),
-                words.duration(wall),
-                f"{words.duration(wall * config_sweep.cpus_per_trial)} reserved{gpu}",
-            )
-        )
+        rows.append(_trials_row("Sweep", words.count(len(trials), "trial"), wall, inputs.recipe.sweep))
     if inputs.details is not None and (
         tried := inputs.details.query("name == 'configurations'")["value"].sum()
     ):
@@ -100,20 +88,8 @@ def cost_table(inputs: Inputs) -> Table:
             inputs.details.query("name == 'configurations'")[["task", "initialisation", "fraction", "seed"]]
         ).query("name == 'seconds'")["value"]
         wall = float(seconds.sum())
-        config_sweep = inputs.recipe.sweep
-        gpu = (
-            f"; GPU {words.duration(wall * config_sweep.gpus_per_trial)}"
-            if config_sweep.gpus_per_trial
-            else ""
-        )
-        rows.append(
-            (
-                "Search of hyper-parameters",
-                words.count(int(tried), "configuration"),
-                words.duration(wall),
-                f"{words.duration(wall * config_sweep.cpus_per_trial)} reserved{gpu}",
-            )
-        )
+        count = words.count(int(tried), "configuration")
+        rows.append(_trials_row("Search of hyper-parameters", count, wall, inputs.recipe.sweep))
     return Table(
         "Cost",
         ("Stage", "Amount", "Time, summed over tasks", "CPU time"),
@@ -182,3 +158,9 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", str(value)
+
+
+def _trials_row(what: str, count: str, wall: float, config: SweepConfig) -> tuple[str, str, str, str]:
+    """A row of the costs, of trials that took `wall` seconds together and reserved what the recipe gives each."""
+    gpu = f"; GPU {words.duration(wall * config.gpus_per_trial)}" if config.gpus_per_trial else ""
+    return what, count, words.duration(wall), f"{words.duration(wall * config.cpus_per_trial)} reserved{gpu}"
