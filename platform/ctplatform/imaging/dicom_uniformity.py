@@ -128,7 +128,9 @@ def _check_same(slices: Sequence[Slice]) -> None:
     elements: dict[str, set[Any]] = {
         "Modality": {s.modality for s in slices},
         "SOPClassUID": {s.sop_class for s in slices},
-        "PatientID": {s.patient_id for s in slices} - {""},
+        # The issuer may be stamped on a part of the files; two issuers are two people, though.
+        "PatientID": {s.patient_id.split("\n")[-1] for s in slices} - {""},
+        "IssuerOfPatientID": {s.patient_id.split("\n")[0] for s in slices if "\n" in s.patient_id},
         "SamplesPerPixel": {s.samples for s in slices},
         "PhotometricInterpretation": {s.photometric for s in slices} - {""},
         "RescaleType": {s.rescale_type or "US" for s in slices} - {"US"},

@@ -82,6 +82,15 @@ class TestSameOverTheSeries:
         assert caught.value.code == "mixed-images"
         assert "another" not in str(caught.value)
 
+    def test_issuers_of_patient_ids(self, series: Path) -> None:
+        """One issuer on a part of the files is no second person; two issuers are."""
+        edit(series, PatientID="one")
+        edit(series, 0, IssuerOfPatientID="clinic")
+        read_volume(series)
+        edit(series, 11, IssuerOfPatientID="another clinic")
+        with pytest.raises(ScanError, match="differ in IssuerOfPatientID"):
+            read_volume(series)
+
     def test_a_series_in_colour(self, series: Path) -> None:
         edit(series, SamplesPerPixel=3, PhotometricInterpretation="RGB")
         assert code_of(series) == "not-scalar"

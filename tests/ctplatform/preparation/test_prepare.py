@@ -159,16 +159,19 @@ def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tm
     _, cohort = prepared
     image = sitk.ReadImage(cohort[cohort["path"].str.endswith(".nii.gz")]["path"].iloc[1])
     good, gone, broken = (tmp_path / SECRET / name for name in ("good", f"{SECRET}^JANE", "broken"))
+    identities = planted()
     with quiet_pydicom():
         for folder, volume in ((good, image), (broken, chest())):
             write_dicom_series(volume, folder, patient={"PatientName": SECRET, "PatientID": SECRET})
             for k, file in enumerate(sorted(folder.iterdir())):
-                if k % 30 == 0:  # the first header among them, from which most is taken
-                    data = pydicom.dcmread(file)
-                    for keyword, value in planted().items():
-                        if keyword not in ("SeriesInstanceUID", "StudyInstanceUID"):
-                            setattr(data, keyword, value)
-                    data.save_as(file)
+                data = pydicom.dcmread(file)
+                # Every element on the first header, from which most is taken; on all files those that make a series one.
+                for keyword, value in identities.items() if k == 0 else ():
+                    if keyword not in ("SeriesInstanceUID", "StudyInstanceUID"):
+                        setattr(data, keyword, value)
+                for keyword in ("PatientID", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"):
+                    setattr(data, keyword, identities[keyword])
+                data.save_as(file)
                 file.rename(folder / f"{SECRET}-{k:03d}.dcm")
     sorted(broken.iterdir())[5].unlink()
     rows = [

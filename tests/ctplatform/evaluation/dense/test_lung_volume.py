@@ -45,7 +45,7 @@ def test_label_maps_that_cannot_be_used_say_why(tmp_path):
     with pytest.raises(ScanError, match="no label map"):
         read_label_map(str(tmp_path / "none.nii.gz"), VALUES)
     (tmp_path / "torn.nii.gz").write_bytes(b"no volume")
-    with pytest.raises(ScanError, match="cannot be read"):
+    with pytest.raises(ScanError, match="cannot be used: the content is no NIfTI image"):
         read_label_map(str(tmp_path / "torn.nii.gz"), VALUES)
     volume, subtypes, _ = labelled(np.random.default_rng(0))
     with pytest.raises(ScanError, match="0% of the label map's voxels lie on the"):
