@@ -165,7 +165,7 @@ def test_no_identity_reaches_the_workspace(workspace, prepared, small_recipe, tm
             write_dicom_series(volume, folder, patient={"PatientName": SECRET, "PatientID": SECRET})
             for k, file in enumerate(sorted(folder.iterdir())):
                 data = pydicom.dcmread(file)
-                # Every element on the first header, from which most is taken; on all files those that make a series one.
+                # Every element on the first header, from which most is taken; on all files what makes a series one.
                 for keyword, value in identities.items() if k == 0 else ():
                     if keyword not in ("SeriesInstanceUID", "StudyInstanceUID"):
                         setattr(data, keyword, value)
