@@ -158,9 +158,9 @@ def load(
         atlas = own if atlas is None else atlas
     if atlas is None:
         logger.warning(
-            "%s was saved without its atlas: the encoder takes patches and locations, but it cannot embed a scan, since "
-            "where its patches lie is not stated; give the atlas's folder as `atlas`, for a training run of this "
-            "project the folder atlas/ of its workspace",
+            "%s was saved without its atlas: the encoder takes patches and locations, but it cannot embed a scan, "
+            "since where its patches lie is not stated; give the atlas's folder as `atlas`, for a training run of "
+            "this project the folder atlas/ of its workspace",
             path,
         )
     encoder.card, encoder.atlas = card, atlas
@@ -348,8 +348,8 @@ def _translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 Fetch = Callable[[str], Path]
-"""Name of a file of the weights -> where it lies on this machine. Raises FileNotFoundError: with `filename` if only this
-file is missing, without it if the place cannot be reached."""
+"""Name of a file of the weights -> where it lies on this machine. Raises FileNotFoundError: with `filename` if only
+this file is missing, without it if the place cannot be reached."""
 
 
 @contextlib.contextmanager
@@ -488,8 +488,8 @@ def readme(card: Mapping[str, Any], *, results: Sequence[Mapping[str, Any]] = ()
         lines.append("")
     lines += ["## Licence", ""]
     lines += [
-        "Not stated: the weights were derived from the training scans, whose terms apply. Whoever publishes them states "
-        "it as `license` in the lines at the top."
+        "Not stated: the weights were derived from the training scans, whose terms apply. State it as `license` in "
+        "card.json and in the lines at the top before publishing them."
         if licence == "unknown"
         else f"`{licence}`",
         "",

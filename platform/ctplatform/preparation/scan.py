@@ -100,7 +100,9 @@ def prepare_scan(
     except StageError:
         raise
     except Exception as error:  # an unforeseen error of a library must not stop the other scans
-        remedy = "See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again"
+        remedy = (
+            "See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again"
+        )
         row.update(failure(error, item["scan_id"], remedy=remedy))
     row["seconds"], row["cpu_seconds"], row["steps"] = clock.wall(), clock.cpu(), json.dumps(clock.steps)
     commit(workspace, row)
