@@ -22,6 +22,8 @@ INCOMPLETE = 3
 
 EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
 weights (SCAN... --weights DIR)."""
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command that does not exist like this; 3 embed: done,
+but some scans have no vector; 130 interrupted."""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
@@ -41,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="drasclr",
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"drasclr {__version__}")
@@ -117,6 +119,14 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("scan_id", metavar="SCAN_ID")
     explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
     _json_option(explain)
+
+    doctor = command("doctor", "What this machine has of what a run needs, and what to do.", _doctor)
+    doctor.add_argument("--workspace", help="also whether it can be written and read")
+    doctor.add_argument("--address", help="also whether this Ray cluster can be reached; default: RAY_ADDRESS")
+    _json_option(doctor)
+
+    completion = command("completion", "Print the script that completes this command in a shell.", _completion)
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
     submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)
     submit.add_argument(
@@ -465,6 +475,24 @@ def _explain(args: argparse.Namespace) -> None:
         _print_json(found)
     else:
         print("\n".join(explain_lines(found)))
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from ctplatform.cli.doctor import examine, lines, plain
+
+    found = plain(findings := examine(workspace=args.workspace, address=args.address))
+    if args.json:
+        _print_json(found)
+    else:
+        print("\n".join(lines(findings)))
+    if found["problems"]:
+        sys.exit(1)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    from ctplatform.cli.completion import completion
+
+    print(completion(parser(), args.shell))
 
 
 def _submit(args: argparse.Namespace) -> None:
