@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 from ctplatform.lazy import attach
 
 if TYPE_CHECKING:
-    from ctplatform.inference.embed import Embedder, EmbedSummary, pool
+    from ctplatform.inference.embed import Embedder, EmbedSummary
     from ctplatform.inference.encoders import load_encoder, random_encoder
+    from ctplatform.inference.encoding import pool
     from ctplatform.inference.representations import Representation, read_representation
+    from ctplatform.inference.scan_embedding import ScanEmbedding, embed_scan
 
 __all__ = [
     "EmbedSummary",
     "Embedder",
     "Representation",
+    "ScanEmbedding",
+    "embed_scan",
     "load_encoder",
     "pool",
     "random_encoder",
@@ -27,8 +31,10 @@ __getattr__, __dir__ = attach(
         "EmbedSummary": "embed",
         "Embedder": "embed",
         "Representation": "representations",
+        "ScanEmbedding": "scan_embedding",
+        "embed_scan": "scan_embedding",
         "load_encoder": "encoders",
-        "pool": "embed",
+        "pool": "encoding",
         "random_encoder": "encoders",
         "read_representation": "representations",
     },
