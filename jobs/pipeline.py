@@ -12,7 +12,7 @@ from pathlib import Path
 # A submitted job is a source tree without an installation.
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
-from ctplatform.cli.main import add_chain_options, run_chain_command
+from ctplatform.cli.main import add_chain_options, add_label_options, run_chain_command
 from ctplatform.config.loader import load_recipe
 from ctplatform.errors import PlatformError
 
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="fast", metavar="NAME|FILE")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--cohort", metavar="CSV")
+    add_label_options(parser)
     parser.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     parser.add_argument("--workspace", default="runs/job", help="folder or s3:// gs:// URI")
     add_chain_options(parser)

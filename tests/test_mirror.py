@@ -14,20 +14,6 @@ ELSEWHERE = {
     "lungs/mask": "a data class and a protocol",
     "phantom/__main__": "runs a function of phantom/files",
     "pipeline/progress": "data classes and a protocol",
-    "tasks/emphysema": "one definition; test_tasks takes all of them",
-    "tasks/emphysema_extent": "as emphysema",
-    "tasks/emphysema_subtypes": "as emphysema",
-    "tasks/exacerbation_count": "as emphysema",
-    "tasks/exacerbations": "as emphysema",
-    "tasks/fev1_fvc": "as emphysema",
-    "tasks/fev1pp": "as emphysema",
-    "tasks/future_exacerbation_count": "as emphysema",
-    "tasks/future_exacerbations": "as emphysema",
-    "tasks/gold_stage": "as emphysema",
-    "tasks/lobes": "as emphysema",
-    "tasks/mmrc": "as emphysema",
-    "tasks/nodules": "as emphysema",
-    "tasks/visual_emphysema": "as emphysema",
 }
 
 

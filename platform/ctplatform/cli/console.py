@@ -147,9 +147,7 @@ def result_lines(summary: pd.DataFrame) -> list[str]:
 
 def headline_rows(summary: pd.DataFrame) -> pd.DataFrame:
     """Each task's main metric, at the largest label fraction."""
-    from ctplatform.tasks import get_task
-
-    main = {task: get_task(task).metrics[0] for task in summary["task"].unique()}
+    main = summary.drop_duplicates("task").set_index("task")["metric"]  # the tables have the main one first
     rows = summary[summary["metric"] == summary["task"].map(main)]
     return rows[rows["fraction"] == rows.groupby("task")["fraction"].transform("max")]
 

@@ -223,9 +223,26 @@ def _stage_options(sub: argparse.ArgumentParser, *, required: bool = False, work
     sub.add_argument(
         "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
     )
+    add_label_options(sub)
     sub.add_argument("--workspace", required=workspace, help="folder or s3:// gs:// URI")
     sub.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     _recipe_options(sub)
+
+
+def add_label_options(sub: argparse.ArgumentParser) -> None:
+    """Options of commands that read a scan table, for a second one with labels."""
+    sub.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="more columns for the scan table: CSV, TSV, XLSX or Parquet, a row a key",
+    )
+    sub.add_argument(
+        "--key",
+        default="subject_id",
+        metavar="COLUMN",
+        help="what --labels is joined by: subject_id or scan_id, subject_id=NAME if it is called NAME there "
+        "(default: %(default)s)",
+    )
 
 
 def add_chain_options(sub: argparse.ArgumentParser) -> None:
@@ -280,7 +297,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         ),
     )
     if getattr(args, "cohort", None):
-        run_cohort(args.workspace, args.cohort, _recipe(args), options)
+        run_cohort(args.workspace, args.cohort, _recipe(args), options, labels=_labels(args))
     else:
         run_demo(args.workspace, _recipe(args), options)
 
@@ -296,13 +313,23 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     return load_recipe(args.recipe, overrides)
 
 
+def _labels(args: argparse.Namespace) -> tuple[str, str] | None:
+    """(table, key) of --labels and --key."""
+    if args.labels and not args.cohort:
+        raise PlatformError(
+            "--labels adds columns to a scan table, and none is given", "Give --cohort", code="usage"
+        )
+    return (args.labels, args.key) if args.labels else None
+
+
 def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
         from ctplatform.cli.run import ChainOptions, run_cohort
 
         # The encoder must not see held-out subjects, so the split is made first.
         first = "split" if stage == "pretrain" else stage
-        run_cohort(args.workspace, args.cohort, _recipe(args), ChainOptions(first=first, last=stage))
+        options = ChainOptions(first=first, last=stage)
+        run_cohort(args.workspace, args.cohort, _recipe(args), options, labels=_labels(args))
 
     return run
 

@@ -13,7 +13,7 @@ from ctplatform.compute.failures import explained
 from ctplatform.compute.session import ray_session
 from ctplatform.config.recipe import PhantomConfig, Recipe
 from ctplatform.pipeline.chain import run_chain
-from ctplatform.pipeline.graph import STAGES
+from ctplatform.pipeline.graph import STAGES, between
 from ctplatform.pipeline.progress import Outcome
 from ctplatform.pipeline.public_fetch import Terms, fetch_lines
 from ctplatform.storage.layout import phantom_table
@@ -83,14 +83,25 @@ def run_demo(workspace_uri: str, recipe: Recipe, options: ChainOptions | None = 
 
 
 def run_cohort(
-    workspace_uri: str, cohort_path: str | None, recipe: Recipe, options: ChainOptions | None = None
+    workspace_uri: str,
+    cohort_path: str | None,
+    recipe: Recipe,
+    options: ChainOptions | None = None,
+    *,
+    labels: tuple[str, str] | None = None,
 ) -> Outcome | None:
-    """Run the chain, or a part of it, on a scan table."""
+    """Run the chain, or a part of it, on a scan table; `labels` is a second table and the key that joins them."""
     from ctplatform.cohort.table import read_cohort
 
     # Read before Ray starts, so that an error in the table is reported at once.
-    cohort = read_cohort(cohort_path) if cohort_path else _no_cohort()
-    workspace, console, options = Workspace(workspace_uri), Console(), options or ChainOptions()
+    cohort, options = read_cohort(cohort_path) if cohort_path else _no_cohort(), options or ChainOptions()
+    if labels:
+        cohort = _joined(cohort, *labels)
+    if "sweep" in between(options.first, options.last) and len(cohort):
+        from ctplatform.evaluation.requirements import check_labels
+
+        check_labels(recipe, cohort)
+    workspace, console = Workspace(workspace_uri), Console()
     if options.dry_run:
         _show_plan(workspace, cohort, recipe, options, scans=len(cohort))
         return None
@@ -118,6 +129,14 @@ def _run(
         redo=options.redo,
         older_code=options.older_code,
     )
+
+
+def _joined(cohort: pd.DataFrame, path: str, key: str) -> pd.DataFrame:
+    from ctplatform.cohort.label_table import join_label_table
+
+    joined = join_label_table(cohort, path, key=key)
+    print("\n".join(joined.lines))
+    return joined.table
 
 
 def _show_plan(

@@ -80,7 +80,7 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
         "series_uid": series_uids,
     }
     for name, values in columns.items():
-        table[name] = _labels(values, str(csv_path))
+        table[name] = label_values(values, str(csv_path))
     return pd.DataFrame(table)
 
 
@@ -224,7 +224,7 @@ def names_label_maps(values: Iterable[Any]) -> bool:
     return bool(given) and not others and all(v.lower().endswith(LABEL_MAP_SUFFIXES) for v in given)
 
 
-def _labels(values: Sequence[str], csv_path: str) -> Sequence[Any]:
+def label_values(values: Sequence[str], csv_path: str) -> Sequence[Any]:
     """Numbers if every value is a number or missing, paths if every one is a label map; else text, None if missing."""
     present = [None if v.lower() in _MISSING else v for v in values]
     try:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from ctplatform.config.recipe import PhantomConfig, Recipe
     from ctplatform.config.section import Section
+    from ctplatform.config.tasks import TaskConfig
     from ctplatform.config.training import EmbedConfig, EncoderConfig, PretrainConfig, ProbeConfig
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "SegmentationConfig",
     "SplitConfig",
     "SweepConfig",
+    "TaskConfig",
     "TrackingConfig",
     "ablated",
     "config_hash",
@@ -101,6 +103,7 @@ __getattr__, __dir__ = attach(
         "SegmentationConfig": "evaluation",
         "SplitConfig": "preparation",
         "SweepConfig": "evaluation",
+        "TaskConfig": "tasks",
         "TrackingConfig": "cluster",
         "ablated": "ablations",
         "config_hash": "digest",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -124,7 +124,11 @@ def _explain(item: Any) -> str:
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Recipe
+    named = False  # whether the part is a name that the user gave, as in `tasks.my_score`
     for part in location[:-1]:
+        if named:
+            named = False
+            continue
         field = model.model_fields.get(str(part))
         if field is None:
             return []
@@ -132,5 +136,5 @@ def _keys_beside(location: tuple[Any, ...]) -> list[str]:
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not models:
             return []
-        model = models[0]
+        model, named = models[0], get_origin(field.annotation) is dict
     return sorted(model.model_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
@@ -35,7 +36,7 @@ def reference() -> str:
         lines += [
             title,
             "",
-            (model.__doc__ or "").strip(),
+            inspect.cleandoc(model.__doc__ or ""),
             "",
             "| key | type | default | |",
             "|---|---|---|---|",
@@ -51,14 +52,15 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type
     for name, field in model.model_fields.items():
         inner = _model(field.annotation)
         if inner:
-            yield from sections(inner, f"{path}.{name}".lstrip("."))
+            named = ".NAME" if get_origin(field.annotation) is dict else ""
+            yield from sections(inner, f"{path}.{name}{named}".lstrip("."))
 
 
 def keys(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
     """(name, type, default, description) of a model's own keys."""
     for name, field in model.model_fields.items():
         if _model(field.annotation) is None:
-            default = field.get_default(call_default_factory=True)
+            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
             yield name, _kind(field.annotation), str(default), field.description or ""
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+import re
+
+from pydantic import Field, field_validator, model_validator
 
 from ctplatform.config.cluster import PlacementsConfig, RayConfig, TrackingConfig
 from ctplatform.config.evaluation import ReportConfig, SweepConfig
 from ctplatform.config.preparation import AtlasConfig, PrepareConfig, SplitConfig
 from ctplatform.config.section import Section
+from ctplatform.config.tasks import TaskConfig
 from ctplatform.config.training import EmbedConfig, PretrainConfig
+
+_SAFE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,59}")
 
 
 class PhantomConfig(Section):
@@ -32,12 +37,24 @@ class Recipe(Section):
     split: SplitConfig = SplitConfig()
     pretrain: PretrainConfig = PretrainConfig()
     embed: EmbedConfig = EmbedConfig()
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="labels of your own, by name")
     sweep: SweepConfig = SweepConfig()
     report: ReportConfig = ReportConfig()
     phantom: PhantomConfig | None = None
     placement: PlacementsConfig = PlacementsConfig()
     ray: RayConfig = RayConfig()
     watch: TrackingConfig = TrackingConfig()
+
+    @field_validator("tasks")
+    @classmethod
+    def _file_names(cls, tasks: dict[str, TaskConfig]) -> dict[str, TaskConfig]:
+        bad = [name for name in tasks if not _SAFE.fullmatch(name)]
+        if bad:
+            raise ValueError(
+                f"{', '.join(map(repr, bad))}: a task's name becomes part of file names; use letters, digits, `_` and "
+                "`.`, a letter first, at most 60"
+            )
+        return tasks
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

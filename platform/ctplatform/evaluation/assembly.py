@@ -62,7 +62,7 @@ def assemble(
     messages = leak_warnings(
         split, scans, near_duplicates(workspace, scans, alike_above=recipe.split.alike_above)
     )
-    tasks = {name: get_task(name) for name in config.tasks}
+    tasks = {name: get_task(name, recipe.tasks) for name in config.tasks}
     volume_tasks = [task for task in tasks.values() if isinstance(task, VolumeTask)]
     subject_tasks = [task for task in tasks.values() if not isinstance(task, VolumeTask)]
     runs = ablation_runs(workspace, recipe)

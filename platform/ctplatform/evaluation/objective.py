@@ -16,7 +16,7 @@ HIGHEST = 8.0  # log of the largest count that is predicted
 class Objective(nn.Module):
     """Loss of one score a subject, and what a score means.
 
-    continuous: squared error of the standardised label. ordinal, binary: all-threshold logistic loss with learned
+    regression: squared error of the standardised label. ordinal, binary: all-threshold logistic loss with learned
     thresholds, as the frozen heads' (`ctplatform.tasks.heads.Cumulative`). survival: Cox's partial likelihood within
     the batch, ties as Breslow. count: Poisson's log-likelihood of exp(score).
     """
@@ -30,7 +30,7 @@ class Objective(nn.Module):
         self.start = 0.0
         self.value_N: Tensor
         self.event_N: Tensor
-        if task.kind == "continuous":
+        if task.kind == "regression":
             self.register_buffer("value_N", (value - self.mean) / self.spread)
         elif task.kind == "survival":
             assert targets.event_N is not None
@@ -59,7 +59,7 @@ class Objective(nn.Module):
         """
         score, event = torch.from_numpy(score_N).float(), None
         value = torch.from_numpy(targets.value_N.astype(np.float32))
-        if self.task.kind == "continuous":
+        if self.task.kind == "regression":
             value = (value - self.mean) / self.spread
         elif self.task.kind == "survival":
             event = torch.from_numpy(np.asarray(targets.event_N))
@@ -90,7 +90,7 @@ class Objective(nn.Module):
 
     def _losses(self, score_S: Tensor, value_S: Tensor, event_S: Tensor | None) -> Tensor:
         """[S], or [S, T] with a term for each threshold; survival: zero without an event."""
-        if self.task.kind == "continuous":
+        if self.task.kind == "regression":
             return (score_S - value_S).square()
         if self.task.kind == "count":
             return nn.functional.poisson_nll_loss(score_S.clamp(max=HIGHEST), value_S, reduction="none")
@@ -105,7 +105,7 @@ class Objective(nn.Module):
     def adopt(self, probe: Probe) -> tuple[np.ndarray, float]:
         """Weights [P] and bias of a score that means what the probe's means; its thresholds become the loss's."""
         weights_P, bias = probe.linear()
-        if self.task.kind == "continuous":
+        if self.task.kind == "regression":
             return weights_P / self.spread, (bias - self.mean) / self.spread
         if self.task.kind not in ("survival", "count"):
             assert isinstance(probe, Cumulative)
@@ -115,7 +115,7 @@ class Objective(nn.Module):
 
     def decode(self, score_N: np.ndarray) -> np.ndarray:
         """Scores to predictions: the label's unit, the class, the probability, or the log hazard."""
-        if self.task.kind == "continuous":
+        if self.task.kind == "regression":
             return self.task.clip(score_N * self.spread + self.mean)
         if self.task.kind == "survival":
             return score_N

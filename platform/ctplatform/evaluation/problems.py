@@ -65,6 +65,7 @@ class Problem(ABC):
         arrays = [self.train.value_N, self.train.event_N, self.test.value_N, self.test.event_N]
         for array in (*arrays, *self.features.get(initialisation, ())):
             text.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        text.update(self.task.definition.encode())  # of the platform's tasks it is empty
         return text.hexdigest()
 
     @abstractmethod

@@ -9,7 +9,7 @@ Legend: N test subjects, C classes, K numbers a subject and class, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -110,9 +110,9 @@ def _of_class(score: Callable[[np.ndarray, np.ndarray, int], np.ndarray], c: int
     return lambda targets, numbers_NCK, rows_BN: score(numbers_NCK, rows_BN, c)
 
 
-def _region_metrics() -> list[Metric]:
-    # Class 0 of the task is normal lung; subtypes follow.
-    numbered = list(enumerate(SUBTYPES, 1))
+def region_metrics(classes: Sequence[str], title: str = "mean Dice of the classes") -> list[Metric]:
+    """Metrics of a task in which every voxel of lung has a class; `classes` are those after the normal one."""
+    numbered = list(enumerate(classes, 1))
 
     def mean_dice(_: Targets, numbers: np.ndarray, rows: np.ndarray) -> np.ndarray:
         each = np.stack([pooled_dice(numbers, rows, c) for c, _ in numbered])
@@ -123,7 +123,7 @@ def _region_metrics() -> list[Metric]:
     metrics = [
         Metric(
             "dice_mean",
-            "mean Dice of the subtypes",
+            title,
             mean_dice,
             lambda train, test: max(_dice_of_one_class(test, c) for c, _ in numbered) / len(numbered),
         )
@@ -169,7 +169,7 @@ def _case_metric(name: str, title: str, number: int, chance: float, *, higher: b
 OVERLAP: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        *_region_metrics(),
+        *region_metrics(SUBTYPES, "mean Dice of the subtypes"),
         _case_metric("dice", "Dice", CASE_DICE, 0.0, higher=True),
         _case_metric("hd95", "HD95, mm", CASE_HD95, float("nan"), higher=False),
         _case_metric("false_ml", "ml painted where there is none", CASE_FALSE_ML, 0.0, higher=False),
@@ -177,3 +177,38 @@ OVERLAP: dict[str, Metric] = {
 }
 SCORES = METRICS | OVERLAP
 """All metrics by name."""
+_OF_KIND = {
+    "regression": ("r2", "spearman", "mae"),
+    "ordinal": ("kappa", "exact", "within_one"),
+    "binary": ("auroc", "auprc", "brier"),
+    "count": ("d2", "spearman", "mae"),
+    "survival": ("c_index",),
+}
+_BY_CLASS = {"dice": "Dice", "auroc": "AUROC over voxels", "percent": "rho of % of the lung"}
+
+
+def of_kind(kind: str, classes: Iterable[str] = (), *, whole_lung: bool = False) -> dict[str, Metric]:
+    """The metrics of a kind of label, by name.
+
+    Args:
+        kind: as in the recipe's section `tasks`.
+        classes: of a label map.
+        whole_lung: whether every voxel of lung has a class, the first of them normal.
+    """
+    if kind in _OF_KIND:
+        return {name: METRICS[name] for name in _OF_KIND[kind]}
+    if not whole_lung:
+        return {name: OVERLAP[name] for name in ("dice", "hd95", "false_ml")}
+    own = tuple(classes)[1:]
+    metrics = OVERLAP if own == SUBTYPES else {metric.name: metric for metric in region_metrics(own)}
+    return {name: metrics[name] for name in ("dice_mean", *(f"{s}_{c}" for s in _BY_CLASS for c in own))}
+
+
+def title_of(name: str) -> str | None:
+    """A metric's title; None for a name that no metric has, and for no class of a label map."""
+    if name in SCORES:
+        return SCORES[name].title
+    score, _, of = name.partition("_")
+    if name == "dice_mean" or score not in _BY_CLASS or not of:
+        return None
+    return f"{_BY_CLASS[score]}, {of}"

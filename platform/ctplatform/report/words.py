@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ctplatform.metrics.overlap import SCORES
+from ctplatform.metrics.overlap import SCORES, title_of
 
 #: The width of an interval below this is rounding error.
 ROUNDING = 1e-9
@@ -79,7 +79,8 @@ def task(name: str) -> str:
 
 def metric(name: str) -> str:
     """Display name of a metric."""
-    return SCORES[name].title.replace("R2", "R²") if name in SCORES else _plain(name)
+    title = title_of(name)
+    return title.replace("R2", "R²") if title else _plain(name)
 
 
 def lower_is_better(metric_name: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ctplatform.errors import StageError
-from ctplatform.metrics.overlap import OVERLAP
+from ctplatform.metrics.overlap import of_kind
 from ctplatform.metrics.scores import Metric, Targets
 from ctplatform.metrics.stratification import quantile_strata
 from ctplatform.tasks.task import Labels, Task
@@ -34,7 +34,8 @@ class VolumeTask(Task):
     @property
     def scores(self) -> tuple[Metric, ...]:
         """The task's metrics, the main one first."""
-        return tuple(OVERLAP[name] for name in self.metrics)
+        known = of_kind("label_map", self.classes, whole_lung=self.kind == "regions")
+        return tuple(known[name] for name in self.metrics)
 
     def maps(self, cohort: pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
         """One label map a subject, that of the first of its scans that has one: subject_id, scan_id, path, label_map.

@@ -12,7 +12,6 @@ from ctplatform.errors import StageError
 from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import folds
 from ctplatform.tasks.heads import Standardiser
-from ctplatform.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +58,7 @@ class Cox:
                 return self
         raise StageError(
             f"Cox's model does not converge on {len(targets)} subjects with {int(targets.event_N.sum())} events",
-            "Label more subjects, or leave `survival` out of sweep.tasks",
+            "Label more subjects, or leave the task out of sweep.tasks",
             code="no-convergence",
         )
 
@@ -145,15 +144,3 @@ def _fit(x_NK: np.ndarray, targets: Targets, penalty: float) -> CoxPHFitter | No
         except (ConvergenceError, np.linalg.LinAlgError, ZeroDivisionError) as error:
             logger.debug("Cox with %d components did not converge: %s", x_NK.shape[1], error)
             return None
-
-
-TASK = Task(
-    name="survival",
-    title="Survival, days",
-    kind="survival",
-    columns=("survival_days", "death"),
-    metrics=("c_index",),
-    valid=(1e-9, np.inf),
-    minimum=6,
-    head=Cox,
-)

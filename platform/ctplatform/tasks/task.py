@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from ctplatform.metrics.scores import METRICS, Metric, Targets
 from ctplatform.metrics.stratification import quantile_strata
 from ctplatform.tasks.heads import Cumulative, Poisson, Probe, Ridge
 
-Kind = Literal["continuous", "ordinal", "binary", "count", "survival", "regions", "structures"]
+Kind = Literal["regression", "ordinal", "binary", "count", "survival", "regions", "structures"]
 TOP_STRATUM = 3  # counts from here on are one stratum
 
 
@@ -37,10 +37,13 @@ class Task:
         kind: of label; decides the default head, the loss of end-to-end training and the strata.
         columns: standard label names, the label (or time) first, the event second.
         metrics: names in `metrics.scores.METRICS`, the main one first.
-        valid: least and greatest plausible label; others are counted and left out.
+        valid: least and greatest plausible value of the column; others are counted and left out.
         minimum: fewest labelled training subjects that a head can be fitted on.
-        derive: turns the column's number into the label, for example by a threshold.
+        unit: of the label.
+        values: numbers that stand for texts of the column.
+        at_least: the label is 1 from this value of the column on, else 0.
         head: makes the head; None takes the usual one of the kind.
+        definition: digest of what a user's own task depends on; empty for the platform's, which a release fixes.
     """
 
     name: str
@@ -50,8 +53,11 @@ class Task:
     metrics: tuple[str, ...]
     valid: tuple[float, float] = (-np.inf, np.inf)
     minimum: int = 4
-    derive: Callable[[np.ndarray], np.ndarray] | None = None
+    unit: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    at_least: float | None = None
     head: Callable[[], Probe] | None = None
+    definition: str = ""
 
     @property
     def scores(self) -> tuple[Metric, ...]:
@@ -77,6 +83,8 @@ class Task:
                 code="no-column",
             )
         raw = cohort[names].replace(r"^\s*$", np.nan, regex=True)
+        if self.values:
+            raw = raw.assign(**{names[0]: [self._number(value) for value in raw[names[0]]]})
         table = raw.apply(pd.to_numeric, errors="coerce").astype(float)
         table = table.replace([np.inf, -np.inf], np.nan)
         notes = []
@@ -84,6 +92,13 @@ class Task:
         value, (low, high) = table[names[0]], self.valid
         outside = value.notna() & ~value.between(low, high)
         table.loc[outside, names[0]] = np.nan
+        if self.kind == "binary" and self.at_least is None:
+            neither = value.notna() & ~value.isin([0, 1])
+            if neither.any():
+                notes.append(
+                    f"{self.name}: {int(neither.sum())} label(s) are neither 0 nor 1 and were left out"
+                )
+                table.loc[neither, names[0]] = np.nan
         if self.kind == "survival":
             no_flag = table[names[1]].notna() & ~table[names[1]].isin([0, 1])
             outside |= no_flag
@@ -111,16 +126,19 @@ class Task:
                 code="no-labels",
             )
         label = complete[names[0]].to_numpy()
-        if self.derive is not None:
-            label = self.derive(label).astype(float)
+        if self.at_least is not None:
+            label = (label >= self.at_least).astype(float)
         event = complete[names[1]].to_numpy() == 1 if self.kind == "survival" else None
         return Labels(tuple(complete.index), Targets(label, event), tuple(notes))
+
+    def _number(self, value: object) -> object:
+        return self.values.get(str(value).strip(), value)
 
     def strata(self, targets: Targets) -> np.ndarray:
         """Strata of label subsets and folds: the class, the event, or the quantile bin."""
         if targets.event_N is not None:
             return targets.event_N.astype(int)
-        if self.kind == "continuous":
+        if self.kind == "regression":
             return quantile_strata(targets.value_N)
         if self.kind == "count":
             return np.asarray(np.minimum(targets.value_N, TOP_STRATUM).astype(int))
@@ -145,15 +163,19 @@ class Task:
             raise StageError(f"task {self.name}: {problem}", "Label more subjects", code="few-labels")
 
     def clip(self, prediction_N: np.ndarray) -> np.ndarray:
-        """Predictions of a continuous label, moved into the valid range."""
-        return np.clip(prediction_N, *self.valid) if self.kind == "continuous" else prediction_N
+        """Predictions of a number, moved into the valid range."""
+        return np.clip(prediction_N, *self.valid) if self.kind == "regression" else prediction_N
 
     def probe(self) -> Probe:
         """A new head for frozen representations."""
         if self.head is not None:
             return self.head()
-        if self.kind == "continuous":
+        if self.kind == "regression":
             return Ridge()
         if self.kind == "count":
             return Poisson()
+        if self.kind == "survival":
+            from ctplatform.tasks.survival import Cox
+
+            return Cox()
         return Cumulative(probability=self.kind == "binary")

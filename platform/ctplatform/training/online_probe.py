@@ -96,7 +96,7 @@ def select_subjects(
     labelled = cohort[cohort["subject_id"].isin(rows.index)]
     for name in (config.task,) if config.task else recipe.sweep.tasks:
         try:
-            return _select(get_task(name), rows, labelled, recipe)
+            return _select(get_task(name, recipe.tasks), rows, labelled, recipe)
         except StageError as error:
             if config.task:
                 raise
@@ -155,7 +155,7 @@ class OnlineProbe:
         self, workspace: Workspace, recipe: Recipe, run: str, subjects: ProbeSubjects, atlas: Atlas
     ) -> None:
         self.workspace, self.recipe, self.run, self.subjects = workspace, recipe, run, subjects
-        self.task, self.seed = get_task(subjects.task), recipe.pretrain.seed
+        self.task, self.seed = get_task(subjects.task, recipe.tasks), recipe.pretrain.seed
         count = min(recipe.pretrain.probe.locations, atlas.num_locations)
         self.locations_L = np.unique(np.linspace(0, atlas.num_locations - 1, count).round().astype(int))
         self.coordinates_L3 = np.array(atlas.coordinates_N3[self.locations_L], dtype=np.float32)

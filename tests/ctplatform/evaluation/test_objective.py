@@ -18,7 +18,7 @@ KINDS = ("emphysema_extent", "gold_stage", "emphysema", "survival", "exacerbatio
 def targets_of(task: str, seed: int, count: int = 24) -> Targets:
     rng = np.random.default_rng(seed)
     match get_task(task).kind:
-        case "continuous":
+        case "regression":
             return Targets(rng.normal(0.3, 0.2, count))
         case "survival":
             return Targets(rng.integers(1, 9, count).astype(float), rng.random(count) < 0.5)
@@ -36,7 +36,7 @@ def naive_losses(
     """The losses by their definitions, subject by subject."""
     kind, found = objective.task.kind, []
     for row, (score, value) in enumerate(zip(score_N, targets.value_N, strict=True)):
-        if kind == "continuous":
+        if kind == "regression":
             found.append((score - (value - trained.value_N.mean()) / trained.value_N.std()) ** 2)
         elif kind == "count":
             found.append(np.exp(score) - value * score)

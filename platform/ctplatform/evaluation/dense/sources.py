@@ -104,6 +104,7 @@ def labelled_scans(
             content = ledger.loc[scan_id, "content_hash"]
             own = [VERSION, task.name, classes, fingerprint(row["label_map"]), content, drawn]
             own.append([round(float(v), 6) for v in ledger.loc[scan_id, "affine"]])
+            own += [task.definition] if task.definition else []
             key, regions = config_hash({"map": own}), task.kind == "regions"
             source = MapSource(task.name, str(row["label_map"]), classes, regions, key)
             maps_of.setdefault(scan_id, []).append(source)

@@ -21,7 +21,9 @@ def section(inputs: Inputs) -> Section | Omitted:
     """One figure a binary task, one chart an initialisation, with the largest share of labels."""
     if inputs.predictions is None:
         return Omitted(TITLE, "this run has no predictions")
-    found = [task for task in inputs.tasks or dict.fromkeys(inputs.predictions["task"]) if _is_binary(task)]
+    found = [
+        task for task in inputs.tasks or dict.fromkeys(inputs.predictions["task"]) if _is_binary(inputs, task)
+    ]
     figures = [figure for task in found if (figure := _figure(inputs, inputs.predictions, task))]
     if not figures:
         return Omitted(TITLE, "no task with a probability was evaluated")
@@ -33,9 +35,9 @@ def section(inputs: Inputs) -> Section | Omitted:
     return Section("calibration", TITLE, [text], figures=figures)
 
 
-def _is_binary(task: str) -> bool:
+def _is_binary(inputs: Inputs, task: str) -> bool:
     try:
-        return get_task(task).kind == "binary"
+        return get_task(task, inputs.recipe.tasks).kind == "binary"
     except ConfigError:
         return False
 

@@ -9,12 +9,13 @@ import pandas as pd
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
+from ctplatform.errors import ConfigError
 from ctplatform.evaluation.slices import Slice, read_slices
 from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Key, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
-from ctplatform.tasks import NAMES, get_task
+from ctplatform.tasks import get_task
 from ctplatform.tasks.label_map import VolumeTask
 
 TITLE = "Maps of the lung"
@@ -27,7 +28,7 @@ COLOURS = (style.ORANGE, style.SKY, style.PURPLE, style.GREEN, style.VERMILION)
 def section(inputs: Inputs) -> Section | Omitted:
     """A figure a task on label maps, an image a subject: CT, truth, and the map of each initialisation."""
     found = read_slices(inputs.workspace, inputs.run)
-    tasks = [name for name in dict.fromkeys(task for task, _ in found) if _is_known(name)]
+    tasks = [name for name in dict.fromkeys(task for task, _ in found) if _volume_task(inputs, name)]
     if not tasks:
         return Omitted(TITLE, "no task on label maps was evaluated")
     order = [*inputs.recipe.sweep.initialisations]
@@ -47,8 +48,13 @@ def section(inputs: Inputs) -> Section | Omitted:
     )
 
 
-def _is_known(name: str) -> bool:
-    return name in NAMES and isinstance(get_task(name), VolumeTask)
+def _volume_task(inputs: Inputs, name: str) -> VolumeTask | None:
+    """The task of that name; None if it is no task on label maps, or none of this version and recipe."""
+    try:
+        task = get_task(name, inputs.recipe.tasks)
+    except ConfigError:
+        return None
+    return task if isinstance(task, VolumeTask) else None
 
 
 def painted_classes(task: VolumeTask) -> list[tuple[int, str, str]]:
@@ -59,8 +65,8 @@ def painted_classes(task: VolumeTask) -> list[tuple[int, str, str]]:
 
 
 def _figure(inputs: Inputs, name: str, by_initialisation: dict[str, list[Slice]]) -> Figure:
-    task = get_task(name)
-    assert isinstance(task, VolumeTask)
+    task = _volume_task(inputs, name)
+    assert task is not None
     classes = painted_classes(task)
     first = next(iter(by_initialisation.values()))
     names = [words.initialisation(i) for i in by_initialisation]
@@ -163,7 +169,7 @@ def _table(inputs: Inputs, name: str, subjects: list[str]) -> Table | None:
     means = rows.groupby(["subject_id", "class", "initialisation"])["prediction"].mean().unstack()
     truth = rows.groupby(["subject_id", "class"])["target"].first()
     order = [i for i in inputs.recipe.sweep.initialisations if i in means] or list(means)
-    unit = "% of the lung" if get_task(name).kind == "regions" else "ml"
+    unit = "% of the lung" if get_task(name, inputs.recipe.tasks).kind == "regions" else "ml"
     cells = [
         (subject, label, words.number(truth[subject, label], 1))
         + tuple(words.number(means.loc[(subject, label), i], 1) for i in order)
