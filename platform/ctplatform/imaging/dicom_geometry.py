@@ -115,9 +115,9 @@ def _check_duplicates(slices: Sequence[Slice], heights_N: NDArray[np.float64]) -
     repeated = int((np.diff(heights_N) < 0.01).sum())
     if not repeated:
         return
-    groups: dict[str, list[float]] = {}
+    groups: dict[Any, list[float]] = {}
     for s, height in zip(slices, heights_N):
-        groups.setdefault(s.acquisition, []).append(height)
+        groups.setdefault((s.acquisition, s.reconstruction), []).append(height)
     if len(groups) > 1 and all(len(h) < 2 or np.diff(h).min() >= 0.01 for h in groups.values()):
         raise _several(len(groups))
     raise ScanError(
