@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ctplatform.imaging.dicom_elements import numbers, rescale, text, words
@@ -112,10 +112,10 @@ class FrameReader:
     """Stored pixels of single frames; the file that was read last is held."""
 
     def __init__(self) -> None:
-        self._file: Path | None = None
+        self._file: Path | str | None = None
         self._data = pydicom.Dataset()
 
-    def stored(self, file: Path, frame: int | None) -> NDArray[Any]:
+    def stored(self, file: Path | str, frame: int | None) -> NDArray[Any]:
         """Pixels [y, x] as stored, of a frame, or of a file with one image."""
         if file != self._file:
             self._data, self._file = pydicom.dcmread(file, force=True), file

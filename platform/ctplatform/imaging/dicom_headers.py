@@ -235,7 +235,7 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
-    """SeriesInstanceUID, elements, and what they say of the image, or of each frame; None if the file is no DICOM image."""
+    """SeriesInstanceUID, elements, and what they say of each image in the file; None if it is no DICOM image."""
     try:
         with file.open("rb") as stream:
             start = stream.read(132)

@@ -11,6 +11,7 @@ from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files, quiet_pydicom
 from ctplatform.imaging.dicom_series import choose_series, read_pixels
+from ctplatform.imaging.dicom_tilt import upright
 from ctplatform.imaging.files import DICOMDIR, VOLUME_SUFFIXES
 from ctplatform.imaging.volume_file import StoredVolume
 
@@ -61,11 +62,16 @@ def read_dicom(files: Sequence[Path], series_uid: str | None) -> StoredVolume:
     series, notes = _series(found, series_uid)
     geometry = series_geometry(series)
     hu_ZYX, padding = read_pixels(geometry)
+    spacing, origin, direction = geometry.spacing, geometry.origin, geometry.direction
+    if geometry.shear:
+        straight = upright(hu_ZYX, geometry.shear)
+        hu_ZYX, spacing = straight.hu_ZYX, straight.spacing
+        origin, direction = straight.origin, straight.direction
     return StoredVolume(
         values_ZYX=hu_ZYX,
-        spacing=geometry.spacing,
-        origin=geometry.origin,
-        direction=geometry.direction,
+        spacing=spacing,
+        origin=origin,
+        direction=direction,
         notes=(*notes, *geometry.notes, *padding),
         source=series.source,
     )
