@@ -2,7 +2,7 @@
 
 The table moves along the body while the slices are inclined, so row and column directions and the step from slice to
 slice are not perpendicular. One axis of the stored grid is moved along another until they are, by cubic B-splines along
-that axis alone: the slices' own planes, or the direction of the steps, whichever is nearer an axis of the patient, stays.
+that axis alone. The slices' own planes stay, or the direction of the steps, whichever is nearer an axis of the patient.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def upright(hu_ZYX: NDArray[Any], shear: Shear) -> Upright:
         spacing[2] = float(steps @ normal)
         axes[2] = normal
     return Upright(
-        hu_ZYX, (spacing[0], spacing[1], spacing[2]), tuple(origin), tuple(np.stack(axes, axis=1).ravel())
+        hu_ZYX, (spacing[0], spacing[1], spacing[2]), tuple(origin.tolist()), tuple(axes.T.ravel().tolist())
     )
 
 
