@@ -410,6 +410,8 @@ def _cohort(args: argparse.Namespace) -> None:
         return
     for line in found.passed_over:
         print(f"passed over  {line}")
+    for note in found.notes:
+        print(f"note  {note}")
     print(f"{len(found.table)} scans of {found.table['subject_id'].nunique()} subjects -> {args.output}")
     print("Add your label columns to it, then: drasclr run --cohort", args.output, "--workspace DIR")
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import pydicom
 from pydicom.datadict import tag_for_keyword
 
+from ctplatform.imaging import dicom_frames
 from ctplatform.imaging.dicom_elements import (
     numbers,
     padding,
@@ -38,6 +39,7 @@ _KEYWORDS = (
     "Manufacturer", "GantryDetectorTilt", "InstanceNumber", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
     "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
+    *dicom_frames.KEYWORDS,
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
 _MODALITIES = {
@@ -104,6 +106,7 @@ class Slice:
         padding: lowest and highest stored value of padding, as PixelPaddingValue and its limit say.
         pixel_bytes: bytes of uncompressed pixels that the file holds; -1 where the header does not show it.
         invalid: keywords of elements that cannot be read.
+        frame: index in a multi-frame file; None where the file has one image.
     """
 
     file: Path
@@ -133,6 +136,7 @@ class Slice:
     compressed: bool
     deflated: bool
     invalid: tuple[str, ...]
+    frame: int | None = None
 
     @property
     def slope_intercept(self) -> tuple[float, float]:
@@ -194,8 +198,8 @@ def index_files(files: Iterable[Path]) -> list[Series]:
         for file in files:
             header = _header(file)
             if header is not None:
-                uid, data, image = header
-                headers.setdefault(uid, []).append((data, image))
+                uid, data, images = header
+                headers.setdefault(uid, []).extend((data, image) for image in images)
         return [_series(uid, found) for uid, found in sorted(headers.items())]
 
 
@@ -230,8 +234,8 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _header(file: Path) -> tuple[str, pydicom.Dataset, Slice] | None:
-    """SeriesInstanceUID, elements, and what they say of one image; None if the file is no DICOM image."""
+def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
+    """SeriesInstanceUID, elements, and what they say of each image in the file; None if it is no DICOM image."""
     try:
         with file.open("rb") as stream:
             start = stream.read(132)
@@ -243,7 +247,11 @@ def _header(file: Path) -> tuple[str, pydicom.Dataset, Slice] | None:
             data = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             if not ("SeriesInstanceUID" in data and "Rows" in data):
                 return None
-            return str(data.SeriesInstanceUID), data, _slice(file, data, stream)
+            image = _slice(file, data, stream)
+            if image.sop_class in dicom_frames.MULTI_FRAME_CLASSES:
+                frames = dicom_frames.frames_of(data, image, _rescale_type)
+                return str(data.SeriesInstanceUID), dicom_frames.with_shared(data), frames
+            return str(data.SeriesInstanceUID), data, [image]
     except Exception:  # a broken file can raise anything in the parser
         return None
 
