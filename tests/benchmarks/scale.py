@@ -193,7 +193,8 @@ def main() -> None:
 
 def public(source: str, scans: int, recipe: Any) -> str:
     """The plan of all of NLST, and a run of its first scans with a simulated reader."""
-    from ctplatform.cohort.idc import Choice, public_cohort
+    from ctplatform.cohort.idc import public_cohort
+    from ctplatform.cohort.idc_selection import Choice
 
     with tempfile.TemporaryDirectory() as folder:
         table_file = Path(folder) / "nlst.csv"
@@ -223,9 +224,10 @@ def public(source: str, scans: int, recipe: Any) -> str:
         ["second run, nothing to do", f"{found['again_seconds']:.1f} s", f"+{found['again_growth'] / mib:.0f} MiB"],
     ]  # fmt: skip
     return (
-        f"`python -m tests.benchmarks.scale --atlas FOLDER --nlst --scans {scans} --write`: NLST as `drasclr cohort idc` "
-        f"writes it.\nThe reader is simulated; shards, ledger and Ray Data execution are real. The driver's memory: at the "
-        f"first scan, at a quarter,\nat the last and at the end, {growth:.2f} KiB a scan after the first quarter. "
+        f"`python -m tests.benchmarks.scale --atlas FOLDER --nlst --scans {scans} --write`: NLST as\n"
+        "`drasclr cohort idc` writes it. The reader is simulated; shards, ledger and Ray Data execution are real. The\n"
+        "driver's memory: at the first scan, at a quarter, at the last and at the end, "
+        f"{growth:.2f} KiB a scan after the first quarter.\n"
         f"{platform.machine()}, two cores, load average {os.getloadavg()[1]:.0f}.\n\n"
         + table(["what", "time", "memory"], rows)
     )
