@@ -125,6 +125,7 @@ def process_scan(
     """
     import SimpleITK as sitk
 
+    from ctplatform.imaging.acquisition import acquisition
     from ctplatform.imaging.volume import content_hash, read_volume
     from ctplatform.lungs.segmenter import make_segmenter
     from ctplatform.preparation.overlay import overlay_png
@@ -180,6 +181,7 @@ def process_scan(
             }
         ),
         "content_hash": digest,
+        **acquisition(volume.source, json.loads(item.get("acquisition") or "{}")),
     }
     if verdict.state != "rejected":
         with clock.step("write"):
