@@ -418,7 +418,8 @@ def _cohort(args: argparse.Namespace) -> None:
 
 def _public_cohort(args: argparse.Namespace) -> None:
     from ctplatform.cohort.clinical import join_labels, read_mapping
-    from ctplatform.cohort.idc import Choice, public_cohort, summary
+    from ctplatform.cohort.idc import public_cohort, summary
+    from ctplatform.cohort.idc_selection import Choice
     from ctplatform.cohort.table import write_cohort
 
     choice = Choice(

@@ -35,7 +35,8 @@ class Volume:
     Attributes:
         image: 3-D, int16 HU, at least -1024; axes permuted and flipped to the nearest LPS, oblique directions kept.
         notes: what was unusual and what was done about it; they name neither path nor patient.
-        source: format, kernel, slice_thickness_mm, manufacturer; values from fixed lists or numbers.
+        source: format, kernel, slice_thickness_mm, manufacturer, kvp, exposure_mas, ctdi_vol_mgy, as far as the format
+            has them; values from fixed lists or numbers.
         air_hu: room air before values below -1024 were set to it; NaN where there is too little.
     """
 
