@@ -1,5 +1,4 @@
-"""A small CT series, for the tests of reading; the shared cohort with a place for runs, for those of training; a trained
-run of it, for those of embedding."""
+"""Fixtures of the platform: a small CT series, the shared cohort with a place for runs, a trained run of it."""
 
 from __future__ import annotations
 

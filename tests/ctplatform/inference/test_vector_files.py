@@ -92,9 +92,14 @@ def test_patches(tmp_path):
 
 def test_an_interrupted_file_leaves_the_old_one(tmp_path):
     (tmp_path / "x.csv").write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x.csv") as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def write() -> None:
+        with replacing(tmp_path / "x.csv") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
