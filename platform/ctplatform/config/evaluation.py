@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ctplatform.config.section import Section
+from ctplatform.config.section import Name, Section
 
 
 class ScratchConfig(Section):
@@ -120,10 +120,12 @@ class SweepConfig(Section):
         default=(),
         description="pretrained and embedded beside the main run: one loss only, no conditioning, or both",
     )
-    runs: dict[str, str] = Field(
+    runs: dict[Name, Name] = Field(
         default_factory=dict, description="initialisation name -> pretraining run of this workspace, embedded"
     )
-    fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.1, 0.3, 1.0), description="of the training labels, above 0 and up to 1"
+    )
     seeds: int = Field(default=5, gt=0)
     scratch: ScratchConfig = ScratchConfig()
     finetune: FinetuneConfig = FinetuneConfig()
@@ -138,6 +140,12 @@ class SweepConfig(Section):
     classes: dict[str, dict[str, int]] = Field(
         default_factory=dict, description="task on label maps -> its classes and their values in your maps"
     )
+
+    @model_validator(mode="after")
+    def _some_fraction(self) -> SweepConfig:
+        if not self.fractions:
+            raise ValueError("fractions: at least one is needed")
+        return self
 
     @model_validator(mode="after")
     def _known_initialisations(self) -> SweepConfig:

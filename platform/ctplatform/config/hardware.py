@@ -8,6 +8,9 @@ from __future__ import annotations
 PREPARATION = {"num_cpus", "memory_gb"}
 """Keys of `prepare`."""
 
+LIMITS = {"max_seconds", "max_voxels", "max_bytes_unpacked"}
+"""Keys of `prepare` that decide which scans are refused, not what the others look like."""
+
 PRETRAINING = {
     "num_workers",
     "min_workers",

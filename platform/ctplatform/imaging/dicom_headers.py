@@ -222,6 +222,8 @@ def quiet_pydicom() -> Iterator[None]:
 
 def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
     """SeriesInstanceUID, elements, and what they say of each image in the file; None if it is no DICOM image."""
+    if not file.is_file():  # reading a pipe may never end
+        return None
     try:
         with file.open("rb") as stream:
             start = stream.read(132)

@@ -24,6 +24,7 @@ from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
 from ctplatform.imaging.dicom_headers import Series, Slice, quiet_pydicom
 from ctplatform.imaging.dicom_uniformity import is_derived
 from ctplatform.imaging.hounsfield import PADDING_HU
+from ctplatform.imaging.limits import check_voxels
 from ctplatform.imaging.volume_checks import truncated_slice
 
 AXIAL_COSINE = 0.8
@@ -112,9 +113,10 @@ def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], list[str]]:
     """Pixels of a series in HU, [z, y, x]: int16, or int32 or float32 where int16 does not hold them; and notes.
 
     Raises:
-        ScanError: truncated or unreadable pixels.
+        ScanError: truncated or unreadable pixels, too-large.
     """
     shape = (len(geometry.slices), *geometry.slices[0].shape)
+    check_voxels(shape)
     pixel_type = _pixel_type(geometry.slices)
     hu_ZYX: NDArray[Any] = np.empty(shape, np.int16)
     padded = 0

@@ -6,6 +6,7 @@ Source: NIfTI-1 and NIfTI-2 standards (nifti.nimh.nih.gov), nibabel's reading of
 from __future__ import annotations
 
 import contextlib
+import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.limits import check_regular, unpacked_limit, unpacks_to_more
 from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
 
 SIZE_TOLERANCE = 0.01
@@ -25,6 +27,9 @@ SIZE_TOLERANCE = 0.01
 
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _PACKED = b"\x1f\x8b"
+_START_BYTES = 4096
+MAX_OFFSET = 64 << 20
+"""Of the first voxel: what lies before it are extensions."""
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -68,9 +73,13 @@ def read_header(path: Path, *, least: int = 2) -> NiftiHeader:
         ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-header, orientation-conflict,
             spacing-conflict.
     """
+    check_regular(path)
     try:
+        _check_start(path)
         with _suffix_of_content(path) as link:
             image = nib.load(link)
+    except ScanError:
+        raise
     except Exception:  # nibabel also passes on errors of zlib and struct
         raise _unreadable() from None
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
@@ -111,9 +120,14 @@ def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
     Raises:
         ScanError: truncated, bad-header.
     """
-    data = path.read_bytes()
-    if data[:2] == _PACKED:
-        data = _unpack(data)
+    check_regular(path)
+    most = unpacked_limit(header.end)
+    with path.open("rb") as stream:
+        packed = stream.read(2) == _PACKED
+        stream.seek(0)
+        data = stream.read() if packed else stream.read(header.end)
+    if packed:
+        data = _unpack(data, most)
     if len(data) < header.end:
         raise truncated()
     if header.offset_missing and any(data[header.offset - 4 : header.offset]):
@@ -129,25 +143,55 @@ def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
     return values_ZYX
 
 
-def _unpack(data: bytes) -> bytes:
-    """Content of a gzip file of one or more members.
+def _unpack(data: bytes, most: int) -> bytes:
+    """Content of a gzip file of one or more members, up to `most` bytes.
 
     Raises:
-        ScanError: truncated, or a check sum does not match.
+        ScanError: truncated, or a check sum does not match; too-large, where it has more.
     """
-    parts = []
+    parts: list[bytes] = []
+    left = most
     while data[:2] == _PACKED:
         member = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(member.decompress(data))
-        except zlib.error:
-            raise ScanError(
-                "the packed voxel data is damaged", "Copy or export the file again", code="truncated"
-            ) from None
-        if not member.eof:
-            raise truncated()
+        while not member.eof:
+            try:
+                part = member.decompress(data, left + 1)
+            except zlib.error:
+                raise ScanError(
+                    "the packed voxel data is damaged", "Copy or export the file again", code="truncated"
+                ) from None
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise unpacks_to_more()
+            data = member.unconsumed_tail
+            if not member.eof and not data and not part:
+                raise truncated()
         data = member.unused_data
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_start(path: Path) -> None:
+    """Refuse a header whose extensions would be read into memory and are larger than any.
+
+    Raises:
+        ScanError: bad-header.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(_START_BYTES)
+    if start[:2] == _PACKED:
+        start = zlib.decompressobj(wbits=31).decompress(start, _START_BYTES)
+    for order in ("<", ">"):
+        for size, place, kind in ((348, 108, "f"), (540, 168, "q")):
+            if len(start) < place + 8 or struct.unpack_from(f"{order}i", start)[0] != size:
+                continue
+            offset = struct.unpack_from(f"{order}{kind}", start, place)[0]
+            if not 0 <= offset <= MAX_OFFSET:
+                raise ScanError(
+                    f"the header gives {offset:g} as the place of the first voxel",
+                    "Export the scan again",
+                    code="bad-header",
+                )
 
 
 def _unreadable() -> ScanError:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,14 @@ class EmbedSummary:
         encoders: names of the encoders that they are of.
         done: groups of scans that were embedded by this call, over all encoders.
         seconds: wall time of this call.
+        left_out: scan_id -> why its shard could not be read; the next call tries it again.
     """
 
     scans: int
     encoders: tuple[str, ...]
     done: int
     seconds: float
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def embed(
@@ -68,7 +70,7 @@ def embed(
         on_progress: called with (finished groups, all groups of this call).
 
     Raises:
-        StageError: the run has no weights, or they were trained on another atlas.
+        StageError: the run has no weights, they were trained on another atlas, or not one shard can be read.
     """
     import ray
 
@@ -88,6 +90,8 @@ def embed(
         for group in groups
     ]
     todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
+    written = {(item["encoder"], item["group"]): item["group"] for item in items}
+    left_out: dict[str, str] = {}
     if todo:
         dataset: ray.data.Dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
         workers = min(config.num_workers, len(todo))
@@ -108,17 +112,25 @@ def embed(
                 num_cpus=1,
                 **ray_options(recipe.placement.embed),
             )
-        for done, _ in enumerate(dataset.iter_rows(), 1):
+        for done, row in enumerate(dataset.iter_rows(), 1):
+            written[row["encoder"], row["group"]] = row["written"]
+            left_out |= json.loads(row["left_out"])
             if on_progress:
                 on_progress(done, len(todo))
     for encoder in config.encoders:
-        tables = [
-            workspace.read_table(*_scan_file(run, encoder, item["group"]))
-            for item in items
-            if item["encoder"] == encoder
-        ]
+        groups_written = [written[encoder, item["group"]] for item in items if item["encoder"] == encoder]
+        tables = [workspace.read_table(*_scan_file(run, encoder, group)) for group in groups_written if group]
+        if not tables:
+            scan, reason = next(iter(left_out.items()))
+            raise StageError(
+                f"no shard of {len(scans)} scans can be read; the first, of {scan}: {reason}",
+                "Run `drasclr prepare` again",
+                code="missing",
+            )
         workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, encoder))
-    return EmbedSummary(len(scans), config.encoders, len(todo), time.monotonic() - start)
+    return EmbedSummary(
+        len(scans) - len(left_out), config.encoders, len(todo), time.monotonic() - start, left_out
+    )
 
 
 class Embedder:
@@ -140,10 +152,40 @@ class Embedder:
             else:
                 encoder = random_encoder(self.workspace, self.recipe)
             self.encoders[name] = encoder.to(self.device).eval()
-        scans = json.loads(item["scans"])
-        vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
-        self._write(name, item["group"], scans, vectors_SND, inside_SN)
-        return {"scans": len(scans)}
+        scans, group = json.loads(item["scans"]), item["group"]
+        left_out: dict[str, str] = {}
+        try:
+            vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
+        except Exception:
+            left_out = self._unreadable([scan["scan_id"] for scan in scans])
+            if not left_out:
+                raise
+            scans = [scan for scan in scans if scan["scan_id"] not in left_out]
+            # Under the name of those that are left: the whole group stays unfinished, and is tried again.
+            group = _group_name(scans, self.recipe.embed.pooling) if scans else ""
+            if scans:
+                vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
+        if scans:
+            self._write(name, group, scans, vectors_SND, inside_SN)
+        return {
+            "encoder": name,
+            "group": item["group"],
+            "written": group,
+            "left_out": json.dumps(left_out),
+        }
+
+    def _unreadable(self, scan_ids: list[str]) -> dict[str, str]:
+        """Scans whose shards cannot be read, and why."""
+        found = {}
+        for scan in scan_ids:
+            try:
+                footer = shards.footer_of(self.workspace, scan)
+                for index in range(self.atlas.num_blocks):
+                    shards.read_block(self.workspace, scan, index, footer=footer)
+            except Exception as error:  # of a damaged file, a reader may raise anything
+                logger.warning("the shard of %s cannot be read: %s", scan, type(error).__name__)
+                found[scan] = getattr(error, "problem", f"an unexpected {type(error).__name__}")
+        return found
 
     def encode(self, encoder: Encoder, scan_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Features of all locations: vectors_SND float32; inside_SN float32, the part of each patch inside the scan."""

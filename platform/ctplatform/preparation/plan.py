@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.config.digest import config_hash
-from ctplatform.config.hardware import PREPARATION
+from ctplatform.config.hardware import LIMITS, PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint, named_by_content
+from ctplatform.imaging.limits import TOO_LARGE, TOO_SLOW
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import Workspace
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Codes of failures that may pass by themselves: the next run tries these scans again.
 TRANSIENT = ("unexpected", "io-error", "missing-path", "access-denied", "cache-too-small", "crashed")
+#: Codes of scans beyond a limit: tried again whenever the stage runs, since the limit may be another one.
+BEYOND_LIMITS = (TOO_LARGE, TOO_SLOW)
 #: Columns of a row from which the cause of its renewal follows; kept in the row that marks the renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
@@ -177,7 +180,7 @@ def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     # `use_flagged` decides which scans are used, not what they look like.
-    excluded: dict[str, Any] = {**dict.fromkeys(PREPARATION, True), "quality": {"use_flagged"}}
+    excluded: dict[str, Any] = {**dict.fromkeys(PREPARATION | LIMITS, True), "quality": {"use_flagged"}}
     return recipe.prepare.model_dump(mode="json", exclude=excluded)
 
 
@@ -199,7 +202,7 @@ def _known(workspace: Workspace) -> dict[str, Any]:
 
 def _cause(old: Any, subject_id: str, found: str, sizes: dict[str, int]) -> str:
     """Why a scan with unchanged settings is prepared again; empty if it is not."""
-    if old.code in TRANSIENT:
+    if old.code in TRANSIENT or old.code in BEYOND_LIMITS:
         return f"retry: {old.code}"
     if old.subject_id != subject_id:
         return "subject"

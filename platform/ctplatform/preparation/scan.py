@@ -6,15 +6,17 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
+from ctplatform.compute.time_limit import time_limit
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.errors import ScanError, StageError
+from ctplatform.imaging.limits import TOO_SLOW, Limits, reading_limits
 from ctplatform.preparation.plan import NEW
 from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
@@ -96,7 +98,13 @@ def prepare_scan(
     try:
         atlas, template = _atlas_of(workspace, config.model_dump_json(), config_hash)
         row["atlas_hash"] = atlas.hash
-        row.update((process or process_scan)(workspace, item, config, atlas, template, clock, config_hash))
+        with (
+            time_limit(config.max_seconds, partial(commit, workspace, row | _too_slow(config))),
+            limits_of(config),
+        ):
+            row.update(
+                (process or process_scan)(workspace, item, config, atlas, template, clock, config_hash)
+            )
     except StageError:
         raise
     except Exception as error:  # an unforeseen error of a library must not stop the other scans
@@ -146,6 +154,20 @@ class SampledScan:
     patches: Patches
     overlay: bytes | None
     fields: dict[str, Any]
+
+
+def limits_of(config: PrepareConfig) -> AbstractContextManager[None]:
+    """The recipe's limits for what is read in the context."""
+    return reading_limits(Limits(config.max_voxels, config.max_bytes_unpacked))
+
+
+def _too_slow(config: PrepareConfig) -> dict[str, str]:
+    return {
+        "state": "failed",
+        "reason": f"the scan took longer than prepare.max_seconds={config.max_seconds:g}, and its worker was ended",
+        "remedy": "Look at the scan; if it is a good one, set the key higher",
+        "code": TOO_SLOW,
+    }
 
 
 def process_scan(

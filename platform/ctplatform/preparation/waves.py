@@ -126,7 +126,7 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
     silence()
     left = [item for part in parts for item in part]
     for _ in range(2):
-        dataset = _one_task_a_scan(left, worker, recipe)
+        dataset = one_task_a_scan(left, worker, recipe)
         dataset.context.max_errored_blocks = (
             -1
         )  # a block is one scan: a lost one is no reason to stop the others
@@ -147,7 +147,21 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
         yield _CRASHED["state"]
 
 
-def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Recipe) -> ray.data.Dataset:
+def one_task_a_scan(
+    items: list[dict[str, Any]],
+    worker: Callable[[dict[str, Any]], Any],
+    recipe: Recipe,
+    *,
+    retries: int = RETRIES,
+) -> ray.data.Dataset:
+    """A dataset that applies a worker to each item, in a Ray task with the resources of a scan.
+
+    Args:
+        items: one a scan.
+        worker: a picklable callable object.
+        recipe: where scans run, and on how much.
+        retries: of a task whose process died.
+    """
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
@@ -159,7 +173,7 @@ def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Reci
             worker,
             num_cpus=recipe.prepare.num_cpus,
             memory=recipe.prepare.memory_gb * 2**30 or None,
-            max_retries=RETRIES,
+            max_retries=retries,
             **ray_options(recipe.placement.prepare),
         )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from ctplatform.inference.embed import Embedder, embed
 from ctplatform.inference.encoders import load_encoder
 from ctplatform.inference.encoding import pool
+from ctplatform.storage.layout import scan_vectors, shard
 from ctplatform.training.runs import training_rows
 from tests.ctplatform.training_world import run_loop
 
@@ -35,3 +38,21 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     )
     random = workspace.read_table("embeddings", run, "patients-random.parquet")
     assert random.num_rows == len(patients) == summary.scans
+
+
+def test_a_damaged_shard_leaves_its_scan_out_and_is_tried_again(workspace, small_recipe, ray_local):
+    run = "damaged"
+    embedder = Embedder(workspace, small_recipe, run)
+    scans = training_rows(workspace, small_recipe)[["scan_id", "subject_id", "content_hash"]].head(3)
+    whole = {"encoder": "random", "group": "whole", "scans": scans.to_json(orient="records")}
+    good = workspace.read_bytes(*shard(scans["scan_id"][1]))
+    workspace.write_bytes(good[: len(good) // 2], *shard(scans["scan_id"][1]))
+    row = embedder(whole)
+    assert list(json.loads(row["left_out"])) == [scans["scan_id"][1]]
+    assert row["written"] not in ("", "whole"), "the whole group is not marked as finished"
+    vectors = workspace.read_table(*scan_vectors(run, "random", row["written"]))
+    assert vectors["scan_id"].to_pylist() == [scans["scan_id"][0], scans["scan_id"][2]]
+    alone = {**whole, "scans": scans.iloc[[1]].to_json(orient="records")}
+    assert embedder(alone)["written"] == ""
+    workspace.write_bytes(good, *shard(scans["scan_id"][1]))
+    assert embedder(whole)["written"] == "whole"
