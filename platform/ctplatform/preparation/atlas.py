@@ -16,6 +16,7 @@ from ctplatform.config.preparation import AtlasConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import image_from_bytes, image_to_bytes
 from ctplatform.errors import ScanError, StageError
+from ctplatform.imaging.label_map import given_path
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 
@@ -106,7 +107,13 @@ def _build_template(
     )
     rows = cohort.iloc[order[: config.max_scans]].to_dict("records")
     items = [
-        {"scan_id": r["scan_id"], "path": r["path"], "series_uid": r.get("series_uid") or ""} for r in rows
+        {
+            "scan_id": r["scan_id"],
+            "path": r["path"],
+            "series_uid": r.get("series_uid") or "",
+            "lung_mask": given_path(r.get("lung_mask")),
+        }
+        for r in rows
     ]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Masker(recipe), num_cpus=recipe.prepare.num_cpus, **ray_options(recipe.placement.prepare)
@@ -142,13 +149,13 @@ class _Masker:
         import SimpleITK as sitk
 
         from ctplatform.imaging.volume import read_volume
-        from ctplatform.lungs.segmenter import make_segmenter
+        from ctplatform.lungs.segmenter import lung_mask
 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         quality = self.recipe.prepare.quality
         try:
             volume = read_volume(row["path"], series_uid=row["series_uid"] or None)
-            mask = make_segmenter(self.recipe.prepare.lungs)(volume.image)
+            mask = lung_mask(volume.image, self.recipe.prepare.lungs, given=row["lung_mask"])
         except ScanError as error:
             return {"scan_id": row["scan_id"], "mask": b"", "problem": error.problem}
         low, high = quality.flag_volume_l
