@@ -164,6 +164,8 @@ class _Masker:
         problem = ""
         if not low <= litres <= high:
             problem = f"lung volume {litres:.1f} L"
+        elif not min(mask.measures["right_l"], mask.measures["left_l"]):
+            problem = "one lung only (a crop, or a lung that was removed)"
         elif cut > quality.flag_cut_cm2:
             problem = f"lungs cut off at an end slice ({cut:.0f} cm2)"
         data = b"" if problem else image_to_bytes(mask.labels)
