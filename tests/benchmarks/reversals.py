@@ -1,6 +1,6 @@
 """Real CTs and phantoms with axes reversed, in all seven ways: which are accepted, and which true ones are rejected for it.
 
-    DRASCLR_REAL_CT=... DRASCLR_ATLAS=... python -m tests.benchmarks.reversals
+DRASCLR_REAL_CT=... DRASCLR_ATLAS=... python -m tests.benchmarks.reversals
 """
 
 from __future__ import annotations
@@ -58,9 +58,13 @@ def main() -> None:
             else:
                 rejected += seen.state == "rejected" and bool(found)
             name = "".join(letter for letter, flip in zip("xyz", axes) if flip) or "true"
-            shown = {k: round(measures[k], 2) for k in ("mirrored", "bone_behind", "apex_above") if k in measures}
+            shown = {
+                k: round(measures[k], 2) for k in ("mirrored", "bone_behind", "apex_above") if k in measures
+            }
             print(f"{item['scan_id']}  {name:4}  {seen.state:8}  {', '.join(found) or '-':30}  {shown}")
-    print(f"{total} reversed: {accepted} accepted, {named} named; true scans rejected as reversed: {rejected}")
+    print(
+        f"{total} reversed: {accepted} accepted, {named} named; true scans rejected as reversed: {rejected}"
+    )
 
 
 if __name__ == "__main__":

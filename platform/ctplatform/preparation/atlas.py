@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PUBLISHED_TEMPLATE, PUBLISHED_CORNERS = "atlas_lung_mask.nii.gz", "atlas_patch_loc.npy"
 
+MIN_LUNG_L = 0.1
+"""Of each lung of a scan that goes into a template."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -164,7 +167,7 @@ class _Masker:
         problem = ""
         if not low <= litres <= high:
             problem = f"lung volume {litres:.1f} L"
-        elif not min(mask.measures["right_l"], mask.measures["left_l"]):
+        elif min(mask.measures["right_l"], mask.measures["left_l"]) < MIN_LUNG_L:
             problem = "one lung only (a crop, or a lung that was removed)"
         elif cut > quality.flag_cut_cm2:
             problem = f"lungs cut off at an end slice ({cut:.0f} cm2)"

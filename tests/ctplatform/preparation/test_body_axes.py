@@ -78,8 +78,12 @@ def test_what_is_not_in_the_scan_does_not_count() -> None:
     hu, labels = chest(bone=False)
     assert math.isnan(measure_body_axes(hu, image(labels)).bone_behind)
     hu, labels = chest()
-    assert math.isnan(measure_body_axes(hu[10:], image(labels[10:].copy())).apex_above), "the bases are cut off"
-    assert math.isnan(measure_body_axes(hu[:40], image(labels[:40].copy())).apex_above), "the tops are cut off"
+    assert math.isnan(measure_body_axes(hu[10:], image(labels[10:].copy())).apex_above), (
+        "the bases are cut off"
+    )
+    assert math.isnan(measure_body_axes(hu[:40], image(labels[:40].copy())).apex_above), (
+        "the tops are cut off"
+    )
     one = np.where(labels == RIGHT, labels, 0).astype(np.uint8)
     assert math.isnan(measure_body_axes(hu, image(one)).bone_behind)
     assert measure_body_axes(hu, image(np.zeros_like(labels))).apex_above != 0
