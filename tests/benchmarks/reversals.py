@@ -1,4 +1,4 @@
-"""Real CTs and phantoms with axes reversed, in all seven ways: which are accepted, and which true ones are rejected for it.
+"""Real CTs with axes reversed in all seven ways: which are accepted, and which true ones are rejected for it.
 
 DRASCLR_REAL_CT=... DRASCLR_ATLAS=... python -m tests.benchmarks.reversals
 """
