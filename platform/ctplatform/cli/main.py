@@ -426,6 +426,8 @@ def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
 
         # The encoder must not see held-out subjects, so the split is made first.
         first = "split" if stage == "pretrain" else stage
+        if stage == "prepare" and args.atlas:
+            first = "atlas"
         options = ChainOptions(first=first, last=stage)
         run_cohort(args.workspace, args.cohort, _checked_recipe(args), options, labels=_labels(args))
 

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("scan_id", "subject_id", "path", "series_uid")
 REQUIRED = ("scan_id", "path")
-LABEL_MAP_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+LUNG_MASK = "lung_mask"
+"""Column with the path of a lung mask, which is used in place of the segmenter's; no label."""
+
+LABEL_MAP_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".dcm")
 """A label column in which every value ends like this holds paths, resolved as those of `path` are."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -41,8 +44,8 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
 
     Relative paths are resolved against the folder of the table. An empty subject_id becomes the scan_id. A path
     that does not exist is no error here: that scan alone fails later. Label columns become numbers where all their
-    values are, and paths where all are label maps (.nii, .nii.gz, .nrrd, .mha); empty, NA, NaN, none and null are
-    missing values.
+    values are, and paths where all are label maps (`LABEL_MAP_SUFFIXES`), as `LUNG_MASK` is; empty, NA, NaN, none and
+    null are missing values.
 
     Returns:
         Columns `COLUMNS` first (str), then the labels, in the order of the file.
@@ -82,7 +85,11 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
         "series_uid": series_uids,
     }
     for name, values in columns.items():
-        table[name] = label_values(values, str(csv_path))
+        table[name] = (
+            [_resolve(v, str(csv_path)) if v.lower() not in _MISSING else "" for v in values]
+            if name == LUNG_MASK
+            else label_values(values, str(csv_path))
+        )
     return pd.DataFrame(table)
 
 

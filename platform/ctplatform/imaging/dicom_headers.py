@@ -237,11 +237,23 @@ def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
                 return None
             image = _slice(file, data, stream)
             if image.sop_class in dicom_frames.MULTI_FRAME_CLASSES:
-                frames = dicom_frames.frames_of(data, image, _rescale_type)
-                return str(data.SeriesInstanceUID), dicom_frames.with_shared(data), frames
+                return str(data.SeriesInstanceUID), dicom_frames.with_shared(data), _frames(data, image)
             return str(data.SeriesInstanceUID), data, [image]
     except Exception:  # a broken file can raise anything in the parser
         return None
+
+
+def _frames(data: pydicom.Dataset, image: Slice) -> list[Slice]:
+    """The frames of a multi-frame image, whose header outside of the functional groups is `image`."""
+    count = image.frames
+    share = image.pixel_bytes // count if image.pixel_bytes > 0 else image.pixel_bytes
+    common = replace(image, frames=1, instance=None, pixel_bytes=share)
+    frames = []
+    for k, fields in enumerate(dicom_frames.frame_fields(data, count)):
+        if "rescale_type" in fields:
+            fields["rescale_type"] = _rescale_type(fields["rescale_type"].upper())
+        frames.append(replace(common, sop_uid=f"{image.sop_uid} frame {k + 1}", frame=k, **fields))
+    return frames
 
 
 def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:

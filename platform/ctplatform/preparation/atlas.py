@@ -17,6 +17,7 @@ from ctplatform.config.preparation import AtlasConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import image_from_bytes, image_to_bytes
 from ctplatform.errors import ScanError, StageError
+from ctplatform.imaging.label_map import given_path
 from ctplatform.preparation.scan import limits_of
 from ctplatform.preparation.waves import one_task_a_scan
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, TEMPLATE_FILE
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PUBLISHED_TEMPLATE, PUBLISHED_CORNERS = "atlas_lung_mask.nii.gz", "atlas_patch_loc.npy"
 
-#: Times that a scan is tried again whose worker died.
 RETRIES = 1
+"""Times that a scan is tried again whose worker died."""
+MIN_LUNG_L = 0.1
+"""Of each lung of a scan that goes into a template."""
 
 Progress = Callable[[int, int], None]
 
@@ -112,7 +115,13 @@ def _build_template(
     )
     rows = cohort.iloc[order[: config.max_scans]].to_dict("records")
     items = [
-        {"scan_id": r["scan_id"], "path": r["path"], "series_uid": r.get("series_uid") or ""} for r in rows
+        {
+            "scan_id": r["scan_id"],
+            "path": r["path"],
+            "series_uid": r.get("series_uid") or "",
+            "lung_mask": given_path(r.get("lung_mask")),
+        }
+        for r in rows
     ]
     dataset = one_task_a_scan(items, _Masker(recipe), recipe, retries=RETRIES)
     dataset.context.max_errored_blocks = -1  # a block is one scan: a lost one is no reason to stop the others
@@ -154,7 +163,7 @@ class _Masker:
         import SimpleITK as sitk
 
         from ctplatform.imaging.volume import read_volume
-        from ctplatform.lungs.segmenter import make_segmenter
+        from ctplatform.lungs.segmenter import lung_mask
 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         quality = self.recipe.prepare.quality
@@ -162,7 +171,7 @@ class _Masker:
         try:
             with time_limit(config.max_seconds, lambda: None), limits_of(config):
                 volume = read_volume(row["path"], series_uid=row["series_uid"] or None)
-                mask = make_segmenter(config.lungs)(volume.image)
+                mask = lung_mask(volume.image, config.lungs, given=row["lung_mask"])
         except ScanError as error:
             return {"scan_id": row["scan_id"], "mask": b"", "problem": error.problem}
         except Exception as error:  # of a library: one scan less, as in prepare
@@ -175,6 +184,8 @@ class _Masker:
         problem = ""
         if not low <= litres <= high:
             problem = f"lung volume {litres:.1f} L"
+        elif min(mask.measures["right_l"], mask.measures["left_l"]) < MIN_LUNG_L:
+            problem = "one lung only (a crop, or a lung that was removed)"
         elif cut > quality.flag_cut_cm2:
             problem = f"lungs cut off at an end slice ({cut:.0f} cm2)"
         data = b"" if problem else image_to_bytes(mask.labels)

@@ -20,6 +20,7 @@ from ctplatform.config.hardware import LIMITS, PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint, named_by_content
+from ctplatform.imaging.label_map import given_path
 from ctplatform.imaging.limits import TOO_LARGE, TOO_SLOW
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES, SCANS
@@ -90,6 +91,7 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
     sizes = {info.base_name: info.size for info in workspace.infos(PATCHES)}
     rows = cohort.to_dict("records")
     prints = fingerprints([(row["path"], row.get("series_uid") or "") for row in rows])
+    prints = [_with_mask(found, given_path(row.get("lung_mask"))) for found, row in zip(prints, rows)]
     items: list[dict[str, Any]] = []
     unreachable = 0
     changes: dict[tuple[str, str], str] = {}
@@ -110,6 +112,7 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
                 "subject_id": row["subject_id"],
                 "path": row["path"],
                 "series_uid": row.get("series_uid") or "",
+                "lung_mask": given_path(row.get("lung_mask")),
                 "fingerprint": found,
                 "version": 1 if old is None else int(old.version or 1) + (old.state != ledger.STARTED),
                 "cause": cause,
@@ -171,6 +174,14 @@ def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
     task = ray.remote(num_cpus=0.5)(_fingerprints)
     chunks = [scans[i : i + _SCANS_PER_TASK] for i in range(0, len(scans), _SCANS_PER_TASK)]
     return [found for part in fan_out(task.remote, chunks) for found in part]
+
+
+def _with_mask(found: str, lung_mask: str) -> str:
+    """The fingerprint of a scan with its given lung mask; unchanged without one, empty if either is unreadable."""
+    if not lung_mask or not found:
+        return found
+    mask = fingerprint(lung_mask)
+    return config_hash(found, mask)[: len(found)] if mask else ""
 
 
 def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:

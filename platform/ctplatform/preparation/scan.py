@@ -79,7 +79,7 @@ def prepare_scan(
 
     Args:
         workspace: holds the atlas; receives shard, overlay and row.
-        item: of a plan: scan_id, subject_id, path, series_uid, fingerprint, version, cause, old.
+        item: of a plan: scan_id, subject_id, path, series_uid, lung_mask, fingerprint, version, cause, old.
         config: how it is prepared.
         config_hash: `plan.settings_hash`, kept in the row.
         process: instead of `process_scan`.
@@ -232,7 +232,7 @@ def sample_scan(
 
     from ctplatform.imaging.acquisition import acquisition
     from ctplatform.imaging.volume import content_hash, read_volume
-    from ctplatform.lungs.segmenter import make_segmenter
+    from ctplatform.lungs.segmenter import lung_mask
     from ctplatform.preparation.overlay import overlay_png
     from ctplatform.preparation.quality import assess, measure
     from ctplatform.preparation.sampling import sample_patches
@@ -243,7 +243,7 @@ def sample_scan(
         volume = read_volume(item["path"], series_uid=item["series_uid"] or None)
         digest = content_hash(volume)
     with clock.step("mask"):
-        mask = make_segmenter(config.lungs)(volume.image)
+        mask = lung_mask(volume.image, config.lungs, given=item.get("lung_mask") or "")
     with clock.step("register"):
         registration = register(mask.labels, template, config.registration)
     with clock.step("sample"):
