@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,27 @@ def prepare_scan(
     return row
 
 
+@contextmanager
+def _at_hand(item: dict[str, Any], clock: StepClock) -> Iterator[str]:
+    """The path of a scan, and a CPU slot where the item limits them.
+
+    A series of a public bucket is fetched before the slot is taken, and held in the node's cache until the context
+    ends; the path is that of its folder there. Raises as `public_series` does.
+    """
+    from ctplatform.compute.cpu_slots import cpu_slot
+    from ctplatform.imaging.public_series import public_series
+    from ctplatform.storage.public import public_place
+    from ctplatform.storage.series_cache import SeriesCache
+
+    with ExitStack() as scope:
+        path = str(item["path"])
+        if place := public_place(path):
+            with clock.step("fetch"):
+                path = str(scope.enter_context(public_series(place)))
+        scope.enter_context(cpu_slot(SeriesCache.of_this_node().root / "slots", item.get("slots", 0)))
+        yield path
+
+
 def process_scan(
     workspace: Workspace,
     item: dict[str, Any],
@@ -123,6 +144,20 @@ def process_scan(
     Raises:
         ScanError: the scan cannot be used.
     """
+    with _at_hand(item, clock) as path:
+        return _process_local(path, workspace, item, config, atlas, template, clock, config_hash)
+
+
+def _process_local(
+    path: str,
+    workspace: Workspace,
+    item: dict[str, Any],
+    config: PrepareConfig,
+    atlas: Atlas,
+    template: Template,
+    clock: StepClock,
+    config_hash: str,
+) -> dict[str, Any]:
     import SimpleITK as sitk
 
     from ctplatform.imaging.acquisition import acquisition
@@ -135,7 +170,7 @@ def process_scan(
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     with clock.step("read"):
-        volume = read_volume(item["path"], series_uid=item["series_uid"] or None)
+        volume = read_volume(path, series_uid=item["series_uid"] or None)
         digest = content_hash(volume)
     with clock.step("mask"):
         mask = make_segmenter(config.lungs)(volume.image)
