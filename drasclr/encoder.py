@@ -264,9 +264,7 @@ class Encoder(nn.Module):
         return x.flatten(1)
 
     def _train_on_cpu(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
-        y, statistics = trunk.train(
-            x_BCDHW, self._stack(groups), self._tensors(locations_G3)
-        )
+        y, statistics = trunk.train(x_BCDHW, self._stack(groups), self._tensors(locations_G3))
         for (stride, layer), (mean, variance) in zip(self.stages(), statistics, strict=True):
             assert isinstance(layer.norm, NormELU)
             layer.norm.track(mean, variance, count=x_BCDHW[:, 0].numel() // stride**3)

@@ -110,7 +110,9 @@ def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[
         channels_out, channels_in = layer.kernels.shape[1], layer.kernels.shape[-1]
         sizes.append(trunk.samples(channels_in, channels_out, pixels, layer.stride))
         pixels //= layer.stride**3
-    return [(size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)]
+    return [
+        (size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)
+    ]
 
 
 def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
@@ -167,14 +169,14 @@ def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
     (experts, channels_out), channels_in = layer.kernels.shape[:2], layer.kernels.shape[-1]
     taps_OI, sides = _taps(x_BCDHW.shape[2:], layer.stride)
     taps = F.pad(layer.kernels.view(experts, channels_out, -1, channels_in), (0, 0, 0, 1))
-    columns = taps[:, :, taps_OI].permute(3, 4, 0, 2, 1).reshape(-1, experts * taps_OI.shape[0] * channels_out)
+    columns = (
+        taps[:, :, taps_OI].permute(3, 4, 0, 2, 1).reshape(-1, experts * taps_OI.shape[0] * channels_out)
+    )
     rows = x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1)
     routing_B1E = layer.routing_GE.repeat_interleave(counts_G, dim=0)[:, None]
     mixed = [
         torch.bmm(routing, (own @ columns).view(len(own), experts, -1))
-        for own, routing in zip(
-            rows.split(DENSE_SAMPLES), routing_B1E.split(DENSE_SAMPLES), strict=True
-        )
+        for own, routing in zip(rows.split(DENSE_SAMPLES), routing_B1E.split(DENSE_SAMPLES), strict=True)
     ]
     y = torch.cat(mixed).view(-1, *sides, channels_out) + layer.bias
     return y.permute(0, 4, 1, 2, 3)

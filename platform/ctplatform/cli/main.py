@@ -147,6 +147,8 @@ def parser() -> argparse.ArgumentParser:
             # Labels come with the cohort: the stages after prepare read them from it.
             required = not set(COHORT_INPUTS).isdisjoint(stage.inputs)
             _stage_options(sub, required=required, workspace=name != "embed")
+            if name == "prepare":
+                _prefetch_option(sub)
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
@@ -300,6 +302,15 @@ def add_label_options(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _prefetch_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--prefetch",
+        type=int,
+        metavar="N",
+        help="series of public buckets fetched ahead for each scan in preparation",
+    )
+
+
 def add_chain_options(sub: argparse.ArgumentParser) -> None:
     """Options of commands that run more than one stage."""
     sub.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0], help="first stage")
@@ -318,6 +329,7 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--gpu-rate", type=_above_0, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
+    _prefetch_option(sub)
     terms = sub.add_argument_group("for --dry-run on scans of public buckets")
     terms.add_argument("--core-price", type=_amount, default=0, metavar="PRICE", help="of a core-hour")
     terms.add_argument("--gpu-price", type=_amount, default=0, metavar="PRICE", help="of a GPU-hour")
@@ -408,6 +420,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         overrides.append(f"ray.address={args.address}")
     if getattr(args, "atlas", None):
         overrides.append(f"atlas.source={args.atlas}")
+    if getattr(args, "prefetch", None) is not None:
+        overrides.append(f"prepare.prefetch={args.prefetch}")
     return load_recipe(args.recipe, overrides)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,20 +13,26 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def time_limit(seconds: float, on_expiry: Callable[[], None]) -> Iterator[None]:
-    """End this process if the block takes longer.
+def time_limit(seconds: float, on_expiry: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """End this process if the block takes longer. Yields a function that begins the time anew.
 
     Nothing else ends a call of a library that does not return. Ray starts another worker for the next task.
 
     Args:
-        seconds: from the beginning of the block.
+        seconds: from the beginning of the block, or the last restart.
         on_expiry: called first, in another thread; records what was not finished.
     """
     done = threading.Event()
+    begun = time.monotonic()
+
+    def restart() -> None:
+        nonlocal begun
+        begun = time.monotonic()
 
     def expire() -> None:
-        if done.wait(seconds):
-            return
+        while (left := begun + seconds - time.monotonic()) > 0:
+            if done.wait(left):
+                return
         try:
             on_expiry()
         except Exception:
@@ -35,6 +42,6 @@ def time_limit(seconds: float, on_expiry: Callable[[], None]) -> Iterator[None]:
 
     threading.Thread(target=expire, daemon=True, name="time-limit").start()
     try:
-        yield
+        yield restart
     finally:
         done.set()

@@ -23,6 +23,7 @@ LATER = (
     "pretrain.routing_gain",
     "pretrain.routing_lr",
     "pretrain.variance_weight",
+    "split.balance",
 )
 
 

@@ -5,7 +5,7 @@ Finished work is kept, and an interrupted run is continued, when only these diff
 
 from __future__ import annotations
 
-PREPARATION = {"num_cpus", "memory_gb"}
+PREPARATION = {"num_cpus", "memory_gb", "prefetch"}
 """Keys of `prepare`."""
 
 LIMITS = {"max_seconds", "max_voxels", "max_bytes_unpacked"}

@@ -100,6 +100,11 @@ class PrepareConfig(Section):
     quality: QualityConfig = QualityConfig()
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs a scan")
     memory_gb: float = Field(default=0.0, ge=0, description="memory reserved a scan; 0 reserves none")
+    prefetch: int = Field(
+        default=1,
+        ge=0,
+        description="series of public buckets that are fetched ahead for each scan in preparation",
+    )
     overlays: bool = True
     max_seconds: float = Field(
         default=1800.0, gt=0, description="for one scan; a worker that takes longer is ended, the scan failed"
@@ -131,3 +136,7 @@ class SplitConfig(Section):
     )
     seed: int = 0
     stratify: str | None = Field(default=None, description="label column; None: by lung density (LAA-950)")
+    balance: tuple[str, ...] = Field(
+        default=(),
+        description="columns whose classes are held out in their share, e.g. [kernel, manufacturer, site]",
+    )

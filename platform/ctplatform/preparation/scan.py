@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,9 @@ def prepare_scan(
         atlas, template = _atlas_of(workspace, config.model_dump_json(), config_hash)
         row["atlas_hash"] = atlas.hash
         with (
-            time_limit(config.max_seconds, partial(commit, workspace, row | _too_slow(config))),
+            time_limit(
+                config.max_seconds, partial(commit, workspace, row | _too_slow(config))
+            ) as clock.restart_limit,
             limits_of(config),
         ):
             row.update(
@@ -170,6 +172,28 @@ def _too_slow(config: PrepareConfig) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _at_hand(item: dict[str, Any], clock: StepClock) -> Iterator[str]:
+    """The path of a scan, and a CPU slot where the item limits them.
+
+    A series of a public bucket is fetched before the slot is taken, and held in the node's cache until the context
+    ends; the path is that of its folder there. Raises as `public_series` does.
+    """
+    from ctplatform.compute.cpu_slots import cpu_slot
+    from ctplatform.imaging.public_series import public_series
+    from ctplatform.storage.public import public_place
+    from ctplatform.storage.series_cache import SeriesCache
+
+    with ExitStack() as scope:
+        path = str(item["path"])
+        if place := public_place(path):
+            with clock.step("fetch"):
+                path = str(scope.enter_context(public_series(place)))
+        scope.enter_context(cpu_slot(SeriesCache.of_this_node().root / "slots", item.get("slots", 0)))
+        clock.restart_limit()
+        yield path
+
+
 def process_scan(
     workspace: Workspace,
     item: dict[str, Any],
@@ -184,7 +208,8 @@ def process_scan(
     Raises:
         ScanError: the scan cannot be used.
     """
-    scan = sample_scan(item, config, atlas, template, clock)
+    with _at_hand(item, clock) as path:
+        scan = sample_scan(item | {"path": path}, config, atlas, template, clock)
     found, patches = scan.fields, scan.patches
     if scan.overlay is not None:
         workspace.write_bytes(scan.overlay, *layout.overlay(item["scan_id"]))
@@ -302,10 +327,16 @@ def _atlas_of(workspace: Workspace, config_json: str, key: str) -> tuple[Atlas, 
 
 
 class StepClock:
-    """CPU-seconds of each step, and wall-clock and CPU-seconds since it was created."""
+    """CPU-seconds of each step, and wall-clock and CPU-seconds since it was created.
+
+    Attributes:
+        steps: CPU-seconds by name.
+        restart_limit: begins the time limit of the scan anew, once it has been fetched and has a CPU.
+    """
 
     def __init__(self) -> None:
         self.steps: dict[str, float] = {}
+        self.restart_limit: Callable[[], None] = lambda: None
         self._start = (time.monotonic(), time.process_time())
 
     @contextmanager

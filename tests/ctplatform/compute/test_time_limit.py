@@ -29,3 +29,18 @@ def test_work_within_the_limit_goes_on():
         pass
     time.sleep(0.2)
     assert not late
+
+
+RESTARTS = """
+import time
+from ctplatform.compute.time_limit import time_limit
+with time_limit(2.0, lambda: print("recorded", flush=True)) as restart:
+    for _ in range(4):
+        time.sleep(0.8)
+        restart()
+"""
+
+
+def test_the_time_begins_anew():
+    ended = subprocess.run([sys.executable, "-c", RESTARTS], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "")

@@ -128,7 +128,9 @@ def test_a_run_warns_while_it_collapses_and_marks_its_lines(workspace, caplog):
 
 def test_a_run_stops_at_a_collapse_where_that_is_set(workspace):
     loop, flatten = collapsing(workspace, "pretrain.on_collapse=stop")
-    with pytest.raises(StageError, match=r"was stopped: the representation collapses at step \d+: .*rank") as caught:
+    with pytest.raises(
+        StageError, match=r"was stopped: the representation collapses at step \d+: .*rank"
+    ) as caught:
         loop.run(on_checkpoint=flatten)
     assert caught.value.code == "collapsed"
     assert loop.step < 12
