@@ -161,25 +161,23 @@ def _convolved(
 
 
 def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
-    """A convolution of a tiny grid as a product with a matrix that has rows for all voxels in and columns for all out.
+    """A convolution of a tiny grid as a product with a matrix that takes all voxels in to all voxels out.
 
-    The columns hold all experts; the outputs of a sample are then mixed as its location's routing says.
+    The matrix holds all experts; the outputs of a sample are then mixed as its location's routing says.
     """
     assert layer.routing_GE is not None
     (experts, channels_out), channels_in = layer.kernels.shape[:2], layer.kernels.shape[-1]
     taps_OI, sides = _taps(x_BCDHW.shape[2:], layer.stride)
-    taps = F.pad(layer.kernels.view(experts, channels_out, -1, channels_in), (0, 0, 0, 1))
-    columns = (
-        taps[:, :, taps_OI].permute(3, 4, 0, 2, 1).reshape(-1, experts * taps_OI.shape[0] * channels_out)
-    )
-    rows = x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1)
+    kernels = F.pad(layer.kernels.view(experts * channels_out, -1, channels_in), (0, 0, 0, 1))
+    # [experts, channels and voxels out; voxels and channels in]
+    matrix = kernels.index_select(1, taps_OI.flatten()).view(-1, taps_OI.shape[1] * channels_in)
     routing_B1E = layer.routing_GE.repeat_interleave(counts_G, dim=0)[:, None]
+    rows = x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1)
     mixed = [
-        torch.bmm(routing, (own @ columns).view(len(own), experts, -1))
+        torch.bmm(routing, F.linear(own, matrix).view(len(own), experts, -1))
         for own, routing in zip(rows.split(DENSE_SAMPLES), routing_B1E.split(DENSE_SAMPLES), strict=True)
     ]
-    y = torch.cat(mixed).view(-1, *sides, channels_out) + layer.bias
-    return y.permute(0, 4, 1, 2, 3)
+    return torch.cat(mixed).view(-1, channels_out, *sides) + layer.bias[:, None, None, None]
 
 
 def _taps(sides: Sequence[int], stride: int) -> tuple[Tensor, list[int]]:

@@ -25,7 +25,7 @@ from ctplatform.imaging import acquisition, dicom_frames
 from ctplatform.imaging.dicom_elements import (
     numbers,
     padding,
-    pixel_bytes,
+    pixel_range,
     rescale,
     text,
     whole_number,
@@ -37,8 +37,8 @@ _KEYWORDS = (
     "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "SliceThickness", "ConvolutionKernel",
     "Manufacturer", "GantryDetectorTilt", "InstanceNumber", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
-    "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleType", "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
     *acquisition.KEYWORDS, *dicom_frames.KEYWORDS,
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
@@ -82,13 +82,14 @@ class Slice:
         patient_id, study_uid: of this image; identifying, compared only.
         reconstruction: convolution kernel and temporal position as stored; compared only.
         instance: InstanceNumber.
-        photometric, samples, bits_allocated, bits_stored, signed: how pixels are stored.
+        photometric, samples, bits_allocated, bits_stored, high_bit, signed: how pixels are stored.
         rescale: slope and intercept; None where both elements are absent, empty where they are blank, incomplete, not
             numbers, of slope zero, or replaced by a lookup table.
         rescale_type: unit of the rescaled values; a known word, else empty.
         padding: lowest and highest stored value of padding, as PixelPaddingValue and its limit say.
         dose: `acquisition.NUMBERS`: kV, mAs, mGy.
         pixel_bytes: bytes of uncompressed pixels that the file holds; -1 where the header does not show it.
+        pixel_offset: where they start in the file; -1 where they are not plain little-endian numbers.
         invalid: keywords of elements that cannot be read.
         frame: index in a multi-frame file; None where the file has one image.
     """
@@ -112,12 +113,14 @@ class Slice:
     samples: int
     bits_allocated: int
     bits_stored: int
+    high_bit: int
     signed: bool
     rescale: tuple[float, ...] | None
     rescale_type: str
     padding: tuple[int, ...]
     dose: tuple[float | None, ...]
     pixel_bytes: int
+    pixel_offset: int
     compressed: bool
     deflated: bool
     invalid: tuple[str, ...]
@@ -299,7 +302,9 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
     modality = text(data, "Modality").upper()
     instance = numbers(data, "InstanceNumber", 1)
     bits = whole("BitsAllocated", 16)
+    bits_stored = min(max(whole("BitsStored", bits), 1), 64)
     signed = whole("PixelRepresentation", 0) == 1
+    length, offset = (-1, -1) if compressed or deflated else pixel_range(data, stream)
     return Slice(
         file=file,
         sop_uid=text(data, "SOPInstanceUID"),
@@ -319,13 +324,15 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
         photometric=text(data, "PhotometricInterpretation").upper(),
         samples=whole("SamplesPerPixel", 1),
         bits_allocated=bits,
-        bits_stored=min(max(whole("BitsStored", bits), 1), 64),
+        bits_stored=bits_stored,
+        high_bit=whole("HighBit", bits_stored - 1),
         signed=signed,
         rescale=rescale(data),
         rescale_type=_rescale_type(text(data, "RescaleType").upper()),
         padding=padding(data, signed=signed),
         dose=acquisition.dose_of_image(data),
-        pixel_bytes=-1 if compressed or deflated else pixel_bytes(data, stream),
+        pixel_bytes=length,
+        pixel_offset=offset,
         compressed=compressed or deflated,
         deflated=deflated,
         invalid=tuple(invalid),

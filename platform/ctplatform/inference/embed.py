@@ -1,7 +1,7 @@
 """Batch inference with Ray Data: a vector for every patch, and one for every scan.
 
-An item is a group of scans, read block by block so that the location-conditioned kernels are computed once a location
-for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control that shows
+An item is a group of scans, read by blocks of locations so that the location-conditioned kernels are computed once a
+location for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control that shows
 how much of a result is learned.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.digest import config_hash
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
+# Blocks of about so many patches are encoded together: arranging the weights costs as much as a few dozen patches.
+PATCHES_PER_CALL = 600
 
 
 @dataclass(frozen=True)
@@ -194,25 +197,36 @@ class Embedder:
         vectors: np.ndarray | None = None
         inside_SN = np.zeros((len(scan_ids), count), np.float32)
         footers = [shards.footer_of(self.workspace, scan) for scan in scan_ids]
-        for index in range(self.atlas.num_blocks):
-            blocks = [
+        blocks_per_call = max(1, PATCHES_PER_CALL * self.atlas.num_blocks // (count * len(scan_ids)))
+        for start in range(0, self.atlas.num_blocks, blocks_per_call):
+            here_L, hu_LSDHW, inside_LS = self._read(
+                scan_ids, footers, range(start, min(start + blocks_per_call, self.atlas.num_blocks))
+            )
+            features_LSD = encode_patches(
+                encoder, hu_LSDHW, coordinates_N3[here_L], hu_window=self.recipe.prepare.hu_window
+            )
+            if vectors is None:
+                vectors = np.zeros((len(scan_ids), count, features_LSD.shape[-1]), np.float32)
+            vectors[:, here_L] = features_LSD.swapaxes(0, 1)
+            inside_SN[:, here_L] = inside_LS.T
+        assert vectors is not None
+        return vectors, inside_SN
+
+    def _read(
+        self, scan_ids: list[str], footers: list[pq.FileMetaData], blocks: range
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(locations of some blocks, their patches int16 [L, S, D, H, W], share of each inside its scan [L, S])."""
+        here, hu, inside = [], [], []
+        for index in blocks:
+            read = [
                 shards.read_block(self.workspace, scan, index, footer=footer)
                 for scan, footer in zip(scan_ids, footers, strict=True)
             ]
-            home = blocks[0].home_N
-            here = blocks[0].locations_N[home]
-            features_GSD = encode_patches(
-                encoder,
-                np.stack([block.hu_NDHW[home] for block in blocks], axis=1),
-                coordinates_N3[here],
-                hu_window=self.recipe.prepare.hu_window,
-            )
-            if vectors is None:
-                vectors = np.zeros((len(scan_ids), count, features_GSD.shape[-1]), np.float32)
-            vectors[:, here] = features_GSD.swapaxes(0, 1)
-            inside_SN[:, here] = np.stack([block.inside_N[home] for block in blocks])
-        assert vectors is not None
-        return vectors, inside_SN
+            home = read[0].home_N
+            here.append(read[0].locations_N[home])
+            hu.append(np.stack([block.hu_NDHW[home] for block in read], axis=1))
+            inside.append(np.stack([block.inside_N[home] for block in read], axis=1))
+        return np.concatenate(here), np.concatenate(hu), np.concatenate(inside)
 
     def _write(
         self,
