@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from ctplatform.lazy import attach
 
 if TYPE_CHECKING:
-    from ctplatform.inference.embed import Embedder, EmbedSummary, pool
+    from ctplatform.inference.embed import Embedder, EmbedSummary
     from ctplatform.inference.encoders import load_encoder, random_encoder
+    from ctplatform.inference.pooling import LocationStatistics, pool
     from ctplatform.inference.representations import Representation, read_representation
 
 __all__ = [
     "EmbedSummary",
     "Embedder",
+    "LocationStatistics",
     "Representation",
     "load_encoder",
     "pool",
@@ -26,9 +28,10 @@ __getattr__, __dir__ = attach(
     {
         "EmbedSummary": "embed",
         "Embedder": "embed",
+        "LocationStatistics": "pooling",
         "Representation": "representations",
         "load_encoder": "encoders",
-        "pool": "embed",
+        "pool": "pooling",
         "random_encoder": "encoders",
         "read_representation": "representations",
     },

@@ -25,6 +25,8 @@ from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
+from ctplatform.inference.patient_vectors import standardised_patients
+from ctplatform.inference.pooling import STANDARDISED, Pooling, pool
 from ctplatform.storage import layout
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
-MIN_INSIDE = 0.5  # patches with a smaller part inside the scan are left out of the scan's vector
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def embed(
     """Embed every usable scan, training and test subjects alike, with each of the recipe's encoders.
 
     Writes `embeddings/<run>/patches/*.parquet` (scan_id, location, inside, vector) and
-    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept.
+    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept. A
+    standardised pooling also writes its statistics beside the weights (`patient_vectors`).
 
     Args:
         workspace: holds ledger, shards and the run's weights.
@@ -83,7 +85,7 @@ def embed(
     scans = rows.to_dict("records")
     groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
     items = [
-        {"encoder": encoder, "group": _group_name(group, config.pooling), "scans": json.dumps(group)}
+        {"encoder": encoder, "group": _group_name(group, _stored(config.pooling)), "scans": json.dumps(group)}
         for encoder in config.encoders
         for group in groups
     ]
@@ -112,12 +114,14 @@ def embed(
             if on_progress:
                 on_progress(done, len(todo))
     for encoder in config.encoders:
-        tables = [
-            workspace.read_table(*_scan_file(run, encoder, item["group"]))
-            for item in items
-            if item["encoder"] == encoder
-        ]
-        workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, encoder))
+        names = [item["group"] for item in items if item["encoder"] == encoder]
+        if config.pooling in STANDARDISED:
+            patients = standardised_patients(workspace, recipe, run=run, encoder=encoder, groups=names)
+        else:
+            patients = pa.concat_tables(
+                [workspace.read_table(*_scan_file(run, encoder, name)) for name in names]
+            )
+        workspace.write_table(patients, *layout.patient_vectors(run, encoder))
     return EmbedSummary(len(scans), config.encoders, len(todo), time.monotonic() - start)
 
 
@@ -192,7 +196,7 @@ class Embedder:
             }
         )
         self.workspace.write_table(patches, *layout.patch_vectors(self.run, name, group))
-        pooled = pool(vectors_SND, inside_SN, self.recipe.embed.pooling)
+        pooled = pool(vectors_SND, inside_SN, _stored(self.recipe.embed.pooling))
         patients = pa.table(
             {
                 "scan_id": [s["scan_id"] for s in scans],
@@ -219,28 +223,13 @@ def _embedder(workspace: Workspace, recipe_json: str, run: str) -> Embedder:
     return Embedder(workspace, Recipe.model_validate_json(recipe_json), run)
 
 
-def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
-    """One vector a scan, float32: the mean of its patches' vectors [S, D], or mean and standard deviation [S, 2 D].
-
-    Over the locations of which at least `MIN_INSIDE` lies inside the scan (all of them, if none does).
-
-    Args:
-        vectors_SND: vectors of N locations in S scans.
-        inside_SN: part of each patch inside its scan, 0 to 1.
-        pooling: "mean" or "mean_std".
-    """
-    keep = inside_SN >= MIN_INSIDE
-    keep[~keep.any(1)] = True
-    weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
-    mean: np.ndarray = (vectors_SND * weights).sum(1)
-    if pooling == "mean":
-        return mean.astype(np.float32)
-    deviation = np.sqrt((((vectors_SND - mean[:, None]) ** 2) * weights).sum(1))
-    return np.concatenate([mean, deviation], axis=1).astype(np.float32)
-
-
 def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
     return layout.scan_vectors(run, encoder, group)
+
+
+def _stored(pooling: Pooling) -> Pooling:
+    """Pooling of the vectors of a group of scans: what is standardised needs the vectors of all training scans."""
+    return "mean" if pooling in STANDARDISED else pooling
 
 
 def _group_name(group: list[dict[str, str]], pooling: str) -> str:

@@ -1,14 +1,15 @@
 """From the vectors of a scan's patches to the vector of a patient.
 
-Features of an encoder differ far more between places of the lung than between people, so a mean over locations is mostly
-what all people have in common. Standardised at each location over the scans that were trained on, every location counts
-alike; and how much locations differ within a scan, beyond what their places explain, tells patchy from even disease.
+Features of an encoder differ far more between places of the lung than between people, so a mean over locations is
+mostly what all people have in common. Standardised at each location over the scans that were trained on, every location
+counts alike. The spread over locations of what places do not explain distinguishes patchy from even disease.
 
 Legend: S scans, N locations, D features of a patch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,12 +36,35 @@ class LocationStatistics:
     @classmethod
     def of(cls, vectors_SND: np.ndarray, inside_SN: np.ndarray) -> LocationStatistics:
         """Statistics of some scans, at each location of those that hold it (of all, where none does)."""
-        keep_SN = inside_SN >= MIN_INSIDE
-        keep_SN = keep_SN | ~keep_SN.any(0)
-        weights_SN1 = (keep_SN / keep_SN.sum(0))[:, :, None]
-        mean_ND = (vectors_SND * weights_SN1).sum(0)
-        spread_ND = np.sqrt((np.square(vectors_SND - mean_ND) * weights_SN1).sum(0))
-        return cls(mean_ND.astype(np.float32), spread_ND.astype(np.float32))
+        found = cls.over([(vectors_SND, inside_SN)])
+        assert found is not None
+        return found
+
+    @classmethod
+    def over(cls, groups: Iterable[tuple[np.ndarray, np.ndarray]]) -> LocationStatistics | None:
+        """The same of groups of scans, read one after the other; None without any.
+
+        Sums are of the differences from the first group's mean, so that a spread far below the mean is kept.
+        """
+        origin_ND: np.ndarray | None = None
+        for vectors_SND, inside_SN in groups:
+            if origin_ND is None:
+                origin_ND = vectors_SND.mean(0, dtype=np.float64)
+                # Row 0 sums over the scans that hold a location, row 1 over all.
+                count_2N = np.zeros((2, len(origin_ND)))
+                sum_2ND, square_2ND = np.zeros((2, *origin_ND.shape)), np.zeros((2, *origin_ND.shape))
+            centred_SND = vectors_SND - origin_ND
+            for row, keep_SN in enumerate((inside_SN >= MIN_INSIDE, np.ones(inside_SN.shape, bool))):
+                count_2N[row] += keep_SN.sum(0)
+                sum_2ND[row] += np.einsum("snd,sn->nd", centred_SND, keep_SN)
+                square_2ND[row] += np.einsum("snd,sn->nd", np.square(centred_SND), keep_SN)
+        if origin_ND is None:
+            return None
+        row_N, every_N = (count_2N[0] == 0).astype(int), np.arange(len(origin_ND))
+        count_N1 = count_2N[row_N, every_N][:, None]
+        mean_ND = sum_2ND[row_N, every_N] / count_N1
+        variance_ND = np.maximum(square_2ND[row_N, every_N] / count_N1 - np.square(mean_ND), 0)
+        return cls((origin_ND + mean_ND).astype(np.float32), np.sqrt(variance_ND).astype(np.float32))
 
     def standardise(self, vectors_SND: np.ndarray) -> np.ndarray:
         """Vectors with mean 0 and standard deviation 1 at each location over the scans that the statistics are of."""

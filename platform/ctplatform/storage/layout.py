@@ -33,6 +33,7 @@ PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
 WEIGHTS_FILE, CARD_FILE, PROBE_FILE = "weights.safetensors", "card.json", "probe.json"
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
+REPRESENTATION_FILE = "representation.safetensors"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
@@ -116,6 +117,11 @@ def weights(run: str) -> Parts:
 def card(run: str) -> Parts:
     """What the encoder is and where it comes from; written last, to mark training as finished."""
     return PRETRAIN, run, CARD_FILE
+
+
+def representation(run: str) -> Parts:
+    """Statistics of each location that patients' vectors are standardised with."""
+    return PRETRAIN, run, REPRESENTATION_FILE
 
 
 def training_config(run: str) -> Parts:

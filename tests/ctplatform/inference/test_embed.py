@@ -1,11 +1,13 @@
-"""Vectors of a group of scans are those of each scan alone; pooling leaves out what lies outside."""
+"""Vectors of a group of scans are those of each scan alone, and what becomes of them for a patient."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ctplatform.inference.embed import Embedder, embed, pool
+from ctplatform.inference.embed import Embedder, embed
 from ctplatform.inference.encoders import load_encoder
+from ctplatform.inference.patient_vectors import read_statistics
+from ctplatform.inference.pooling import LocationStatistics, pool
 from ctplatform.training.runs import training_rows
 from tests.ctplatform.training_world import run_loop
 
@@ -35,10 +37,22 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     random = workspace.read_table("embeddings", run, "patients-random.parquet")
     assert random.num_rows == len(patients) == summary.scans
 
-
-def test_pooling_leaves_out_what_lies_outside():
-    vectors = np.array([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]], np.float32)
-    np.testing.assert_allclose(pool(vectors, np.array([[1.0, 1.0, 0.2]]), "mean"), [[2.0, 3.0]])
-    both = pool(vectors, np.array([[1.0, 1.0, 0.2]]), "mean_std")
-    np.testing.assert_allclose(both, [[2.0, 3.0, 1.0, 1.0]])
-    np.testing.assert_allclose(pool(vectors, np.zeros((1, 3)), "mean"), vectors.mean(1))
+    standardised = small_recipe.model_copy(
+        update={"embed": small_recipe.embed.model_copy(update={"pooling": "standardised_spread"})}
+    )
+    assert embed(workspace, standardised, run=run).done == 0  # patches are not encoded again
+    patients = (
+        workspace.read_table("embeddings", run, "patients-drasclr.parquet").to_pandas().set_index("scan_id")
+    )
+    trained = list(training_rows(workspace, small_recipe)["scan_id"])
+    statistics = LocationStatistics.of(*embedder.encode(encoder, trained))
+    stored = read_statistics(workspace, run)
+    np.testing.assert_allclose(stored.mean_ND, statistics.mean_ND, atol=2e-5)
+    np.testing.assert_allclose(stored.spread_ND, statistics.spread_ND, atol=2e-5)
+    np.testing.assert_allclose(
+        np.stack(patients.loc[scans, "vector"]),
+        pool(together, inside, "standardised_spread", stored),
+        atol=2e-2,
+    )
+    means = np.stack(patients.loc[trained, "vector"])[:, :128]
+    np.testing.assert_allclose(means.mean(0), 0, atol=2e-2)
