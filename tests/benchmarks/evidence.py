@@ -1,8 +1,8 @@
 """What pretraining gives, claim by claim: `python -m tests.benchmarks.evidence --folder FOLDER`, or `make evidence`.
 
 Encoders are pretrained on the cohort of recipe `demo`, with three seeds, and applied to two cohorts on which nothing
-was chosen. Prints the claims and, with `--write`, stores them in docs/evidence.json. Parts that are finished are not made
-again, so the same call resumes an interrupted run; claims whose parts are missing are left out.
+was chosen. Prints the claims; with `--write` they are stored in docs/evidence.json. Parts that are finished are not
+made again, so the same call resumes an interrupted run; claims whose parts are missing are left out.
 """
 
 from __future__ import annotations

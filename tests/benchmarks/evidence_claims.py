@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ctplatform.dataset.splits import read_split
 from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed
+from drasclr.encoder import FEATURES
+from tests.benchmarks import encoded
 from tests.benchmarks import evidence_parts as parts
 from tests.benchmarks.evidence_parts import (
     ALL,
@@ -21,7 +24,7 @@ from tests.benchmarks.evidence_parts import (
     RANDOM,
     SEEDS,
 )
-from tests.benchmarks.evidence_scores import Score, difference, problem_of, seed_means
+from tests.benchmarks.evidence_scores import Patients, Score, difference, problem_of, seed_means
 
 CLAIMED = ("emphysema_extent", "emphysema", "gold_stage", "fev1pp")
 TRAINED = CLAIMED
@@ -72,6 +75,7 @@ class Claims:
             "representation": self._representation(),
             "claims": claims,
             "scores": self.scores(),
+            "why": self.why(),
         }
 
     def _representation(self) -> dict[str, Any]:
@@ -296,6 +300,45 @@ class Claims:
                     except FileNotFoundError:
                         continue
                     found.setdefault(start, {}).setdefault(task, {})[str(labels)] = _rounded(values)
+        return found
+
+    def why(self) -> dict[str, Any]:
+        """What the features of each encoder hold, on the first fresh cohort, mean over seeds.
+
+        Shares of the variance of patch features that lie between places and between scans; and how much of what made
+        each scan ridge regression on the patients' vectors explains in the test subjects (R2).
+        """
+        cohort = next(iter(FRESH))
+        config = parts.recipe_of(cohort).phantom
+        assert config is not None
+        table = self.evidence.table(cohort).set_index("subject_id", drop=False)
+        truth = encoded.truths(table, config)
+        split, chosen = read_split(self.evidence.workspace(cohort)), self._representation()
+        found: dict[str, Any] = {}
+        for encoder in (*parts.VARIANTS, RANDOM):
+            runs = []
+            for seed in SEEDS:
+                if not self.evidence.features_file(cohort, encoder, seed).exists():
+                    continue
+                patients = Patients(self.evidence, cohort, encoder, seed)
+                features_SND = patients.vectors_SND[..., :FEATURES]
+                place, scan = encoded.variance_shares(features_SND, np.ones(features_SND.shape[:2]))
+                x = patients.vectors(chosen["features"], chosen["pooling"])
+                train, test = ([s for s in side if s in x] for side in (split.train, split.test))
+                held = {
+                    name: encoded.explained(
+                        np.stack([x[s] for s in train]),
+                        np.stack([x[s] for s in test]),
+                        column.loc[train].to_numpy(float),
+                        column.loc[test].to_numpy(float),
+                    )
+                    for name, column in truth.items()
+                }
+                runs.append({"place": place, "scan": scan, **held})
+            if runs:
+                found[encoder] = {
+                    name: round(float(np.mean([run[name] for run in runs])), 3) for name in runs[0]
+                }
         return found
 
 

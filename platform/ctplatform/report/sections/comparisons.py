@@ -35,7 +35,7 @@ def section(inputs: Inputs) -> Section | Omitted:
             "better (error metrics have their sign reversed). Filled: the interval excludes zero. Arrow: it "
             "extends beyond the chart."
         ),
-        n=f"n = {_n(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
+        n=f"n = {held_out(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
         interval="95% paired bootstrap over held-out subjects",
         command=command("sweep", inputs.recipe),
         panels=panels,
@@ -61,7 +61,8 @@ def verdict(row: object) -> str:
     return "better" if (low > 0) != words.lower_is_better(row.metric) else "worse"  # type: ignore[attr-defined]
 
 
-def _n(table: pd.DataFrame) -> str:
+def held_out(table: pd.DataFrame) -> str:
+    """Number of held-out subjects, or their range over tasks."""
     if "n_test" not in table or table["n_test"].dropna().empty:
         return words.DASH
     low, high = int(table["n_test"].min()), int(table["n_test"].max())
