@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.benchmarks import evidence_page
 from tests.benchmarks.evidence_parts import (
     ALL,
     DENSITY,
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/evidence", help="(default: %(default)s)")
     parser.add_argument("--part", nargs="+", help="run one part only: its method and arguments")
     parser.add_argument("--claims", action="store_true", help="run nothing, score what is there")
-    parser.add_argument("--write", action="store_true", help="store the claims in docs/evidence.json")
+    parser.add_argument("--write", action="store_true", help="store docs/evidence.json, tables and picture")
     options = parser.parse_args()
     evidence = Evidence(options.folder)
     if options.part:
@@ -136,12 +137,14 @@ def main() -> None:
             run(evidence, parts)
     from tests.benchmarks.evidence_claims import Claims
 
-    text = json.dumps(Claims(evidence).all(), indent=1) + "\n"
+    found = Claims(evidence).all()
+    text = json.dumps(found, indent=1) + "\n"
     print(text)
     if not options.claims:
         print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
     if options.write:
         RESULT.write_text(text, encoding="utf-8")
+        evidence_page.write(found)
 
 
 if __name__ == "__main__":

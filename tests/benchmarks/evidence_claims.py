@@ -289,7 +289,7 @@ class Claims:
                 for labels in LABEL_COUNTS:
                     try:
                         values = self.frozen_score(encoder, task, labels).values()
-                    except FileNotFoundError:
+                    except (FileNotFoundError, KeyError):  # not run, or not with so many labels
                         continue
                     found.setdefault(encoder, {}).setdefault(task, {})[str(labels)] = _rounded(values)
         for start in ("scratch", "finetune"):

@@ -283,8 +283,10 @@ class Evidence:
         found: dict[str, dict[str, list[list[float]]]] = {}
         for name, (task, _) in (tasks() | shares()).items():
             problem = scores.problem_of(self, cohort, task)
-            for labels in LABEL_COUNTS:
-                count = min(SUBSETS, 1 if labels >= len(problem.train) else SUBSETS)
+            for labels in LABEL_COUNTS if encoder == MAIN else (FEW, ALL):
+                count = SUBSETS if labels == FEW else len(SEEDS)
+                if labels >= len(problem.train):
+                    count = 1
                 predictions = [
                     scores.probe(problem, x, scores.subset_of(problem, labels, number))
                     for number in range(count)
