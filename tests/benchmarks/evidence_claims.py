@@ -37,7 +37,7 @@ class Claims:
 
     def __init__(self, evidence: parts.Evidence) -> None:
         self.evidence = evidence
-        self.tasks = parts.tasks() | parts.shares()
+        self.tasks = parts.tasks() | parts.harder()
         self._targets = {
             (cohort, name): problem_of(evidence, cohort, task)
             for cohort in FRESH
@@ -55,7 +55,7 @@ class Claims:
             self.finetuned_not_below_probe,
             self.beats_density,
             lambda: self.frozen(
-                "beats_density_where_density_fails", MAIN, DENSITY, ALL, tuple(parts.shares()), least=2
+                "beats_density_where_density_fails", MAIN, DENSITY, ALL, tuple(parts.harder()), least=2
             ),
             self.labels_saved,
             lambda: self.pays("global_pays", "local"),
@@ -229,7 +229,7 @@ class Claims:
 
     def pays(self, name: str, other: str) -> dict[str, Any]:
         """A part of the method against pretraining without it, few labels and all, with the cost of both."""
-        names = (*parts.tasks(), *parts.shares())
+        names = (*parts.tasks(), *parts.SHARES)
         claims = {labels: self.frozen(name, MAIN, other, labels, names) for labels in (FEW, ALL)}
         claim = claims[FEW] | {"all_labels": claims[ALL]["tasks"], "without": other}
         claim["holds"] = all(found["interval"][0] > 0 for found in claims.values())

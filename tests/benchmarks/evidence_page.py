@@ -30,6 +30,7 @@ TASKS = {
     "paraseptal": "paraseptal (AUROC)",
     "panlobular_share": "panlobular share (rho)",
     "paraseptal_share": "paraseptal share (rho)",
+    "extent_other_kernel": "extent, other kernels (R2)",
 }
 #: In the picture, in this order.
 SHOWN = {"local": "drasclr", "scratch": "scratch", "random": "random", "density": "density"}
@@ -174,7 +175,8 @@ def _representations(chosen: dict[str, Any]) -> str:
     ]
     return (
         "Representations of a patient, cross-validated on the development cohort's training subjects, mean over five "
-        "tasks and the pretrained and the random encoder:\n\n" + document.table(["features, pooling", "score"], rows)
+        "tasks and the pretrained and the random encoder:\n\n"
+        + document.table(["features, pooling", "score"], rows)
     )
 
 

@@ -54,6 +54,8 @@ class LabelledCohort:
 
 def problem_of(evidence: Evidence, cohort: str, task: Task) -> LabelledCohort:
     """A task on a cohort's usable scans."""
+    from tests.benchmarks.evidence_parts import LABELLED_KERNEL, OTHER_KERNEL
+
     workspace = evidence.workspace(cohort)
     rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
     scan_of = dict(zip(rows["subject_id"].astype(str), rows["scan_id"], strict=True))
@@ -62,6 +64,10 @@ def problem_of(evidence: Evidence, cohort: str, task: Task) -> LabelledCohort:
     row_of = {subject: row for row, subject in enumerate(labels.subjects)}
     split = read_split(workspace)
     train, test = (tuple(s for s in side if s in row_of) for side in (split.train, split.test))
+    if task.name == OTHER_KERNEL.name:
+        kernel = dict(zip(table["subject_id"], table["kernel"], strict=True))
+        train = tuple(s for s in train if kernel[s] == LABELLED_KERNEL)
+        test = tuple(s for s in test if kernel[s] != LABELLED_KERNEL)
     train_targets, test_targets = (
         labels.targets.take(np.array([row_of[s] for s in side])) for side in (train, test)
     )

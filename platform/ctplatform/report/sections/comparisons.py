@@ -44,7 +44,7 @@ def section(inputs: Inputs) -> Section | Omitted:
             Key("First is worse", style.VERMILION, "s"),
             Key("Inconclusive: the interval includes zero", style.GREY, "o-"),
         ],
-        tables=[_table(table)],
+        tables=[table_of(table, "All paired comparisons")],
     )
     text = (
         f"{clear} of {words.count(len(table), 'comparison')} have an interval that excludes zero. The intervals are "
@@ -123,7 +123,8 @@ def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
     )
 
 
-def _table(table: pd.DataFrame) -> Table:
+def table_of(table: pd.DataFrame, caption: str = "Paired comparisons") -> Table:
+    """Comparisons in words and numbers, a row each."""
     cells, strong = [], []
     for i, row in enumerate(table.itertuples()):
         digits = words.digits_for(row.difference, row.low, row.high)
@@ -143,7 +144,7 @@ def _table(table: pd.DataFrame) -> Table:
         if verdict(row) != "open":
             strong.append(i)
     return Table(
-        "All paired comparisons",
+        caption,
         ("Task", "Metric", "Labels", "Difference", "Value", "95% interval", "Reading", "p", "n held out"),
         cells,
         numeric=frozenset({2, 4, 5, 7, 8}),

@@ -10,17 +10,18 @@ from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Panel
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.comparisons import EDGE, held_out, verdict
+from ctplatform.report.sections.comparisons import EDGE, held_out, table_of, verdict
 
 OURS = "drasclr"
 BASELINES = {"random": "a random encoder", "scratch": "training from scratch"}
+SHORT = {"random": "random encoder", "scratch": "from scratch"}
 MARKERS = {"random": "o", "scratch": "s"}
 
 
 def gains(inputs: Inputs) -> pd.DataFrame:
     """Paired differences of the pretrained encoder's frozen features with the fewest labels, a row a task and baseline.
 
-    Differences are positive where pretraining is better. Each task has its leading metric only.
+    Each task has its leading metric only; `verdict` says for which of the two the difference speaks.
     """
     table = inputs.comparisons
     if table is None or table.empty:
@@ -34,8 +35,6 @@ def gains(inputs: Inputs) -> pd.DataFrame:
         rows = rows[rows["fraction"] == rows["fraction"].min()]
         rows = rows[rows["metric"] == words.leading_metric(dict.fromkeys(rows["metric"]))].copy()
         rows["verdict"] = [verdict(row) for row in rows.itertuples()]
-        if words.lower_is_better(str(rows["metric"].iloc[0])):
-            rows[["difference", "low", "high"]] = -rows[["difference", "high", "low"]].to_numpy()
         found.append(rows.drop_duplicates("b"))
     return pd.concat(found) if found else pd.DataFrame()
 
@@ -48,15 +47,13 @@ def sentence(inputs: Inputs, table: pd.DataFrame) -> str:
     parts = []
     for row in rows.itertuples():
         digits = words.digits_for(row.difference, row.low, row.high)
-        by = (
-            f"by {words.number(abs(row.difference), digits)} ({words.interval(row.low, row.high, digits)})"
-            if row.verdict != "open"
-            else f"({words.estimate(row.difference, row.low, row.high)}, an interval that includes zero)"
+        found = (
+            f"difference {words.number(row.difference, digits)}, {words.interval(row.low, row.high, digits)}"
         )
         how = {"better": "better than", "worse": "worse than", "open": "not shown to differ from"}[
             row.verdict
         ]
-        parts.append(f"{how} {BASELINES[row.b]} {by}")
+        parts.append(f"{how} {BASELINES[row.b]} ({found})")
     return (
         f"With {_labels(inputs, str(task), fraction)}, frozen features of the pretrained encoder are, in "
         f"{words.metric(metric)} for {words.task(str(task))}, {words.listing(parts)}."
@@ -81,17 +78,21 @@ def figure(inputs: Inputs, table: pd.DataFrame) -> Figure:
         ticks = []
         for y, row in enumerate(reversed(items)):
             edge = EDGE.get(str(row.metric), float("inf"))
+            sign = -1.0 if words.lower_is_better(str(row.metric)) else 1.0
+            low, high = sorted((sign * row.low, sign * row.high))
             colour = {"better": style.BLUE, "worse": style.VERMILION, "open": style.GREY}[str(row.verdict)]
-            axes.hlines(y, max(row.low, -edge), min(row.high, edge), color=colour, linewidth=1.5)
+            axes.hlines(y, max(low, -edge), min(high, edge), color=colour, linewidth=1.5)
             axes.plot(
-                min(max(row.difference, -edge), edge),
+                min(max(sign * row.difference, -edge), edge),
                 y,
                 MARKERS[str(row.b)],
                 color=colour,
                 markerfacecolor="white" if row.verdict == "open" else colour,
                 markersize=6,
             )
-            ticks.append(f"{words.sentence(words.task(str(row.task)))},\nover {BASELINES[str(row.b)]}")
+            ticks.append(
+                f"{words.short(words.sentence(words.task(str(row.task))))}\nover {SHORT[str(row.b)]}"
+            )
         axes.set_yticks(range(len(items)), ticks)
         axes.set_ylim(-0.6, len(items) - 0.4)
         axes.grid(visible=False)
@@ -109,8 +110,8 @@ def figure(inputs: Inputs, table: pd.DataFrame) -> Figure:
         name="gain",
         title="What pretraining gave, with the fewest labels",
         caption=(
-            "Each task in its own metric. Right of zero, frozen features of the pretrained encoder are better. Filled: "
-            "the interval excludes zero."
+            "Each task in its own metric. Right of zero, frozen features of the pretrained encoder are better (error "
+            "metrics have their sign reversed). Filled: the interval excludes zero."
         ),
         n=f"n = {held_out(table)} held-out subjects",
         interval="95% paired bootstrap over held-out subjects",
@@ -128,4 +129,5 @@ def figure(inputs: Inputs, table: pd.DataFrame) -> Figure:
             Key("Pretraining is worse", style.VERMILION),
             Key("Inconclusive: the interval includes zero", style.GREY),
         ],
+        tables=[table_of(table)],
     )
