@@ -22,6 +22,7 @@ from tests.benchmarks.evidence_parts import (
     LABEL_COUNTS,
     MAIN,
     RANDOM,
+    SAME_PLACES,
     SEEDS,
 )
 from tests.benchmarks.evidence_scores import Patients, Score, difference, problem_of, seed_means
@@ -83,20 +84,29 @@ class Claims:
         means = {name: round(value, 3) for name, value in chosen["means"].items()}
         return {"features": chosen["features"], "pooling": chosen["pooling"], "cross_validated": means}
 
-    def frozen_score(self, encoder: str, task: str, labels: int, *, numbers: bool = False) -> Score:
-        """Heads on a frozen representation; `numbers`: of each seed only the label subset that training takes."""
+    def frozen_score(self, encoder: str, task: str, labels: int) -> Score:
+        """Heads on a frozen representation."""
         baseline = encoder in (DENSITY, HISTOGRAM)
-        found = {}
-        for cohort in FRESH:
-            seeds = []
-            for seed in SEEDS if not baseline or numbers else SEEDS[:1]:
-                path = self.evidence.probed_file(cohort, encoder, 0 if baseline else seed)
-                subsets = json.loads(path.read_text(encoding="utf-8"))[task][str(labels)]
-                if numbers and len(subsets) > 1:
-                    subsets = [subsets[seed]]
-                seeds.append([np.array(p) for p in subsets])
-            found[cohort] = seeds
+        found = {
+            cohort: [
+                self._probed(cohort, encoder, seed, task, str(labels))
+                for seed in (SEEDS[:1] if baseline else SEEDS)
+            ]
+            for cohort in FRESH
+        }
         return self._score(task, found)
+
+    def frozen_score_at_same_places(self, task: str) -> Score:
+        """Heads on the places and the label subsets, one a seed, that training on labels takes."""
+        found = {
+            cohort: [[self._probed(cohort, MAIN, seed, task, SAME_PLACES)[seed]] for seed in SEEDS]
+            for cohort in FRESH
+        }
+        return self._score(task, found)
+
+    def _probed(self, cohort: str, encoder: str, seed: int, task: str, labels: str) -> list[np.ndarray]:
+        stored = json.loads(self.evidence.probed_file(cohort, encoder, seed).read_text(encoding="utf-8"))
+        return [np.array(p) for p in stored[task][labels]]
 
     def trained_score(self, start: str, task: str, labels: int, *, key: str = "prediction") -> Score:
         """End-to-end training, a label subset a seed."""
@@ -155,11 +165,11 @@ class Claims:
         return self._compared(name, pairs, least=len(tasks) if least is None else least, labels=labels)
 
     def trained(self, name: str, first: str, second: str) -> dict[str, Any]:
-        """With few labels: frozen heads or fine-tuning against training from scratch, on the same label subsets."""
+        """With few labels: frozen heads or fine-tuning against training from scratch, on the same places and labels."""
         pairs = {}
         for task in TRAINED:
             scores = [
-                self.frozen_score(MAIN, task, FEW, numbers=True)
+                self.frozen_score_at_same_places(task)
                 if start == "frozen"
                 else self.trained_score(start, task, FEW)
                 for start in (first, second)

@@ -41,6 +41,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "unconditioned": ("pretrain.encoder.conditioning=none", "pretrain.encoder.experts=1"),
 }
 LABEL_COUNTS = (8, 16, 32, 45)
+SAME_PLACES = "few, same places"
 FEW, ALL = LABEL_COUNTS[0], LABEL_COUNTS[-1]
 SUBSETS = 9  # a multiple of the seeds
 
@@ -69,8 +70,8 @@ SHARES = {
     )
     for kind in ("panlobular", "paraseptal")
 }
-#: The kernel moves LAA-950 by some seven points (Gallardo-Estrella et al., Eur Radiol 2016): heads are fitted on scans of
-#: one kernel, and tested on those of the others.
+#: The kernel moves LAA-950 by some seven points (Gallardo-Estrella et al., Eur Radiol 2016): heads are fitted on scans
+#: of one kernel, and tested on those of the others.
 OTHER_KERNEL = Task(
     name="extent_other_kernel",
     title="Emphysema extent on kernels without labels",
@@ -116,6 +117,11 @@ def recipe_of(cohort: str, variant: str = "local", seed: int = 0) -> Recipe:
             "split.test_fraction=0.5",
         ]
     return load_recipe("evidence", overrides)
+
+
+def trained_places(locations: int, size: int) -> np.ndarray:
+    """The places that training on labels reads, as `PatchPool` picks them."""
+    return np.unique(np.linspace(0, locations - 1, min(size, locations)).round().astype(int))
 
 
 class Evidence:
@@ -301,7 +307,8 @@ class Evidence:
             x = scores.histogram(self, cohort)
         else:
             chosen = json.loads(self.representation_file().read_text(encoding="utf-8"))
-            x = scores.Patients(self, cohort, encoder, seed).vectors(chosen["features"], chosen["pooling"])
+            patients = scores.Patients(self, cohort, encoder, seed)
+            x = patients.vectors(chosen["features"], chosen["pooling"])
         found: dict[str, dict[str, list[list[float]]]] = {}
         for name, (task, _) in (tasks() | harder()).items():
             problem = scores.problem_of(self, cohort, task)
@@ -314,6 +321,14 @@ class Evidence:
                     for number in range(count)
                 ]
                 found.setdefault(name, {})[str(labels)] = [p.astype(float).tolist() for p in predictions]
+        if encoder == MAIN:
+            # On the places that training on labels reads, for a comparison with it.
+            places = trained_places(patients.vectors_SND.shape[1], recipe_of(cohort).sweep.scratch.pool)
+            x = patients.vectors(chosen["features"], chosen["pooling"], places=places)
+            for name, (task, _) in tasks().items():
+                problem = scores.problem_of(self, cohort, task)
+                predicted = [scores.probe(problem, x, scores.subset_of(problem, FEW, n)) for n in SEEDS]
+                found[name][SAME_PLACES] = [p.astype(float).tolist() for p in predicted]
         _write(self.probed_file(cohort, encoder, seed), found)
 
     def trained_file(self, cohort: str, task: str, start: str, labels: int, number: int) -> Path:

@@ -92,9 +92,12 @@ class Patients:
             self.vectors_SND = stored["vectors"]
         self._train = set(read_split(evidence.workspace(cohort)).train)
 
-    def vectors(self, features: str, pooling: Pooling) -> dict[str, np.ndarray]:
-        """Subject -> vector."""
+    def vectors(
+        self, features: str, pooling: Pooling, *, places: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Subject -> vector, over all places or some of them."""
         x_SND = self.vectors_SND[..., :FEATURES] if features == "last" else self.vectors_SND
+        x_SND = x_SND if places is None else x_SND[:, places]
         inside_SN = np.ones(x_SND.shape[:2])
         train = [row for row, subject in enumerate(self.subjects) if subject in self._train]
         x_SP = pool(x_SND, inside_SN, pooling, LocationStatistics.of(x_SND[train], inside_SN[train]))
