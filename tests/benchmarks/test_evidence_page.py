@@ -1,4 +1,4 @@
-"""The published evidence is one: page and picture are made of docs/evidence.json, and its claims follow its intervals."""
+"""Page and picture are made of docs/evidence.json, and its claims follow its intervals."""
 
 from __future__ import annotations
 
