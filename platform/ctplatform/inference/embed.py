@@ -21,6 +21,7 @@ import pyarrow as pa
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
+from ctplatform.config.training import EmbedConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
@@ -85,7 +86,7 @@ def embed(
     scans = rows.to_dict("records")
     groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
     items = [
-        {"encoder": encoder, "group": _group_name(group, _stored(config.pooling)), "scans": json.dumps(group)}
+        {"encoder": encoder, "group": _group_name(group, config), "scans": json.dumps(group)}
         for encoder in config.encoders
         for group in groups
     ]
@@ -157,6 +158,7 @@ class Embedder:
 
         count = self.atlas.num_locations
         coordinates = torch.from_numpy(np.array(self.atlas.coordinates_N3, dtype=np.float32))
+        encode = encoder.grouped_all if self.recipe.embed.features == "multiscale" else encoder.grouped
         vectors: np.ndarray | None = None
         inside_SN = np.zeros((len(scan_ids), count), np.float32)
         footers = [shards.footer_of(self.workspace, scan) for scan in scan_ids]
@@ -170,7 +172,7 @@ class Embedder:
             hu_GSDHW = torch.from_numpy(np.stack([block.hu_NDHW[home] for block in blocks], axis=1))
             patches = augment.normalise(hu_GSDHW.to(self.device), hu_window=self.recipe.prepare.hu_window)
             with torch.inference_mode():
-                features_GSD = encoder.grouped(patches, coordinates[torch.from_numpy(here)].to(self.device))
+                features_GSD = encode(patches, coordinates[torch.from_numpy(here)].to(self.device))
             if vectors is None:
                 vectors = np.zeros((len(scan_ids), count, features_GSD.shape[-1]), np.float32)
             vectors[:, here] = features_GSD.float().cpu().numpy().swapaxes(0, 1)
@@ -232,9 +234,10 @@ def _stored(pooling: Pooling) -> Pooling:
     return "mean" if pooling in STANDARDISED else pooling
 
 
-def _group_name(group: list[dict[str, str]], pooling: str) -> str:
+def _group_name(group: list[dict[str, str]], config: EmbedConfig) -> str:
     content = [f"{scan['scan_id']} {scan['content_hash']}" for scan in group]
-    return config_hash("|".join(content), pooling)
+    own = [_stored(config.pooling), *([config.features] if config.features != "last" else [])]
+    return config_hash("|".join(content), *own)
 
 
 def _vectors(vectors_ND: np.ndarray) -> pa.Array:

@@ -1,8 +1,9 @@
 """Standardised vectors of patients, and the statistics that they need, kept in the model's folder.
 
 `pretrain/<run>/representation.safetensors` holds `mean_ND` and `spread_ND`, float32: mean and standard deviation of
-each of D features at each of N locations over the scans that the encoder was trained on. With them, and the pooling
-that its metadata names, the vectors of a scan's patches become the vector of any new patient (`pooling.pool`).
+each of D features at each of N locations over the scans that the encoder was trained on. With them, and the features
+and the pooling that its metadata names, the vectors of a scan's patches become the vector of any new patient
+(`pooling.pool`).
 
 Legend: S scans, N locations, D features.
 """
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ctplatform.config.recipe import Recipe
+from ctplatform.config.training import EmbedConfig
 from ctplatform.errors import StageError
 from ctplatform.inference.pooling import LocationStatistics, pool
 from ctplatform.storage import layout
@@ -52,7 +54,7 @@ def standardised_patients(
             code="missing",
         )
     if encoder == PRETRAINED:
-        _write(workspace, run, statistics, pooling=recipe.embed.pooling, scans=len(trained))
+        _write(workspace, run, statistics, recipe.embed, scans=len(trained))
     tables = []
     for group in groups:
         _, vectors_SND, inside_SN = read_group(workspace, run, encoder, group)
@@ -89,10 +91,10 @@ def read_statistics(workspace: Workspace, run: str) -> LocationStatistics:
 
 
 def _write(
-    workspace: Workspace, run: str, statistics: LocationStatistics, *, pooling: str, scans: int
+    workspace: Workspace, run: str, statistics: LocationStatistics, config: EmbedConfig, *, scans: int
 ) -> None:
     from safetensors.numpy import save
 
     arrays = {"mean_ND": statistics.mean_ND, "spread_ND": statistics.spread_ND}
-    metadata = {"pooling": pooling, "scans": str(scans)}
+    metadata = {"features": config.features, "pooling": config.pooling, "scans": str(scans)}
     workspace.write_bytes(save(arrays, metadata=metadata), *layout.representation(run))

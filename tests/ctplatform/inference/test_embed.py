@@ -56,3 +56,10 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     )
     means = np.stack(patients.loc[trained, "vector"])[:, :128]
     np.testing.assert_allclose(means.mean(0), 0, atol=2e-2)
+
+    scaled = small_recipe.model_copy(
+        update={"embed": small_recipe.embed.model_copy(update={"features": "multiscale"})}
+    )
+    wide, _ = Embedder(workspace, scaled, run).encode(encoder, scans)
+    assert wide.shape == (3, embedder.atlas.num_locations, 128 + 496)
+    np.testing.assert_allclose(wide[..., :128], together, atol=2e-5)
