@@ -325,7 +325,7 @@ class Claims:
         return found
 
     def representations(self) -> dict[str, Any]:
-        """Every representation on the fresh cohorts, mean over the five tasks: not what was chosen by, what came of it."""
+        """Every representation on the fresh cohorts, mean over five tasks; the choice was made on other subjects."""
         found: dict[str, Any] = {}
         problems = {
             (cohort, name): problem_of(self.evidence, cohort, task)
