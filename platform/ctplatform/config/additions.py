@@ -12,6 +12,7 @@ from typing import Any
 
 #: By dotted key, of settings or whole sections, whose defaults are how version 0.1.0 computed without them.
 LATER = (
+    "embed.features",
     "prepare.max_bytes_unpacked",
     "prepare.max_seconds",
     "prepare.max_voxels",

@@ -190,4 +190,13 @@ class EmbedConfig(Section):
     num_workers: int = Field(default=2, gt=0)
     use_gpu: bool | None = Field(default=None, description="None: where there are some")
     gpus_per_worker: float = Field(default=1.0, gt=0, description="with use_gpu; 0.5: two workers share one")
-    pooling: Literal["mean", "mean_std"] = "mean"
+    features: Literal["last", "multiscale"] = Field(
+        default="last",
+        description="of a patch: the 128 of the last layer; multiscale: and means and spreads of the maps at strides 1 "
+        "to 16, 624 in all",
+    )
+    pooling: Literal["mean", "mean_std", "standardised", "standardised_spread"] = Field(
+        default="mean",
+        description="over locations; standardised: of features with mean 0 and variance 1 at each location over the "
+        "training scans; standardised_spread: and the spread over locations",
+    )

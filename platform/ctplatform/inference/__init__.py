@@ -9,13 +9,14 @@ from ctplatform.lazy import attach
 if TYPE_CHECKING:
     from ctplatform.inference.embed import Embedder, EmbedSummary
     from ctplatform.inference.encoders import load_encoder, random_encoder
-    from ctplatform.inference.encoding import pool
+    from ctplatform.inference.pooling import LocationStatistics, pool
     from ctplatform.inference.representations import Representation, read_representation
     from ctplatform.inference.scan_embedding import ScanEmbedding, embed_scan
 
 __all__ = [
     "EmbedSummary",
     "Embedder",
+    "LocationStatistics",
     "Representation",
     "ScanEmbedding",
     "embed_scan",
@@ -30,11 +31,12 @@ __getattr__, __dir__ = attach(
     {
         "EmbedSummary": "embed",
         "Embedder": "embed",
+        "LocationStatistics": "pooling",
         "Representation": "representations",
         "ScanEmbedding": "scan_embedding",
         "embed_scan": "scan_embedding",
         "load_encoder": "encoders",
-        "pool": "encoding",
+        "pool": "pooling",
         "random_encoder": "encoders",
         "read_representation": "representations",
     },

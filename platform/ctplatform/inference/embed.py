@@ -22,11 +22,14 @@ import pyarrow.parquet as pq
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
+from ctplatform.config.training import EmbedConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
-from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
+from ctplatform.inference.encoding import coordinates_of, encode_patches
+from ctplatform.inference.patient_vectors import standardised_patients
+from ctplatform.inference.pooling import STANDARDISED, Pooling, pool
 from ctplatform.storage import layout
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
@@ -64,7 +67,8 @@ def embed(
     """Embed every usable scan, training and test subjects alike, with each of the recipe's encoders.
 
     Writes `embeddings/<run>/patches/*.parquet` (scan_id, location, inside, vector) and
-    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept.
+    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept. A
+    standardised pooling also writes its statistics beside the weights (`patient_vectors`).
 
     Args:
         workspace: holds ledger, shards and the run's weights.
@@ -88,7 +92,7 @@ def embed(
     scans = rows.to_dict("records")
     groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
     items = [
-        {"encoder": encoder, "group": _group_name(group, config.pooling), "scans": json.dumps(group)}
+        {"encoder": encoder, "group": _group_name(group, config), "scans": json.dumps(group)}
         for encoder in config.encoders
         for group in groups
     ]
@@ -122,15 +126,21 @@ def embed(
                 on_progress(done, len(todo))
     for encoder in config.encoders:
         groups_written = [written[encoder, item["group"]] for item in items if item["encoder"] == encoder]
-        tables = [workspace.read_table(*_scan_file(run, encoder, group)) for group in groups_written if group]
-        if not tables:
+        names = [group for group in groups_written if group]
+        if not names:
             scan, reason = next(iter(left_out.items()))
             raise StageError(
                 f"no shard of {len(scans)} scans can be read; the first, of {scan}: {reason}",
                 "Run `drasclr prepare` again",
                 code="missing",
             )
-        workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, encoder))
+        if config.pooling in STANDARDISED:
+            patients = standardised_patients(workspace, recipe, run=run, encoder=encoder, groups=names)
+        else:
+            patients = pa.concat_tables(
+                [workspace.read_table(*_scan_file(run, encoder, name)) for name in names]
+            )
+        workspace.write_table(patients, *layout.patient_vectors(run, encoder))
     return EmbedSummary(
         len(scans) - len(left_out), config.encoders, len(todo), time.monotonic() - start, left_out
     )
@@ -165,7 +175,7 @@ class Embedder:
                 raise
             scans = [scan for scan in scans if scan["scan_id"] not in left_out]
             # Under the name of those that are left: the whole group stays unfinished, and is tried again.
-            group = _group_name(scans, self.recipe.embed.pooling) if scans else ""
+            group = _group_name(scans, self.recipe.embed) if scans else ""
             if scans:
                 vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
         if scans:
@@ -203,7 +213,11 @@ class Embedder:
                 scan_ids, footers, range(start, min(start + blocks_per_call, self.atlas.num_blocks))
             )
             features_LSD = encode_patches(
-                encoder, hu_LSDHW, coordinates_N3[here_L], hu_window=self.recipe.prepare.hu_window
+                encoder,
+                hu_LSDHW,
+                coordinates_N3[here_L],
+                hu_window=self.recipe.prepare.hu_window,
+                features=self.recipe.embed.features,
             )
             if vectors is None:
                 vectors = np.zeros((len(scan_ids), count, features_LSD.shape[-1]), np.float32)
@@ -246,7 +260,7 @@ class Embedder:
             }
         )
         self.workspace.write_table(patches, *layout.patch_vectors(self.run, name, group))
-        pooled = pool(vectors_SND, inside_SN, self.recipe.embed.pooling)
+        pooled = pool(vectors_SND, inside_SN, _stored(self.recipe.embed.pooling))
         patients = pa.table(
             {
                 "scan_id": [s["scan_id"] for s in scans],
@@ -277,9 +291,15 @@ def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
     return layout.scan_vectors(run, encoder, group)
 
 
-def _group_name(group: list[dict[str, str]], pooling: str) -> str:
+def _stored(pooling: Pooling) -> Pooling:
+    """Pooling of the vectors of a group of scans: what is standardised needs the vectors of all training scans."""
+    return "mean" if pooling in STANDARDISED else pooling
+
+
+def _group_name(group: list[dict[str, str]], config: EmbedConfig) -> str:
     content = [f"{scan['scan_id']} {scan['content_hash']}" for scan in group]
-    return config_hash("|".join(content), pooling)
+    own = [_stored(config.pooling), *([config.features] if config.features != "last" else [])]
+    return config_hash("|".join(content), *own)
 
 
 def _vectors(vectors_ND: np.ndarray) -> pa.Array:

@@ -36,6 +36,7 @@ README_FILE = "README.md"
 WEIGHTS_FOLDER = (WEIGHTS_FILE, ATLAS_FILE, TEMPLATE_FILE, README_FILE, CARD_FILE)
 """Files of a trained encoder, the last one last."""
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
+REPRESENTATION_FILE = "representation.safetensors"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
@@ -143,6 +144,11 @@ def card(run: str) -> Parts:
 def model_readme(run: str) -> Parts:
     """The encoder's model card for people; the report adds its scores."""
     return PRETRAIN, run, README_FILE
+
+
+def representation(run: str) -> Parts:
+    """Statistics of each location that patients' vectors are standardised with."""
+    return PRETRAIN, run, REPRESENTATION_FILE
 
 
 def training_config(run: str) -> Parts:
