@@ -14,7 +14,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder 
 
 from ctplatform.cli.main import add_chain_options, add_label_options, run_chain_command
 from ctplatform.config.loader import load_recipe
-from ctplatform.errors import PlatformError
+from ctplatform.errors import RESTART_STATUS, PlatformError, RestartRequested
 
 
 def main() -> None:
@@ -33,6 +33,9 @@ def main() -> None:
         if not args.cohort and not args.status and not load_recipe(args.recipe, args.overrides).phantom:
             parser.error(f"recipe {args.recipe!r} makes no synthetic cohort: give --cohort")
         run_chain_command(args)
+    except RestartRequested as request:
+        print(request, file=sys.stderr)
+        sys.exit(RESTART_STATUS)
     except PlatformError as error:
         sys.exit(f"error: {error}")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Exit status that requests a restart: EX_TEMPFAIL of sysexits.h.
+RESTART_STATUS = 75
+
 
 class PlatformError(Exception):
     """A problem that the user can act on.
@@ -28,6 +31,10 @@ def _rebuild(kind: type[PlatformError], problem: str, remedy: str, code: str) ->
 
 class ScanError(PlatformError):
     """One scan cannot be used; its ledger row says `failed`, and the other scans are prepared."""
+
+
+class RestartRequested(PlatformError):
+    """The process was requested to end and has stored its work; a batch system should start it again."""
 
 
 class CohortError(PlatformError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
-from ctplatform.errors import PlatformError
+from ctplatform.errors import RESTART_STATUS, PlatformError, RestartRequested
 from ctplatform.pipeline.graph import COHORT_INPUTS, GRAPH, STAGES
 
 if TYPE_CHECKING:
@@ -96,10 +96,19 @@ def parser() -> argparse.ArgumentParser:
             # Labels come with the cohort: the stages after prepare read them from it.
             required = not set(COHORT_INPUTS).isdisjoint(stage.inputs)
             _stage_options(sub, required=required, workspace=name != "embed")
+            _lease_option(sub)
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
     _json_option(status)
+
+    verify = command(
+        "verify", "Damaged files of a workspace, shards by their checksums, and what to do.", _verify
+    )
+    verify.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    verify.add_argument(
+        "--discard", action="store_true", help="delete damaged shards; the next prepare makes them again"
+    )
 
     estimate = command(
         "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
@@ -194,6 +203,14 @@ def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> N
     )
 
 
+def _lease_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on in a workspace whose last user has ended without notice",
+    )
+
+
 def _embed_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("of given scans, from given weights")
     group.add_argument(
@@ -258,6 +275,7 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--keep-older", action="store_true", help="keep what another version of this software finished"
     )
+    _lease_option(sub)
     sub.add_argument(
         "--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
@@ -292,6 +310,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
+        take_over=args.take_over,
         terms=Terms(
             args.core_price, args.gpu_price, args.egress_price, args.node_cores, args.node_gpus, args.night
         ),
@@ -328,7 +347,7 @@ def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
 
         # The encoder must not see held-out subjects, so the split is made first.
         first = "split" if stage == "pretrain" else stage
-        options = ChainOptions(first=first, last=stage)
+        options = ChainOptions(first=first, last=stage, take_over=args.take_over)
         run_cohort(args.workspace, args.cohort, _recipe(args), options, labels=_labels(args))
 
     return run
@@ -469,6 +488,14 @@ def _status(args: argparse.Namespace) -> None:
         show_status(Workspace(args.workspace))
 
 
+def _verify(args: argparse.Namespace) -> None:
+    from ctplatform.cli.verify import verify
+    from ctplatform.storage.workspace import Workspace
+
+    if verify(Workspace(args.workspace), discard=args.discard):
+        sys.exit(1)
+
+
 def _estimate(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
@@ -545,6 +572,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     try:
         args.run(args)
+    except RestartRequested as request:
+        print(f"\n{request}", file=sys.stderr)
+        sys.exit(RESTART_STATUS)
     except PlatformError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)

@@ -43,7 +43,7 @@ class Recorder:
         try:
             self.write()
         except (OSError, StageError):
-            if record.state != "failed":
+            if record.state not in ("failed", "interrupted"):
                 raise
 
     def announced(self, lines: Sequence[str]) -> None:
