@@ -55,7 +55,9 @@ def rows(base: Path, *, locations: int, repeats: int) -> list[list[str]]:
             ours, earlier, loop = (best[side]["seconds"] for side in builds)
             results = {side: np.load(Path(folder) / f"{side}.npy") for side in builds}
             largest = np.abs(results["loop"]).max()
-            differences = [np.abs(results["ours"] - results[side]).max() / largest for side in ("base", "loop")]
+            differences = [
+                np.abs(results["ours"] - results[side]).max() / largest for side in ("base", "loop")
+            ]
             met = earlier / ours >= bar and (scans > 1 or loop / ours >= LOOP_BAR)
             met = met and max(differences) <= DIFFERENCE_BAR
             lines.append(

@@ -131,10 +131,14 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = command("doctor", "What this machine has of what a run needs, and what to do.", _doctor)
     doctor.add_argument("--workspace", help="also whether it can be written and read")
-    doctor.add_argument("--address", help="also whether this Ray cluster can be reached; default: RAY_ADDRESS")
+    doctor.add_argument(
+        "--address", help="also whether this Ray cluster can be reached; default: RAY_ADDRESS"
+    )
     _json_option(doctor)
 
-    completion = command("completion", "Print the script that completes this command in a shell.", _completion)
+    completion = command(
+        "completion", "Print the script that completes this command in a shell.", _completion
+    )
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
     submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)

@@ -15,7 +15,10 @@ from tests.ctplatform.scans import edit
 @pytest.mark.parametrize(
     ("header", "dose"),
     [
-        ({"KVP": 120, "Exposure": 40, "CTDIvol": 2.5}, {"kvp": 120.0, "exposure_mas": 40.0, "ctdi_vol_mgy": 2.5}),
+        (
+            {"KVP": 120, "Exposure": 40, "CTDIvol": 2.5},
+            {"kvp": 120.0, "exposure_mas": 40.0, "ctdi_vol_mgy": 2.5},
+        ),
         ({"ExposureInuAs": 39500}, {"exposure_mas": 39.5}),
         ({"XRayTubeCurrent": 80, "ExposureTime": 500}, {"exposure_mas": 40.0}),
         ({"XRayTubeCurrent": 80}, {}),
@@ -52,7 +55,13 @@ def test_the_header_comes_before_the_table() -> None:
 
 
 def test_only_known_words() -> None:
-    assert [known_kernel(name) for name in ("FC51", "b45f", "BONE", "Jane Doe", "")] == ["FC51", "b45f", "BONE", "", ""]
+    assert [known_kernel(name) for name in ("FC51", "b45f", "BONE", "Jane Doe", "")] == [
+        "FC51",
+        "b45f",
+        "BONE",
+        "",
+        "",
+    ]
     assert acquisition({}, {"kernel": "Jane Doe", "manufacturer": "Hospital"})["kernel"] is None
     assert known_manufacturer("GE MEDICAL SYSTEMS") == "GE"
     assert known_manufacturer("GENERAL") == ""
