@@ -10,7 +10,18 @@ from ctplatform.errors import ConfigError
 SHELLS = ("bash", "zsh", "tcsh")
 #: Arguments that are paths, by their name in the parser's result.
 PATHS = {
-    *("workspace", "output", "weights", "scans", "folder", "cohort", "atlas", "recipe", "patches", "overlays"),
+    *(
+        "workspace",
+        "output",
+        "weights",
+        "scans",
+        "folder",
+        "cohort",
+        "atlas",
+        "recipe",
+        "patches",
+        "overlays",
+    ),
     *("labels", "mapping", "index"),
 }
 

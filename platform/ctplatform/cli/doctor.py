@@ -93,7 +93,9 @@ def _guarded(check: str, run: Callable[[], Finding]) -> Finding:
 
 def _software() -> Finding:
     return Finding(
-        "drasclr", OK, f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+        "drasclr",
+        OK,
+        f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     )
 
 
@@ -120,7 +122,9 @@ def _packages() -> Iterator[Finding]:
         else:
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     if wrong:
-        yield Finding("packages", PROBLEM, "; ".join(wrong), "Install drasclr again into an environment of its own")
+        yield Finding(
+            "packages", PROBLEM, "; ".join(wrong), "Install drasclr again into an environment of its own"
+        )
     yield Finding("packages", OK, ", ".join(found))
 
 
@@ -136,7 +140,9 @@ def _memory() -> Finding:
     text = f"{free:.1f} GiB available of {psutil.virtual_memory().total / 2**30:.1f}"
     if free >= MIN_MEMORY_GB:
         return Finding("memory", OK, text)
-    return Finding("memory", PROBLEM, text, "A large CT needs about 2 GiB; end other programs or use fewer workers")
+    return Finding(
+        "memory", PROBLEM, text, "A large CT needs about 2 GiB; end other programs or use fewer workers"
+    )
 
 
 def _shared_memory() -> Finding:
@@ -213,4 +219,6 @@ def _extras() -> Iterator[Finding]:
         if importlib.util.find_spec(module):
             yield Finding(f"optional: {extra}", OK, purpose)
         else:
-            yield Finding(f"optional: {extra}", NOTE, f"not installed: {purpose}", f"pip install 'drasclr[{extra}]'")
+            yield Finding(
+                f"optional: {extra}", NOTE, f"not installed: {purpose}", f"pip install 'drasclr[{extra}]'"
+            )
