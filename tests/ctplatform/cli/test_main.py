@@ -51,7 +51,7 @@ def test_every_command_explains_itself(capsys):
         (["estimate", "--scans", "-5"], "-5 is less than 1", 2),
         (["estimate", "--scans", "5", "--core-price", "nan"], "nan is no amount", 2),
         (["demo", "--from", "report", "--to", "atlas"], "atlas comes before report", 2),
-        (["demo", "--json"], "Give --dry-run too", 2),
+        (["demo", "--json"], "--json is of --dry-run and --status", 2),
         (["submit", "--", "--from", "report", "--to", "atlas"], "atlas comes before report", 2),
         (["submit", "--", "--recipe", "fast"], "recipe 'fast' makes no synthetic cohort", 2),
         (
