@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ctplatform.cli.console import headline_rows, result_lines
-from ctplatform.cli.main import main
+from ctplatform.cli.main import first_stage, main
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset.ledger import read_ledger
 from ctplatform.storage.workspace import Workspace
@@ -54,6 +54,13 @@ def test_what_cannot_be_done_is_one_message_and_status_1(arguments, message, cap
         main(arguments)
     assert exit_.value.code == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_given_atlas_is_put_into_the_workspace_before_scans_are_prepared():
+    assert first_stage("prepare", atlas="somewhere") == "atlas"
+    assert first_stage("prepare", atlas=None) == "prepare"
+    assert first_stage("pretrain", atlas="somewhere") == "split"
+    assert first_stage("sweep", atlas=None) == "sweep"
 
 
 def test_a_table_with_a_scan_twice_is_refused_before_anything_starts(tmp_path, capsys):
