@@ -1,10 +1,10 @@
 """The whole stack of convolutions in evaluation mode on a CPU.
 
 The normalisation is folded into the kernels, and each part of the batch passes the whole stack while it stays in the
-processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So kernels
-are mixed for several locations in one matrix product, into memory that is used again; and in the last two layers, which
-hold three quarters of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed instead: they
-come from one matrix product over all samples.
+processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So
+kernels are mixed for several locations in one matrix product, into memory that is used again; and in the last two
+layers, which hold more than half of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed
+instead: they come from one matrix product over all samples.
 
 Legend: B samples, G locations, E experts, C channels, DHW space; everything is channels-last.
 """
@@ -24,8 +24,8 @@ from drasclr.convolution import PADDING, convolve
 
 # Locations whose kernels are mixed in one product; 4 MB each.
 RUN = 16
-# Of the last layers, outputs are mixed in place of kernels where a location has at most so many samples, on average, and
-# enough locations share the cost of arranging the experts for it.
+# Of the last layers, outputs are mixed in place of kernels where a location has at most so many samples, on average,
+# and enough locations share the cost of arranging the experts for it.
 DENSE_LAYERS, FEW_SAMPLES, MANY_LOCATIONS = 2, 4, 32
 # Samples of one product of the last layers.
 DENSE_SAMPLES = 512
@@ -110,7 +110,9 @@ def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[
         channels_out, channels_in = layer.kernels.shape[1], layer.kernels.shape[-1]
         sizes.append(trunk.samples(channels_in, channels_out, pixels, layer.stride))
         pixels //= layer.stride**3
-    return [(size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)]
+    return [
+        (size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)
+    ]
 
 
 def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
@@ -179,7 +181,7 @@ def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
 
 
 def _taps(sides: Sequence[int], stride: int) -> tuple[Tensor, list[int]]:
-    """(tap of the kernel that takes each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)."""
+    """(tap of the kernel from each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)."""
     sides_out = [side // stride for side in sides]
     voxels_I3, voxels_O3 = (
         torch.cartesian_prod(*(torch.arange(side) for side in shape)) for shape in (sides, sides_out)

@@ -32,7 +32,11 @@ class Build:
         if not (checkout / "drasclr").is_dir():
             raise SystemExit(f"{checkout} holds no checkout: git worktree add --detach {checkout} COMMIT")
         paths = os.pathsep.join([str(checkout / "platform"), str(checkout)])
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
+        threads = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(worker), *arguments],
             env=os.environ | threads | {"PYTHONPATH": paths},
@@ -56,7 +60,9 @@ class Build:
     def __enter__(self) -> Build:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()

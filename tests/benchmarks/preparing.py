@@ -41,7 +41,13 @@ def big_rows(base: Path, *, slices: int, repeats: int) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for form, path in bigscans.write(bigscans.resliced(ct, slices), folder / "big").items():
-            item = {"scan_id": "big", "subject_id": "big", "path": str(path), "series_uid": "", "fingerprint": ""}
+            item = {
+                "scan_id": "big",
+                "subject_id": "big",
+                "path": str(path),
+                "series_uid": "",
+                "fingerprint": "",
+            }
             with builds_of(base, folder / form.strip("."), atlas) as builds:
                 best = fastest(builds, json.dumps(item), repeats=repeats)
             ours, theirs = best["ours"], best["base"]
@@ -86,7 +92,10 @@ def compare(base: Path, *, phantoms: int) -> int:
                 different += not same
                 seconds = " and ".join(f"{result['seconds']:.2f}" for result in results.values())
                 state = results["ours"]["state"]
-                print(f"{item['scan_id']}: {'identical' if same else 'DIFFERENT'}, {state}, {seconds} s", flush=True)
+                print(
+                    f"{item['scan_id']}: {'identical' if same else 'DIFFERENT'}, {state}, {seconds} s",
+                    flush=True,
+                )
     print(f"{len(items)} scans, {different} different")
     return different
 

@@ -186,21 +186,17 @@ class ScanEmbedder:
         return EmbeddedScan(row | found.fields, found)
 
     def _encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
-        """Features of all locations, float32 [N, D], block by block as the chain computes them."""
-        vectors_NP: np.ndarray | None = None
-        for block in range(self.atlas.num_blocks):
-            rows, home = row_order(self.atlas, block)
-            here = rows[:home]
-            features_GSD = encode_patches(
-                self.model,
-                hu_NDHW[here][:, None],
-                self.coordinates_N3[here],
-                hu_window=self.config.hu_window,
-            )
-            if vectors_NP is None:
-                vectors_NP = np.zeros((len(hu_NDHW), features_GSD.shape[-1]), np.float32)
-            vectors_NP[here] = features_GSD[:, 0]
-        assert vectors_NP is not None
+        """Features of all locations, float32 [N, D], in the order in which the chain computes them."""
+        orders = (row_order(self.atlas, block) for block in range(self.atlas.num_blocks))
+        rows_N = np.concatenate([rows[:home] for rows, home in orders])
+        features_N1P = encode_patches(
+            self.model,
+            hu_NDHW[rows_N][:, None],
+            self.coordinates_N3[rows_N],
+            hu_window=self.config.hu_window,
+        )
+        vectors_NP = np.zeros((len(hu_NDHW), features_N1P.shape[-1]), np.float32)
+        vectors_NP[rows_N] = features_N1P[:, 0]
         return vectors_NP
 
 

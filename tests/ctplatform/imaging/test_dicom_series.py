@@ -165,7 +165,11 @@ class TestPlainPixels:
             ({"PixelRepresentation": 1, "BitsStored": 12, "HighBit": 11}, 0x0900, False),  # sign in bit 11
             ({"PixelRepresentation": 0, "BitsStored": 16, "HighBit": 15}, 50000, False),  # no int16
             ({"PixelRepresentation": 0, "BitsStored": 16, "HighBit": 15}, 33000, True),
-            ({"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15}, -32000, False),  # with an intercept of -1024 no int16
+            (
+                {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15},
+                -32000,
+                False,
+            ),  # with an intercept of -1024 no int16
             ({"PhotometricInterpretation": "MONOCHROME1"}, None, False),
             ({"RescaleSlope": "2"}, None, False),
             ({"RescaleIntercept": "-1024.5"}, None, False),
