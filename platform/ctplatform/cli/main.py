@@ -96,6 +96,15 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--workspace", help="take costs measured in this one")
     _recipe_options(estimate)
 
+    predict = command("predict", "Predict a label of scans with a model that a sweep has kept.", _predict)
+    predict.add_argument("scans", nargs="*", metavar="SCAN_ID", help="default: all that are embedded")
+    predict.add_argument(
+        "--model", required=True, metavar="DIR", help="a folder below evaluation/<run>/models/, or its URI"
+    )
+    predict.add_argument("--workspace", required=True, help="in which the scans are embedded: folder or URI")
+    predict.add_argument("-o", "--output", metavar="FILE", help=".csv, .parquet or .json; default: print")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+
     explain = command("explain", "One scan from its source to its verdict, shard and embeddings.", _explain)
     explain.add_argument("scan_id", metavar="SCAN_ID")
     explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
@@ -359,6 +368,12 @@ def _explain(args: argparse.Namespace) -> None:
 
     found = explain(Workspace(args.workspace), args.scan_id)
     print(json.dumps(found, indent=2) if args.json else "\n".join(explain_lines(found)))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from ctplatform.cli.predict import predict
+
+    predict(args.model, args.scans, workspace=args.workspace, output=args.output, as_json=args.json)
 
 
 def _submit(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@
     phantom/            the synthetic cohort of the demo
     pretrain/<run>/     metrics, checkpoints, weights and card
     embeddings/<run>/   vectors of patches, scans and patients
-    evaluation/<run>/   trials, searches, tables, figures, report.html
+    evaluation/<run>/   trials, searches, tables, figures, report.html; models/ has a folder a task and initialisation
 
 Paths are tuples of parts, as `Workspace` takes them: constants for single names, functions for what is composed.
 """
@@ -38,6 +38,7 @@ TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlf
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
 
 EVALUATION, TRIALS, SEARCHES, MAPS, FIGURES = "evaluation", "trials", "searches", "maps", "figures"
+MODELS, HEAD_FILE = "models", "head.safetensors"
 SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
     "summary.parquet",
     "horizons.parquet",
@@ -176,6 +177,16 @@ def evaluation_table(run: str, name: str) -> Parts:
 def prediction_map(run: str, task: str, initialisation: str) -> Parts:
     """Slices of held-out patients with the predicted labels."""
     return EVALUATION, run, MAPS, f"{task}-{initialisation}{PARQUET}"
+
+
+def models(run: str) -> Parts:
+    """Folder of the models that were kept after a sweep."""
+    return EVALUATION, run, MODELS
+
+
+def model_file(run: str, task: str, initialisation: str, name: str) -> Parts:
+    """A file of a kept model, `CARD_FILE` or `HEAD_FILE`."""
+    return EVALUATION, run, MODELS, f"{task}-{initialisation}", name
 
 
 def notes(run: str) -> Parts:
