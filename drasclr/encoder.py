@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from drasclr import trunk
 from drasclr.condconv import ConditionedConv3d, Groups
 from drasclr.norm import GroupNormELU, NormELU
+
+if TYPE_CHECKING:
+    from drasclr.atlas import Atlas
 
 FEATURES = 128
 PATCH_SIZE = 32
@@ -73,6 +76,8 @@ class Encoder(nn.Module):
 
     Attributes:
         card: what is known about the weights; filled by `drasclr.load`.
+        atlas: the locations that the weights are conditioned on, and `template` its lung mask (bytes of a compressed
+            NIfTI file); filled by `drasclr.load`, None where they are not known.
     """
 
     def __init__(
@@ -96,6 +101,8 @@ class Encoder(nn.Module):
         self.experts = experts if routed else 1
         self.conditioning, self.norm = conditioning, norm
         self.card: dict[str, Any] = {}
+        self.atlas: Atlas | None = None
+        self.template: bytes | None = None
         self.layers = nn.ModuleList()
         for position, (channels_in, channels_out, stride) in enumerate(LAYERS):
             extra = 3 if conditioning == "concat" and position == 0 else 0

@@ -1,17 +1,23 @@
-"""Weights with a card, and the import of the authors' checkpoints.
+"""Weights with a card and their atlas, and the import of the authors' checkpoints.
 
-A folder, or a repository on the Hugging Face Hub, holds weights.safetensors, card.json and README.md. The card states
-what the weights need to be used rightly: spacing_mm, hu_window, patch_size, atlas_hash, normalisation (how a location
-becomes a coordinate) and provenance; anything else in it is kept as it is.
+A folder, a repository on the Hugging Face Hub, or a prefix of an object store holds weights.safetensors, card.json,
+README.md and, since version 0.2, the atlas that the weights are conditioned on: atlas.json (the locations) and
+lung_mask.nii.gz (the template that a scan's lungs are registered to). The card states what the weights need to be used
+rightly: spacing_mm, hu_window, patch_size, atlas_hash, normalisation (how a location becomes a coordinate), provenance,
+and under `files` the SHA-256 of the other files; anything else in it is kept as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import logging
 import os
 import re
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +29,13 @@ from torch import Tensor
 from drasclr.atlas import Atlas
 from drasclr.encoder import FEATURES, LAYERS, PATCH_SIZE, Encoder
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "drasclr-weights-1"
 WEIGHTS, CARD, README = "weights.safetensors", "card.json", "README.md"
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+ATLAS, TEMPLATE = "atlas.json", "lung_mask.nii.gz"
+HUB_ID = re.compile(r"^(hf://)?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 # The published state dict names its 13 layers by block.
 _PUBLISHED_LAYERS = (
     ("conv1", "bn1"),
@@ -45,8 +55,27 @@ _PUBLISHED_CARD = {
 }
 
 
-def files(encoder: Encoder, card: Mapping[str, Any]) -> dict[str, bytes]:
-    """The content of each file of a weights folder, by name, for any kind of storage."""
+def files(
+    encoder: Encoder, card: Mapping[str, Any], *, atlas: Atlas | None = None, template: bytes | None = None
+) -> dict[str, bytes]:
+    """The content of each file of a weights folder, by name, for any kind of storage.
+
+    Args:
+        encoder: the weights, in their own precision.
+        card: plain values; "format", "encoder" and "files" are filled in here.
+        atlas: the locations that the encoder is conditioned on.
+        template: the atlas's lung mask, the bytes of a compressed NIfTI file.
+
+    Raises:
+        ValueError: the card names another atlas.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    content = {WEIGHTS: safetensors.torch.save(tensors, metadata={"format": "pt"})}
+    if atlas is not None:
+        check_card(card, atlas=atlas)
+        content[ATLAS] = (json.dumps(atlas.to_json()) + "\n").encode()
+    if template is not None:
+        content[TEMPLATE] = template
     complete = {
         "format": FORMAT,
         "encoder": {
@@ -55,27 +84,36 @@ def files(encoder: Encoder, card: Mapping[str, Any]) -> dict[str, bytes]:
             "norm": encoder.norm,
             "features": FEATURES,
         },
-        **{key: value for key, value in card.items() if key not in ("format", "encoder")},
+        **{key: value for key, value in card.items() if key not in ("format", "encoder", "files")},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     return {
-        WEIGHTS: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+        **content,
         CARD: (json.dumps(complete, indent=2) + "\n").encode(),
-        README: _readme(complete).encode(),
+        README: readme(complete).encode(),
     }
 
 
-def save(folder: str | Path, encoder: Encoder, card: Mapping[str, Any]) -> None:
-    """Write weights.safetensors, card.json and README.md into a folder, each whole or not at all.
+def save(
+    folder: str | Path,
+    encoder: Encoder,
+    card: Mapping[str, Any],
+    *,
+    atlas: Atlas | None = None,
+    template: bytes | None = None,
+) -> None:
+    """Write the files of `files` into a folder, each whole or not at all.
 
     Args:
         folder: is made if it is missing.
         encoder: the weights, in their own precision.
-        card: plain values; "format" and "encoder" are filled in here.
+        card: plain values; "format", "encoder" and "files" are filled in here.
+        atlas: the locations that the encoder is conditioned on.
+        template: the atlas's lung mask, the bytes of a compressed NIfTI file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files(encoder, card).items():
+    for name, content in files(encoder, card, atlas=atlas, template=template).items():
         temporary = folder / f".tmp-{uuid.uuid4().hex}"
         temporary.write_bytes(content)
         os.replace(temporary, folder / name)
@@ -84,15 +122,20 @@ def save(folder: str | Path, encoder: Encoder, card: Mapping[str, Any]) -> None:
 def load(
     path: str | Path,
     *,
-    atlas: Atlas | None = None,
+    atlas: Atlas | str | Path | None = None,
     hu_window: Sequence[float] | None = None,
     spacing_mm: float | None = None,
 ) -> Encoder:
-    """An encoder in evaluation mode, with its card in `encoder.card`.
+    """An encoder in evaluation mode, with its card in `encoder.card`, and its atlas in `atlas` and `template`.
+
+    Weights that were saved without their atlas are loaded with `atlas` None, and a logged warning says what they
+    cannot do.
 
     Args:
-        path: folder, weights.safetensors file, or Hugging Face Hub id ("owner/name", "owner/name@revision").
-        atlas: check that the weights were trained with this atlas.
+        path: folder, weights.safetensors file, Hugging Face Hub id ("owner/name", "hf://owner/name@revision"), or the
+            URI of a prefix in an object store (s3://, gs://, with the store's options after `?`).
+        atlas: check that the weights were trained with this atlas; or the folder of one (atlas.json and
+            lung_mask.nii.gz), which weights without an atlas get.
         hu_window: check that they were trained with this window.
         spacing_mm: check that they were trained at this patch spacing.
 
@@ -100,35 +143,104 @@ def load(
         FileNotFoundError: there are no weights there.
         ValueError: not our format, damaged, or trained with another atlas, window or spacing.
     """
-    folder = _folder(path)
+    template: bytes | None = None
+    if isinstance(atlas, str | Path):
+        atlas, template = _atlas_folder(Path(atlas))
+    with _source(path) as fetch:
+        card = _read_card(fetch, path)
+        check_card(card, atlas=atlas, hu_window=hu_window, spacing_mm=spacing_mm)
+        encoder = _read_weights(fetch, path, card)
+        own_atlas = _stated(fetch, path, card, ATLAS)
+        own_template = _stated(fetch, path, card, TEMPLATE)
+    if own_atlas is not None:
+        own = Atlas.from_json(json.loads(own_atlas))
+        check_card(card, atlas=own)
+        atlas = own if atlas is None else atlas
+    if atlas is None:
+        logger.warning(
+            "%s was saved without its atlas: the encoder takes patches and locations, but it cannot embed a scan, "
+            "since where its patches lie is not stated; give the atlas's folder as `atlas`, for a training run of "
+            "this project the folder atlas/ of its workspace",
+            path,
+        )
+    encoder.card, encoder.atlas = card, atlas
+    encoder.template = template if own_template is None else own_template
+    return encoder.eval()
+
+
+def _read_card(fetch: Fetch, path: str | Path) -> dict[str, Any]:
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{folder} has no {CARD}; weights cannot be used without their card"
-        ) from None
+        card: dict[str, Any] = json.loads(fetch(CARD).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if error.filename is None:
+            raise
+        raise FileNotFoundError(f"{path} has no {CARD}; weights cannot be used without their card") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / CARD} is damaged: {error}") from None
+        raise ValueError(f"{CARD} of {path} is damaged: {error}") from None
     if card.get("format") != FORMAT:
-        raise ValueError(f"{folder / CARD} has format {card.get('format')!r}; this version reads {FORMAT!r}")
-    check_card(card, atlas=atlas, hu_window=hu_window, spacing_mm=spacing_mm)
+        raise ValueError(f"{CARD} of {path} has format {card.get('format')!r}; this version reads {FORMAT!r}")
+    return card
+
+
+def _read_weights(fetch: Fetch, path: str | Path, card: Mapping[str, Any]) -> Encoder:
     kind = card["encoder"]
     encoder = Encoder(kind["experts"], kind["conditioning"], norm=kind["norm"])
     try:
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS}") from None
+        file = fetch(WEIGHTS)
+        _check_digest(file, path, card)
+        tensors = safetensors.torch.load_file(file)
+    except FileNotFoundError as error:
+        if error.filename is None:
+            raise
+        raise FileNotFoundError(f"{path} has no {WEIGHTS}") from None
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from None
+        raise ValueError(f"{WEIGHTS} of {path} is damaged: {error}") from None
     first = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), None)
     if first is not None:
         encoder.to(first.dtype)  # loading would otherwise round to single precision
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} does not fit its card: {error}") from None
-    encoder.card = card
-    return encoder.eval()
+        raise ValueError(f"{WEIGHTS} of {path} does not fit its card: {error}") from None
+    return encoder
+
+
+def _stated(fetch: Fetch, path: str | Path, card: Mapping[str, Any], name: str) -> bytes | None:
+    """Content of a file that the card states; None if it states none of this name."""
+    if name not in card.get("files", {}):
+        return None
+    try:
+        file = fetch(name)
+        _check_digest(file, path, card)
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        if error.filename is None:
+            raise
+        raise FileNotFoundError(
+            f"{path} has no {name}, which its {CARD} states; copy the whole folder again"
+        ) from None
+
+
+def _check_digest(file: Path, path: str | Path, card: Mapping[str, Any]) -> None:
+    stated = card.get("files", {}).get(file.name)
+    if stated is None:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != stated:
+        raise ValueError(
+            f"{file.name} of {path} is damaged or of other weights: its SHA-256 is {found[:12]}..., {CARD} states "
+            f"{stated[:12]}...; copy the whole folder again"
+        )
+
+
+def _atlas_folder(folder: Path) -> tuple[Atlas, bytes]:
+    try:
+        return Atlas.load(folder), (folder / TEMPLATE).read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} is no atlas: it has no {Path(str(error.filename)).name}; an atlas is {ATLAS} with {TEMPLATE}"
+        ) from None
 
 
 def check_card(
@@ -235,14 +347,31 @@ def _translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _folder(path: str | Path) -> Path:
+Fetch = Callable[[str], Path]
+"""Name of a file of the weights -> where it lies on this machine. Raises FileNotFoundError: with `filename` if only
+this file is missing, without it if the place cannot be reached."""
+
+
+@contextlib.contextmanager
+def _source(path: str | Path) -> Iterator[Fetch]:
+    """Access to the files of weights, wherever they are, while the context lasts."""
     local = Path(path)
-    if local.is_dir():
-        return local
-    if local.is_file():
-        return local.parent
-    if not HUB_ID.match(str(path)):
-        raise FileNotFoundError(f"there is no folder {path}, and it is no Hub id of the form owner/name")
+    match = HUB_ID.match(str(path))
+    if local.is_dir() or local.is_file():
+        folder = local if local.is_dir() else local.parent
+        yield lambda name: folder / name
+    elif match:
+        yield _hub(str(path), match["name"], match["revision"])
+    elif _URI.match(str(path)):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield _object_store(str(path), Path(temporary))
+    else:
+        raise FileNotFoundError(
+            f"there is no folder {path}, and it is neither a Hub id of the form owner/name nor a URI"
+        )
+
+
+def _hub(path: str, name: str, revision: str | None) -> Fetch:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
@@ -250,22 +379,64 @@ def _folder(path: str | Path) -> Path:
             f"there is no folder {path}; to look for it on the Hugging Face Hub, install huggingface_hub "
             "(pip install 'drasclr[hub]')"
         ) from None
-    name, _, revision = str(path).partition("@")
+    commit = revision
+
+    def fetch(file: str) -> Path:
+        nonlocal commit
+        try:
+            found = Path(hf_hub_download(name, file, revision=commit))
+        except (OSError, ValueError) as error:  # what the Hub's client raises is one of the two
+            raise FileNotFoundError(
+                f"{path} could not be loaded from the Hugging Face Hub: {error}"
+            ) from error
+        # The folder of a snapshot is named by its commit: all files of the same one, whatever is pushed meanwhile.
+        commit = found.parent.name
+        return found
+
+    return fetch
+
+
+def _object_store(uri: str, folder: Path) -> Fetch:
+    shown = re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0])  # without credentials and options
     try:
-        folder = Path(hf_hub_download(name, CARD, revision=revision or None)).parent
-        # The folder of a snapshot is named by its commit: weights of the same one, whatever is pushed meanwhile.
-        hf_hub_download(name, WEIGHTS, revision=folder.name)
-    except (OSError, ValueError) as error:  # what the Hub's client raises is one of the two
-        raise FileNotFoundError(f"{path} could not be loaded from the Hugging Face Hub: {error}") from error
-    return folder
+        from pyarrow import fs
+    except ImportError:
+        raise FileNotFoundError(f"to read {shown}, install pyarrow (pip install pyarrow)") from None
+    try:
+        store, root = fs.FileSystem.from_uri(uri)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{shown} cannot be opened: {error}") from None
+
+    def fetch(file: str) -> Path:
+        target = folder / file
+        try:
+            with store.open_input_stream(f"{root.rstrip('/')}/{file}", compression=None) as stream:
+                target.write_bytes(stream.read())
+        except FileNotFoundError:
+            raise FileNotFoundError(2, "no such file", file) from None
+        except OSError as error:
+            raise FileNotFoundError(f"{shown}/{file} cannot be read: {error}") from error
+        return target
+
+    return fetch
 
 
-def _readme(card: Mapping[str, Any]) -> str:
-    kind = card["encoder"]
+def readme(card: Mapping[str, Any], *, results: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The model card for people, with the front matter that the Hugging Face Hub reads.
+
+    Args:
+        card: complete, as `files` writes it.
+        results: scores on held-out subjects, one a task: task, metric, value, low, high (95% interval), labels,
+            subjects.
+    """
+    kind, provenance = card["encoder"], card.get("provenance", {})
+    licence = card.get("license", "unknown")
     lines = [
         "---",
         "library_name: drasclr",
-        "tags: [medical, computed-tomography, lung, self-supervised]",
+        f"license: {licence}",
+        "pipeline_tag: feature-extraction",
+        "tags: [medical, computed-tomography, chest-ct, lung, self-supervised, contrastive-learning]",
         "---",
         "# DrasCLR encoder",
         "",
@@ -279,6 +450,50 @@ def _readme(card: Mapping[str, Any]) -> str:
         "```",
         "",
         "What the patches and locations must be like is in `card.json`.",
+        "",
+    ]
+    if ATLAS in card.get("files", {}):
+        lines += [
+            "The atlas lies beside the weights. Vectors of a whole scan:",
+            "",
+            "```python",
+            "import drasclr",
+            "from ctplatform.inference import embed_scan",
+            'result = embed_scan("scan.nii.gz", drasclr.load(FOLDER_OR_HUB_ID))',
+            "```",
+            "",
+        ]
+    if isinstance(provenance, Mapping) and "subjects" in provenance:
+        lines += [
+            "## Training data",
+            "",
+            f"{provenance['scans']} scans of {provenance['subjects']} subjects, {provenance['steps']} optimiser steps; "
+            "no held-out subject was seen.",
+            "",
+        ]
+    if results:
+        lines += [
+            "## Scores on held-out subjects",
+            "",
+            "From the frozen encoder, mean over seeds with 95% bootstrap interval:",
+            "",
+            "| task | metric | value | 95% interval | labels | held-out subjects |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {row['task']} | {row['metric']} | {row['value']:.3f} | {row['low']:.3f} to {row['high']:.3f} "
+            f"| {row['labels']:.0f} | {row['subjects']:.0f} |"
+            for row in results
+        ]
+        lines.append("")
+    lines += ["## Licence", ""]
+    lines += [
+        "Not stated: the weights were derived from the training scans, whose terms apply. State it as `license` in "
+        "card.json and in the lines at the top before publishing them."
+        if licence == "unknown"
+        else f"`{licence}`",
+        "",
+        "For research; no medical device.",
         "",
     ]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -15,8 +16,9 @@ import torch.multiprocessing as mp
 from ctplatform.config.loader import load_recipe
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.atlas import image_to_bytes
 from ctplatform.dataset.splits import Split, write_split
-from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.loop import Loop
 from drasclr.atlas import Atlas
@@ -65,6 +67,8 @@ def training_workspace(uri: str | Path) -> Workspace:
     """Atlas, shards, ledger and split of seven scans of six subjects, all of them for training."""
     workspace, atlas, rng = Workspace(uri), small_atlas(), np.random.default_rng(0)
     workspace.write_json(atlas.to_json(), ATLAS, ATLAS_FILE)
+    template = sitk.GetImageFromArray(np.full((32, 64, 160), 50, np.uint8))
+    workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
     for number in range(SCANS):
         blocks = rng.uniform(-1000, 200, (atlas.num_locations, 4, 4, 4))
         hu = blocks.repeat(8, 1).repeat(8, 2).repeat(8, 3).astype(np.int16)

@@ -6,15 +6,24 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
 from ctplatform.errors import PlatformError
 from ctplatform.pipeline.graph import COHORT_INPUTS, GRAPH, STAGES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ctplatform.config.recipe import Recipe
 
+INCOMPLETE = 3
+"""Exit status of `drasclr embed` if some of the scans have no vector."""
+
+EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
+weights (SCAN... --weights DIR)."""
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command that does not exist like this; 3 embed: done,
+but some scans have no vector; 130 interrupted."""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
@@ -22,6 +31,8 @@ EPILOG = """examples:
   drasclr cohort idc --collection nlst --subjects 500
                                                     chest CTs of a public collection, read from its bucket
   drasclr run --cohort cohort.csv --workspace out   the whole chain on your scans; run it again to go on
+  drasclr embed scan.nii.gz --weights out/pretrain/RUN -o scan.parquet
+                                                    vectors of other scans from trained weights
   drasclr status --workspace out                    what came of each scan, and why
   drasclr explain SCAN_ID --workspace out           one of them, from its source to its embeddings
 """
@@ -32,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="drasclr",
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"drasclr {__version__}")
@@ -68,20 +79,27 @@ def parser() -> argparse.ArgumentParser:
     )
     cohort.add_argument("-o", "--output", default="cohort.csv", help="(default: %(default)s)")
     cohort.add_argument("--address", help="of a Ray cluster, for large trees; default: a local one")
+    _json_option(cohort)
     _idc_options(cohort.add_argument_group("of `drasclr cohort idc`"))
 
+    own = {"atlas": _atlas, "embed": _embed}
     for name, stage in GRAPH.items():
         if stage.help:
-            sub = command(name, stage.help, _atlas if name == "atlas" else _chain(name))
+            sub = command(name, stage.help, own.get(name, _chain(name)))
             if name == "atlas":
                 sub.add_argument(
                     "action", nargs="?", choices=("build", "adopt"), default="build", help="(default: build)"
                 )
+            if name == "embed":
+                sub.description = EMBED
+                _embed_options(sub)
             # Labels come with the cohort: the stages after prepare read them from it.
-            _stage_options(sub, required=not set(COHORT_INPUTS).isdisjoint(stage.inputs))
+            required = not set(COHORT_INPUTS).isdisjoint(stage.inputs)
+            _stage_options(sub, required=required, workspace=name != "embed")
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    _json_option(status)
 
     estimate = command(
         "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
@@ -94,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
     estimate.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
     estimate.add_argument("--workspace", help="take costs measured in this one")
+    _json_option(estimate)
     _recipe_options(estimate)
 
     predict = command("predict", "Predict a label of scans with a model that a sweep has kept.", _predict)
@@ -108,7 +127,19 @@ def parser() -> argparse.ArgumentParser:
     explain = command("explain", "One scan from its source to its verdict, shard and embeddings.", _explain)
     explain.add_argument("scan_id", metavar="SCAN_ID")
     explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
-    explain.add_argument("--json", action="store_true", help="print it as JSON")
+    _json_option(explain)
+
+    doctor = command("doctor", "What this machine has of what a run needs, and what to do.", _doctor)
+    doctor.add_argument("--workspace", help="also whether it can be written and read")
+    doctor.add_argument(
+        "--address", help="also whether this Ray cluster can be reached; default: RAY_ADDRESS"
+    )
+    _json_option(doctor)
+
+    completion = command(
+        "completion", "Print the script that completes this command in a shell.", _completion
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
     submit = command("submit", "Submit the chain to a running Ray cluster and follow its log.", _submit)
     submit.add_argument(
@@ -130,6 +161,10 @@ def parser() -> argparse.ArgumentParser:
     )
     submit.add_argument("arguments", nargs=argparse.REMAINDER, help="for jobs/pipeline.py, after --")
     return top
+
+
+def _json_option(sub: argparse.ArgumentParser, help_: str = "print the result as JSON") -> None:
+    sub.add_argument("--json", action="store_true", help=help_)
 
 
 def _idc_options(group: argparse._ArgumentGroup) -> None:
@@ -172,12 +207,37 @@ def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> N
     )
 
 
-def _stage_options(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
+def _embed_options(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("of given scans, from given weights")
+    group.add_argument(
+        "scans",
+        nargs="*",
+        metavar="SCAN",
+        help="volume file, DICOM folder, tree of folders, URI, or scan table (.csv)",
+    )
+    group.add_argument("--weights", metavar="DIR", help="folder, Hugging Face Hub id, or s3:// gs:// URI")
+    group.add_argument(
+        "-o", "--output", default="embeddings.parquet", help=".parquet, .csv or .npz (default: %(default)s)"
+    )
+    group.add_argument("--patches", metavar="FILE", help="also the vectors of all patches, .parquet")
+    group.add_argument("--overlays", metavar="DIR", help="also a picture of each scan for quality control")
+    group.add_argument("--pooling", choices=("mean", "mean_std"), help="default: as the weights' card says")
+    group.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="scans at a time; 1: in this process, without Ray (default for one scan)",
+    )
+    _json_option(sub)
+
+
+def _stage_options(sub: argparse.ArgumentParser, *, required: bool = False, workspace: bool = True) -> None:
     sub.add_argument(
         "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
     )
     add_label_options(sub)
-    sub.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    sub.add_argument("--workspace", required=workspace, help="folder or s3:// gs:// URI")
     sub.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     _recipe_options(sub)
 
@@ -204,6 +264,7 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", dest="last", choices=STAGES, default=STAGES[-1], help="last stage")
     sub.add_argument("--dry-run", action="store_true", help="say what would run, and how much work it is")
     sub.add_argument("--status", action="store_true", help="say where the workspace stands, and end")
+    _json_option(sub, "print what --dry-run or --status say as JSON")
     sub.add_argument(
         "--redo", action="append", default=[], choices=STAGES, help="make this stage's work again"
     )
@@ -229,6 +290,10 @@ def run_chain_command(args: argparse.Namespace) -> None:
     if args.status:
         _status(args)
         return
+    if args.json and not args.dry_run:
+        raise PlatformError(
+            "--json is of --dry-run and --status", "Leave it out, or add one of them", code="usage"
+        )
     from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
     from ctplatform.pipeline.public_fetch import Terms
 
@@ -236,6 +301,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         first=args.first,
         last=args.last,
         dry_run=args.dry_run,
+        as_json=args.json,
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
@@ -287,6 +353,55 @@ def _atlas(args: argparse.Namespace) -> None:
     _chain("atlas")(args)
 
 
+def _embed(args: argparse.Namespace) -> None:
+    """The stage on a workspace, or given scans from given weights."""
+    if not args.weights:
+        if args.scans:
+            raise PlatformError(
+                "scans are embedded with trained weights, and none were given",
+                "Give --weights DIR: of a training run of yours, WORKSPACE/pretrain/RUN",
+                code="usage",
+            )
+        if not args.workspace:
+            raise PlatformError(
+                "nothing to embed",
+                "Give SCAN... --weights DIR, or --workspace DIR for the stage",
+                code="usage",
+            )
+        _chain("embed")(args)
+        return
+    if args.workspace or args.overrides:
+        raise PlatformError(
+            "--workspace and --set belong to the stage of a workspace; with --weights their card says how scans are "
+            "prepared",
+            "Leave them out, or leave out --weights",
+            code="usage",
+        )
+    from ctplatform.cli.embed import EmbedCommand, embed_given, result_lines
+    from ctplatform.inference.scan_list import EmbedOptions
+
+    result = embed_given(
+        EmbedCommand(
+            sources=(*args.scans, *([args.cohort] if args.cohort else [])),
+            weights=args.weights,
+            output=args.output,
+            atlas=args.atlas,
+            patches=args.patches,
+            overlays=args.overlays,
+            options=EmbedOptions(args.pooling, bool(args.overlays), args.device),
+            workers=args.workers,
+            address=args.address,
+            quiet=args.json,
+        )
+    )
+    if args.json:
+        _print_json(result)
+    else:
+        print("\n".join(result_lines(result)))
+    if result["with_vectors"] < len(result["scans"]):
+        sys.exit(INCOMPLETE)
+
+
 def _cohort(args: argparse.Namespace) -> None:
     if args.folder == "idc":
         _public_cohort(args)
@@ -303,6 +418,9 @@ def _cohort(args: argparse.Namespace) -> None:
 
     found = discover(args.folder, csv_path=args.output, ray_config=RayConfig(address=args.address))
     write_cohort(found.table, args.output)
+    if args.json:
+        _print_cohort(args.output, found.table, passed_over=found.passed_over)
+        return
     for line in found.passed_over:
         print(f"passed over  {line}")
     print(f"{len(found.table)} scans of {found.table['subject_id'].nunique()} subjects -> {args.output}")
@@ -331,21 +449,41 @@ def _public_cohort(args: argparse.Namespace) -> None:
         joined = join_labels(table, args.labels, mapping, collection=args.collection[0])
         table, said = joined.table, [*said, *joined.lines()]
     write_cohort(table, args.output)
+    if args.json:
+        _print_cohort(args.output, table, notes=said)
+        return
     print("\n".join(said))
     print(f"{len(found.table):,} scans of {found.table['subject_id'].nunique():,} subjects -> {args.output}")
     print("What it would take: drasclr run --dry-run --cohort", args.output, "--workspace DIR")
 
 
+def _print_cohort(output: str, table: pd.DataFrame, **more: list[str]) -> None:
+    _print_json(
+        {"output": output, "scans": len(table), "subjects": int(table["subject_id"].nunique()), **more}
+    )
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2))
+
+
 def _status(args: argparse.Namespace) -> None:
-    from ctplatform.cli.status import show_status
+    from ctplatform.cli.status import show_status, status_json
     from ctplatform.storage.workspace import Workspace
 
-    show_status(Workspace(args.workspace))
+    if args.json:
+        _print_json(status_json(Workspace(args.workspace)))
+    else:
+        show_status(Workspace(args.workspace))
 
 
 def _estimate(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from ctplatform.pipeline.costs import Costs, Size
-    from ctplatform.pipeline.estimate import bill, costs_of, guess_locations, table
+    from ctplatform.pipeline.estimate import bill, costs_of, guess_locations, table, total
     from ctplatform.storage.workspace import Workspace
 
     recipe = _recipe(args)
@@ -355,19 +493,46 @@ def _estimate(args: argparse.Namespace) -> None:
     training = round(args.scans * (1 - recipe.split.test_fraction))
     size = Size(args.scans, training, args.locations or guess_locations(recipe))
     works = [work for stage in GRAPH.values() if (work := stage.work(recipe, size, costs)).amount]
+    terms = {
+        "core_price": args.core_price,
+        "gpu_price": args.gpu_price,
+        "cores": args.cores,
+        "gpus": args.gpus,
+    }
+    if args.json:
+        _print_json({"stages": [asdict(work) for work in works], "total": asdict(total(works, **terms))})
+        return
     print("\n".join(table(works)), end="\n\n")
-    prices = {"core_price": args.core_price, "gpu_price": args.gpu_price}
-    print("\n".join(bill(works, cores=args.cores, gpus=args.gpus, **prices)))
+    print("\n".join(bill(works, **terms)))
 
 
 def _explain(args: argparse.Namespace) -> None:
-    import json
-
     from ctplatform.cli.explain import explain, explain_lines
     from ctplatform.storage.workspace import Workspace
 
     found = explain(Workspace(args.workspace), args.scan_id)
-    print(json.dumps(found, indent=2) if args.json else "\n".join(explain_lines(found)))
+    if args.json:
+        _print_json(found)
+    else:
+        print("\n".join(explain_lines(found)))
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from ctplatform.cli.doctor import examine, lines, plain
+
+    found = plain(findings := examine(workspace=args.workspace, address=args.address))
+    if args.json:
+        _print_json(found)
+    else:
+        print("\n".join(lines(findings)))
+    if found["problems"]:
+        sys.exit(1)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    from ctplatform.cli.completion import completion
+
+    print(completion(parser(), args.shell))
 
 
 def _predict(args: argparse.Namespace) -> None:

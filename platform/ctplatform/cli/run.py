@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class ChainOptions:
         first: earlier stages are taken as done.
         last: where to stop.
         dry_run: only say what would run.
+        as_json: of a dry run, as JSON.
         redo: stages that are made again.
         older_code: "redo" or "keep" what another version of this software made.
         gpu_rate: anchors a second and GPU, for the estimate of a dry run.
@@ -39,6 +41,7 @@ class ChainOptions:
     first: str = STAGES[0]
     last: str = STAGES[-1]
     dry_run: bool = False
+    as_json: bool = False
     redo: Collection[str] = ()
     older_code: str = "redo"
     gpu_rate: float | None = None
@@ -140,7 +143,7 @@ def _show_plan(
     workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, options: ChainOptions, *, scans: int
 ) -> None:
     from ctplatform.pipeline.costs import Costs
-    from ctplatform.pipeline.dry_run import lines, plan
+    from ctplatform.pipeline.dry_run import lines, plain, plan
 
     costs = Costs(gpu_anchors_per_s=options.gpu_rate, gpu_basis="--gpu-rate" if options.gpu_rate else "")
     steps = plan(
@@ -153,8 +156,12 @@ def _show_plan(
         scans=scans,
         costs=costs,
     )
+    extra = fetch_lines(cohort, [step.work for step in steps if step.work.amount], options.terms)
+    if options.as_json:
+        print(json.dumps({"stages": plain(steps), "public_data": extra}, indent=2))
+        return
     print("\n".join(lines(steps)))
-    if extra := fetch_lines(cohort, [step.work for step in steps if step.work.amount], options.terms):
+    if extra:
         print("\n" + "\n".join(extra))
 
 

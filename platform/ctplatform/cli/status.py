@@ -2,14 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
 from ctplatform.errors import StageError
 from ctplatform.pipeline.graph import STAGES
-from ctplatform.pipeline.postmortem import read_bundles
+from ctplatform.pipeline.postmortem import Bundle, read_bundles
 from ctplatform.pipeline.records import Record, read_records
 from ctplatform.storage.layout import POSTMORTEM, POSTMORTEM_LOGS
 from ctplatform.storage.workspace import Workspace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 WIDTH = 160  # a stage's one line
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a workspace says of itself.
+
+    Attributes:
+        records: the stages' last runs, run by run in the order of the chain.
+        rows: scan_id, state, reason and remedy of every scan; None if none was prepared.
+        failures: post-mortems, the newest last.
+    """
+
+    records: list[Record]
+    rows: pd.DataFrame | None
+    failures: list[Bundle]
+
+    @property
+    def solved(self) -> bool:
+        """Whether the stage of the last failure has finished since."""
+        last = self.failures[-1]
+        return any(
+            r.stage == last.stage and r.state == "finished" and r.ended > last.when for r in self.records
+        )
+
+
+def read_status(workspace: Workspace) -> Status:
+    """State of a workspace.
+
+    Raises:
+        StageError: nothing has run in this workspace.
+    """
+    from ctplatform.dataset.ledger import read_ledger
+
+    records, failures = read_records(workspace), read_bundles(workspace)
+    try:
+        rows = read_ledger(workspace, columns=["scan_id", "state", "reason", "remedy"])
+    except StageError:
+        if not records and not failures:
+            raise
+        rows = None
+    order = {stage: place for place, stage in enumerate(STAGES)}
+    return Status(sorted(records, key=lambda r: (r.run, order.get(r.stage, 99))), rows, failures)
+
+
+def status_json(workspace: Workspace) -> dict[str, Any]:
+    """The same as plain values: what `drasclr status --json` prints.
+
+    Raises:
+        StageError: nothing has run in this workspace.
+    """
+    found = read_status(workspace)
+    hidden = ("settings", "inputs", "notes")
+    scans = None
+    if found.rows is not None:
+        bad = found.rows[found.rows["state"] != "accepted"].fillna("")
+        scans = {
+            "counts": {str(state): int(n) for state, n in found.rows["state"].value_counts().items()},
+            "not_accepted": bad.to_dict("records"),
+        }
+    last = found.failures[-1] if found.failures else None
+    return {
+        "workspace": workspace.display(),
+        "stages": [{k: v for k, v in asdict(r).items() if k not in hidden} for r in found.records],
+        "scans": scans,
+        "failures": len(found.failures),
+        "last_failure": last
+        and {
+            "stage": last.stage,
+            "when": last.when,
+            "problem": last.problem,
+            "finished_since": found.solved,
+            "bundle": workspace.display(POSTMORTEM, last.name),
+        },
+    }
 
 
 def show_status(workspace: Workspace) -> None:
@@ -18,27 +98,16 @@ def show_status(workspace: Workspace) -> None:
     Raises:
         StageError: nothing has run in this workspace.
     """
-    from ctplatform.dataset.ledger import read_ledger
-
-    records, bundles = read_records(workspace), read_bundles(workspace)
-    for record in sorted(records, key=lambda r: (r.run, STAGES.index(r.stage) if r.stage in STAGES else 99)):
+    found = read_status(workspace)
+    for record in found.records:
         print(stage_line(record))
-    try:
-        rows = read_ledger(workspace, columns=["scan_id", "state", "reason", "remedy"])
-    except StageError:
-        if not records and not bundles:
-            raise
-        rows = None
-    if rows is not None:
-        show_scans(rows)
-    if bundles:
-        last = bundles[-1]
-        since = [
-            r for r in records if r.stage == last.stage and r.state == "finished" and r.ended > last.when
-        ]
-        solved = "; it has finished since" if since else ""
+    if found.rows is not None:
+        show_scans(found.rows)
+    if found.failures:
+        last = found.failures[-1]
+        solved = "; it has finished since" if found.solved else ""
         print(
-            f"\n{len(bundles)} failure(s); the last one: {last.stage} at {last.when}{solved}: {last.problem}"
+            f"\n{len(found.failures)} failure(s); the last one: {last.stage} at {last.when}{solved}: {last.problem}"
         )
         print(
             f"  {workspace.display(POSTMORTEM, last.name)}/ has its recipe, stage states, nodes, versions and "

@@ -1,8 +1,8 @@
-"""Many Ray tasks of one kind: submitted, awaited, their results in the order of the work."""
+"""Many Ray tasks of one kind: submitted, awaited, their results in the order of the work or as they end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -52,3 +52,38 @@ def fan_out(
             collect(until=in_flight)
     collect(until=0)
     return [results[number] for number in range(len(results))]
+
+
+def as_completed(
+    submit: Callable[[Item], ray.ObjectRef[Any]], items: Iterable[Item], *, in_flight: int
+) -> Iterator[tuple[int, Any]]:
+    """The number of an item and the result of its task, as the tasks end; nothing is kept of what was yielded.
+
+    A task whose process or node was lost, its retries included, yields that error, and the others continue.
+
+    Args:
+        submit: starts the task of an item and returns the reference to its result.
+        items: consumed no faster than tasks are submitted.
+        in_flight: tasks that may be pending or running.
+
+    Raises:
+        ray.exceptions.RayTaskError: a task raised.
+    """
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
+    pending: dict[ray.ObjectRef[Any], int] = {}
+
+    def collect(*, until: int) -> Iterator[tuple[int, Any]]:
+        while len(pending) > until:
+            (ready,), _ = ray.wait(list(pending))
+            number = pending.pop(ready)
+            try:
+                yield number, ray.get(ready)
+            except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+                yield number, error
+
+    for number, item in enumerate(items):
+        pending[submit(item)] = number
+        yield from collect(until=in_flight - 1)
+    yield from collect(until=0)

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 from ctplatform.lazy import attach
 
 if TYPE_CHECKING:
-    from ctplatform.inference.embed import Embedder, EmbedSummary, pool
+    from ctplatform.inference.embed import Embedder, EmbedSummary
     from ctplatform.inference.encoders import load_encoder, random_encoder
+    from ctplatform.inference.encoding import pool
     from ctplatform.inference.kept_model import KeptModel, read_model
     from ctplatform.inference.predict import predict_workspace
     from ctplatform.inference.representations import Representation, read_representation
+    from ctplatform.inference.scan_embedding import ScanEmbedding, embed_scan
 
 __all__ = [
     "EmbedSummary",
     "Embedder",
     "KeptModel",
     "Representation",
+    "ScanEmbedding",
+    "embed_scan",
     "load_encoder",
     "pool",
     "predict_workspace",
@@ -33,8 +37,10 @@ __getattr__, __dir__ = attach(
         "Embedder": "embed",
         "KeptModel": "kept_model",
         "Representation": "representations",
+        "ScanEmbedding": "scan_embedding",
+        "embed_scan": "scan_embedding",
         "load_encoder": "encoders",
-        "pool": "embed",
+        "pool": "encoding",
         "predict_workspace": "predict",
         "random_encoder": "encoders",
         "read_model": "kept_model",

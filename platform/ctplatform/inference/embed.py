@@ -25,6 +25,7 @@ from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
+from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
 from ctplatform.storage import layout
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
-MIN_INSIDE = 0.5  # patches with a smaller part inside the scan are left out of the scan's vector
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,8 @@ class Embedder:
 
     def encode(self, encoder: Encoder, scan_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Features of all locations: vectors_SND float32; inside_SN float32, the part of each patch inside the scan."""
-        import torch
-
-        from drasclr import augment
-
         count = self.atlas.num_locations
-        coordinates = torch.from_numpy(np.array(self.atlas.coordinates_N3, dtype=np.float32))
+        coordinates_N3 = coordinates_of(self.atlas)
         vectors: np.ndarray | None = None
         inside_SN = np.zeros((len(scan_ids), count), np.float32)
         footers = [shards.footer_of(self.workspace, scan) for scan in scan_ids]
@@ -163,13 +159,15 @@ class Embedder:
             ]
             home = blocks[0].home_N
             here = blocks[0].locations_N[home]
-            hu_GSDHW = torch.from_numpy(np.stack([block.hu_NDHW[home] for block in blocks], axis=1))
-            patches = augment.normalise(hu_GSDHW.to(self.device), hu_window=self.recipe.prepare.hu_window)
-            with torch.inference_mode():
-                features_GSD = encoder.grouped(patches, coordinates[torch.from_numpy(here)].to(self.device))
+            features_GSD = encode_patches(
+                encoder,
+                np.stack([block.hu_NDHW[home] for block in blocks], axis=1),
+                coordinates_N3[here],
+                hu_window=self.recipe.prepare.hu_window,
+            )
             if vectors is None:
                 vectors = np.zeros((len(scan_ids), count, features_GSD.shape[-1]), np.float32)
-            vectors[:, here] = features_GSD.float().cpu().numpy().swapaxes(0, 1)
+            vectors[:, here] = features_GSD.swapaxes(0, 1)
             inside_SN[:, here] = np.stack([block.inside_N[home] for block in blocks])
         assert vectors is not None
         return vectors, inside_SN
@@ -217,26 +215,6 @@ class _EmbedTask:
 @lru_cache(maxsize=1)
 def _embedder(workspace: Workspace, recipe_json: str, run: str) -> Embedder:
     return Embedder(workspace, Recipe.model_validate_json(recipe_json), run)
-
-
-def pool(vectors_SND: np.ndarray, inside_SN: np.ndarray, pooling: str) -> np.ndarray:
-    """One vector a scan, float32: the mean of its patches' vectors [S, D], or mean and standard deviation [S, 2 D].
-
-    Over the locations of which at least `MIN_INSIDE` lies inside the scan (all of them, if none does).
-
-    Args:
-        vectors_SND: vectors of N locations in S scans.
-        inside_SN: part of each patch inside its scan, 0 to 1.
-        pooling: "mean" or "mean_std".
-    """
-    keep = inside_SN >= MIN_INSIDE
-    keep[~keep.any(1)] = True
-    weights = (keep / keep.sum(1, keepdims=True))[:, :, None]
-    mean: np.ndarray = (vectors_SND * weights).sum(1)
-    if pooling == "mean":
-        return mean.astype(np.float32)
-    deviation = np.sqrt((((vectors_SND - mean[:, None]) ** 2) * weights).sum(1))
-    return np.concatenate([mean, deviation], axis=1).astype(np.float32)
 
 
 def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:

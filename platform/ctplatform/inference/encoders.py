@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import CARD_FILE, PRETRAIN, WEIGHTS_FILE
+from ctplatform.storage.layout import CARD_FILE, PRETRAIN, WEIGHTS_FILE, WEIGHTS_FOLDER
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.runs import training_scans
 
@@ -26,11 +26,14 @@ def load_encoder(workspace: Workspace, run: str, *, hu_window: tuple[int, int]) 
     from drasclr import weights
 
     with tempfile.TemporaryDirectory() as folder:
-        for name in (WEIGHTS_FILE, CARD_FILE):
-            (Path(folder) / name).write_bytes(workspace.read_bytes(PRETRAIN, run, name))
+        there = set(workspace.files(PRETRAIN, run))
+        for name in WEIGHTS_FOLDER:
+            # Older runs hold weights and card only; those two are always read, so that a missing one is an error.
+            if name in there or name in (WEIGHTS_FILE, CARD_FILE):
+                (Path(folder) / name).write_bytes(workspace.read_bytes(PRETRAIN, run, name))
         try:
             return weights.load(folder, atlas=read_atlas(workspace), hu_window=hu_window)
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             problem = str(error).rstrip(".")
     raise StageError(f"weights of run {run}: {problem}", "Pretrain in this workspace", code="weights")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.pipeline.assessment import assess, last_record
@@ -70,6 +70,19 @@ def plan(
             cause = {other: cause.get(other, name) for other in (*cause, *downstream(name))}
         steps.append(Step(decision, work))
     return steps
+
+
+def plain(steps: list[Step]) -> list[dict[str, Any]]:
+    """A plan as plain values: what `--dry-run --json` prints of each stage."""
+    return [
+        {
+            "stage": step.decision.stage,
+            "action": step.decision.action,
+            "why": step.decision.why,
+            "work": asdict(step.work),
+        }
+        for step in steps
+    ]
 
 
 def lines(steps: list[Step]) -> list[str]:

@@ -7,7 +7,7 @@ is taken from a run of the workspace that trained on GPUs, or given.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 
 from ctplatform.config.recipe import Recipe
@@ -80,8 +80,18 @@ def costs_of(workspace: Workspace, base: Costs | None = None) -> Costs:
     return costs
 
 
-def bill(works: list[Work], *, cores: float, gpus: float, core_price: float, gpu_price: float) -> list[str]:
-    """Hours on so many cores and GPUs, and their price, as lines of text.
+@dataclass(frozen=True)
+class Total:
+    """Work of all stages: core-hours, GPU-hours, hours from the first to the last stage, and their price."""
+
+    core_hours: float
+    gpu_hours: float
+    wall_hours: float
+    price: float
+
+
+def total(works: list[Work], *, cores: float, gpus: float, core_price: float, gpu_price: float) -> Total:
+    """Hours on so many cores and GPUs, stage after stage, all of them busy; and what they cost.
 
     Raises:
         StageError: a stage needs a GPU rate, and none was measured or given.
@@ -96,13 +106,22 @@ def bill(works: list[Work], *, cores: float, gpus: float, core_price: float, gpu
     core_hours = sum(work.core_hours for work in works)
     gpu_hours = sum(work.gpu_hours or 0.0 for work in works)
     wall = sum(max(w.core_hours / cores, (w.gpu_hours or 0.0) / gpus if gpus else 0.0) for w in works)
+    return Total(core_hours, gpu_hours, wall, core_hours * core_price + gpu_hours * gpu_price)
+
+
+def bill(works: list[Work], *, cores: float, gpus: float, core_price: float, gpu_price: float) -> list[str]:
+    """`total` as lines of text.
+
+    Raises:
+        StageError: a stage needs a GPU rate, and none was measured or given.
+    """
+    found = total(works, cores=cores, gpus=gpus, core_price=core_price, gpu_price=gpu_price)
     lines = [
-        f"{core_hours:.1f} core-hours and {gpu_hours:.1f} GPU-hours; stage after stage on {cores:g} cores and "
-        f"{gpus:g} GPUs, all of them busy: {wall:.1f} hours"
+        f"{found.core_hours:.1f} core-hours and {found.gpu_hours:.1f} GPU-hours; stage after stage on {cores:g} cores "
+        f"and {gpus:g} GPUs, all of them busy: {found.wall_hours:.1f} hours"
     ]
     if core_price or gpu_price:
-        price = core_hours * core_price + gpu_hours * gpu_price
-        lines.append(f"at {core_price:g} a core-hour and {gpu_price:g} a GPU-hour: {price:.2f}")
+        lines.append(f"at {core_price:g} a core-hour and {gpu_price:g} a GPU-hour: {found.price:.2f}")
     return lines
 
 

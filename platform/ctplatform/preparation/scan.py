@@ -1,4 +1,4 @@
-"""One scan: read, masked, registered, sampled, assessed, and committed: shard, overlay and ledger row."""
+"""One scan: read, masked, registered, sampled, assessed; in memory, or committed as shard, overlay and ledger row."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ctplatform.preparation.quality import Verdict
+    from ctplatform.preparation.sampling import Patches
     from ctplatform.registration.template import Template
     from drasclr.atlas import Atlas
 
@@ -91,22 +97,55 @@ def prepare_scan(
         atlas, template = _atlas_of(workspace, config.model_dump_json(), config_hash)
         row["atlas_hash"] = atlas.hash
         row.update((process or process_scan)(workspace, item, config, atlas, template, clock, config_hash))
-    except ScanError as error:
-        row.update(state="failed", reason=error.problem, remedy=error.remedy, code=error.code)
     except StageError:
         raise
     except Exception as error:  # an unforeseen error of a library must not stop the other scans
-        logger.exception("scan %s", item["scan_id"])
-        row.update(
-            state="failed",
-            # Messages of libraries may hold the path, and paths may hold names: the type of the error only.
-            reason=f"an unexpected {type(error).__name__} while working on this scan",
-            remedy="See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again",
-            code="unexpected",
+        remedy = (
+            "See the workers' logs below /tmp/ray/session_latest/logs; the next run tries this scan again"
         )
+        row.update(failure(error, item["scan_id"], remedy=remedy))
     row["seconds"], row["cpu_seconds"], row["steps"] = clock.wall(), clock.cpu(), json.dumps(clock.steps)
     commit(workspace, row)
     return row
+
+
+def failure(error: Exception, scan_id: str, *, remedy: str) -> dict[str, str]:
+    """Fields of the row of a scan that raised: state, reason, remedy, code. Errors other than `ScanError` are logged.
+
+    Args:
+        error: what was raised.
+        scan_id: of the scan, for the log.
+        remedy: of an unforeseen error.
+    """
+    if isinstance(error, ScanError):
+        return {"state": "failed", "reason": error.problem, "remedy": error.remedy, "code": error.code}
+    logger.error("scan %s", scan_id, exc_info=error)
+    return {
+        "state": "failed",
+        # Messages of libraries may hold the path, and paths may hold names: the type of the error only.
+        "reason": f"an unexpected {type(error).__name__} while working on this scan",
+        "remedy": remedy,
+        "code": "unexpected",
+    }
+
+
+@dataclass(frozen=True)
+class SampledScan:
+    """One scan in memory, from its file to its patches.
+
+    Attributes:
+        verdict: accepted, flagged or rejected, with reasons.
+        affine_44: atlas LPS mm -> scan LPS mm.
+        patches: at the atlas's locations.
+        overlay: PNG with mask, contour and locations; None if `config.overlays` is off.
+        fields: of the scan's ledger row: state, reason, measures, source, content_hash, ...
+    """
+
+    verdict: Verdict
+    affine_44: NDArray[np.float64]
+    patches: Patches
+    overlay: bytes | None
+    fields: dict[str, Any]
 
 
 def process_scan(
@@ -118,7 +157,51 @@ def process_scan(
     clock: StepClock,
     config_hash: str,
 ) -> dict[str, Any]:
-    """Read, mask, register, sample, measure; write overlay and shard. Returns the fields of the ledger row found so.
+    """`sample_scan`, then write overlay and shard. Returns the fields of the ledger row found so.
+
+    Raises:
+        ScanError: the scan cannot be used.
+    """
+    scan = sample_scan(item, config, atlas, template, clock)
+    found, patches = scan.fields, scan.patches
+    if scan.overlay is not None:
+        workspace.write_bytes(scan.overlay, *layout.overlay(item["scan_id"]))
+    if scan.verdict.state != "rejected":
+        with clock.step("write"):
+            data, footer = shards.encode(
+                scan_id=item["scan_id"],
+                subject_id=item["subject_id"],
+                hu_NDHW=patches.hu_NDHW,
+                inside_N=patches.inside_N,
+                atlas=atlas,
+                metadata={
+                    "content_hash": found["content_hash"],
+                    "affine": json.dumps(found["affine"]),
+                    "spacing_mm": 1.0,
+                    "hu_window": json.dumps(config.hu_window),
+                    "geometry": config.sampling.geometry,
+                    "axes": config.sampling.axes,
+                    "interpolation": config.sampling.interpolation,
+                    "software": __version__,
+                    "config_hash": config_hash,
+                },
+            )
+            workspace.write_bytes(data, *layout.shard(item["scan_id"]))
+        found.update(footer=footer, patches=len(patches.hu_NDHW), shard_bytes=len(data))
+    return found
+
+
+def sample_scan(
+    item: dict[str, Any], config: PrepareConfig, atlas: Atlas, template: Template, clock: StepClock
+) -> SampledScan:
+    """Read, mask, register, sample, measure, assess and draw one scan; nothing is written.
+
+    Args:
+        item: scan_id (title of the overlay), path, series_uid.
+        config: how it is prepared.
+        atlas: the locations.
+        template: what the lungs are registered to.
+        clock: times the steps.
 
     Raises:
         ScanError: the scan cannot be used.
@@ -153,6 +236,7 @@ def process_scan(
     with clock.step("measure"):
         measures = measure(volume, mask, registration, patches, template)
         verdict = assess(measures, config.quality, notes=mask.notes)
+    png: bytes | None = None
     if config.overlays:
         with clock.step("overlay"):
             png = overlay_png(
@@ -162,8 +246,7 @@ def process_scan(
                 title=item["scan_id"],
                 verdict=": ".join(filter(None, (verdict.state, "; ".join(verdict.reasons)))),
             )
-            workspace.write_bytes(png, *layout.overlay(item["scan_id"]))
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "state": verdict.state,
         "reason": "; ".join(verdict.reasons),
         "remedy": "Look at the overlay, then use the scan or leave it out" if verdict.reasons else "",
@@ -181,29 +264,7 @@ def process_scan(
         ),
         "content_hash": digest,
     }
-    if verdict.state != "rejected":
-        with clock.step("write"):
-            data, footer = shards.encode(
-                scan_id=item["scan_id"],
-                subject_id=item["subject_id"],
-                hu_NDHW=patches.hu_NDHW,
-                inside_N=patches.inside_N,
-                atlas=atlas,
-                metadata={
-                    "content_hash": digest,
-                    "affine": json.dumps(found["affine"]),
-                    "spacing_mm": 1.0,
-                    "hu_window": json.dumps(config.hu_window),
-                    "geometry": config.sampling.geometry,
-                    "axes": config.sampling.axes,
-                    "interpolation": config.sampling.interpolation,
-                    "software": __version__,
-                    "config_hash": config_hash,
-                },
-            )
-            workspace.write_bytes(data, *layout.shard(item["scan_id"]))
-        found.update(footer=footer, patches=len(patches.hu_NDHW), shard_bytes=len(data))
-    return found
+    return SampledScan(verdict, registration.affine_44, patches, png, fields)
 
 
 @lru_cache(maxsize=1)

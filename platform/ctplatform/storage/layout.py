@@ -9,7 +9,7 @@
     stages/             the record of each stage's last run
     postmortem/         what a failed run left behind
     phantom/            the synthetic cohort of the demo
-    pretrain/<run>/     metrics, checkpoints, weights and card
+    pretrain/<run>/     metrics, checkpoints; weights, card, atlas and README: a folder that works without the workspace
     embeddings/<run>/   vectors of patches, scans and patients
     evaluation/<run>/   trials, searches, tables, figures, report.html; models/ has a folder a task and initialisation
 
@@ -32,6 +32,9 @@ PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
 WEIGHTS_FILE, CARD_FILE, PROBE_FILE = "weights.safetensors", "card.json", "probe.json"
+README_FILE = "README.md"
+WEIGHTS_FOLDER = (WEIGHTS_FILE, ATLAS_FILE, TEMPLATE_FILE, README_FILE, CARD_FILE)
+"""Files of a trained encoder, the last one last."""
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
@@ -117,6 +120,11 @@ def weights(run: str) -> Parts:
 def card(run: str) -> Parts:
     """What the encoder is and where it comes from; written last, to mark training as finished."""
     return PRETRAIN, run, CARD_FILE
+
+
+def model_readme(run: str) -> Parts:
+    """The encoder's model card for people; the report adds its scores."""
+    return PRETRAIN, run, README_FILE
 
 
 def training_config(run: str) -> Parts:

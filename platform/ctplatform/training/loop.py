@@ -12,7 +12,7 @@ import torch
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
-from ctplatform.storage.layout import CHECKPOINT_STATE, PRETRAIN
+from ctplatform.storage.layout import ATLAS, CHECKPOINT_STATE, PRETRAIN, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import partition
 from ctplatform.training.batch import Batch
@@ -265,7 +265,7 @@ class Loop:
         logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
 
     def publish(self) -> None:
-        """Write the query encoder's weights and card. The run is finished once its card exists."""
+        """Write the query encoder's weights, card, atlas and README. The run is finished once its card exists."""
         # After training block by block, normalisation holds the statistics of the last blocks. They are computed over
         # all scans and blocks, not this rank's, so that the weights do not depend on the number of workers.
         window = self.recipe.prepare.hu_window
@@ -277,8 +277,9 @@ class Loop:
             "pretrain": self.config.model_dump(mode="json"),
             "metrics": self.log.last,
         }
+        template = self.workspace.read_bytes(ATLAS, TEMPLATE_FILE)
         files = weights_and_card(
-            self.model.query, self.atlas, run=self.run_name, hu_window=window, provenance=provenance
+            self.model.query, self.atlas, template, self.recipe, run=self.run_name, provenance=provenance
         )
         for name, data in files.items():
             self.workspace.write_bytes(data, PRETRAIN, self.run_name, name)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ctplatform import __version__
+from ctplatform.config.hardware import PREPARATION
 from ctplatform.config.training import AugmentationConfig, PretrainConfig
 from ctplatform.storage.layout import CARD_FILE
 from drasclr import augment, weights
@@ -19,11 +20,14 @@ from drasclr.norm import recalibrate
 from drasclr.optimisation import parameter_groups
 
 if TYPE_CHECKING:
+    from ctplatform.config.recipe import Recipe
     from ctplatform.training.feed import Feed
     from drasclr.atlas import Atlas
     from drasclr.gather import Gather
 
 CALIBRATION_STEPS = 24
+#: Keys of `prepare` that say where scans are prepared and which are used, not what becomes of one.
+_NOT_OF_A_SCAN: Any = {**dict.fromkeys(PREPARATION, True), "overlays": True, "quality": {"use_flagged"}}
 
 
 def strengths_of(config: AugmentationConfig) -> augment.Strengths:
@@ -110,19 +114,37 @@ def calibrate_norm(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tup
 
 
 def weights_and_card(
-    encoder: Encoder, atlas: Atlas, *, run: str, hu_window: tuple[int, int], provenance: dict[str, Any]
+    encoder: Encoder,
+    atlas: Atlas,
+    template: bytes,
+    recipe: Recipe,
+    *,
+    run: str,
+    provenance: dict[str, Any],
 ) -> dict[str, bytes]:
-    """Weights and card by file name; the card last, for its existence marks the run as finished."""
+    """The files of a weights folder by name; the card last, for its existence marks the run as finished.
+
+    Args:
+        encoder: what was trained.
+        atlas: its locations.
+        template: the atlas's lung mask, the bytes of a compressed NIfTI file.
+        recipe: `prepare` says how scans become patches, `embed.pooling` how patches become a vector.
+        run: name of the training run.
+        provenance: what it was trained on, and with which settings.
+    """
     card = {
         "run": run,
         "spacing_mm": 1.0,
-        "hu_window": list(hu_window),
+        "hu_window": list(recipe.prepare.hu_window),
         "patch_size": atlas.patch_size,
         "atlas_hash": atlas.hash,
         "normalisation": {
             "patch": "(clip(hu) - low) / ((high - low) / 2) - 1",
             "location": "corner / max * 2 - 1",
         },
+        "preparation": recipe.prepare.model_dump(mode="json", exclude=_NOT_OF_A_SCAN),
+        "pooling": recipe.embed.pooling,
         "provenance": {"software": __version__, **provenance},
     }
-    return dict(sorted(weights.files(encoder, card).items(), key=lambda file: file[0] == CARD_FILE))
+    content = weights.files(encoder, card, atlas=atlas, template=template)
+    return dict(sorted(content.items(), key=lambda file: file[0] == CARD_FILE))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.config.hardware import PRETRAINING
 from ctplatform.pipeline.stage import Stage, StageResult
-from ctplatform.storage.layout import CARD_FILE, PRETRAIN, WEIGHTS_FILE, card
+from ctplatform.storage.layout import PRETRAIN, WEIGHTS_FOLDER, card
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
@@ -75,7 +75,8 @@ def _discard(state: WorkspaceState) -> None:
         return
     if workspace.exists(*card(run)):
         kept = f"{run}-before-{now().replace(':', '').replace('-', '')}"
-        for name in (WEIGHTS_FILE, CARD_FILE):
+        there = set(workspace.files(PRETRAIN, run))
+        for name in filter(there.__contains__, WEIGHTS_FOLDER):
             workspace.write_bytes(workspace.read_bytes(PRETRAIN, run, name), PRETRAIN, kept, name)
     workspace.delete(PRETRAIN, run)
 

@@ -1,0 +1,227 @@
+"""Vectors of single scans from given weights: from the file to the vector, without a workspace.
+
+    import drasclr
+    from ctplatform.inference import embed_scan
+
+    model = drasclr.load("runs/demo/pretrain/RUN")
+    result = embed_scan("scan.nii.gz", model)
+    result.patient_P, result.patches_NP, result.verdict, result.affine
+
+A scan is prepared as the card of the weights says, by the functions of the chain's stages `prepare` and `embed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctplatform import __version__
+from ctplatform.config.preparation import PrepareConfig
+from ctplatform.dataset.shards import row_order
+from ctplatform.errors import StageError
+from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
+from ctplatform.preparation.scan import StepClock, failure, sample_scan
+
+if TYPE_CHECKING:
+    from ctplatform.preparation.quality import Verdict
+    from drasclr.encoder import Encoder
+
+POOLINGS = ("mean", "mean_std")
+_REMEDY = "Run `drasclr embed -v` on this scan alone, which shows the error"
+
+
+@dataclass(frozen=True)
+class ScanEmbedding:
+    """One scan's vectors, and what was found on the way.
+
+    Attributes:
+        verdict: accepted, flagged or rejected, with reasons; as the chain's `prepare` judges.
+        patient_P: float32, pooled over the locations inside the scan; None if the scan was rejected.
+        patches_NP: float32, a vector a location of the atlas; None if the scan was rejected.
+        inside_N: float32, fraction of each patch that lies in the scan.
+        centres_mm_N3: where the patches were taken, LPS mm of the scan.
+        affine: atlas LPS mm -> scan LPS mm, 4 x 4.
+        overlay: PNG with mask, contour and locations, if it was drawn.
+        fields: measures, source, content_hash and notes, as in the chain's ledger.
+        steps: CPU-seconds of each step.
+    """
+
+    verdict: Verdict
+    patient_P: np.ndarray | None
+    patches_NP: np.ndarray | None
+    inside_N: np.ndarray
+    centres_mm_N3: np.ndarray
+    affine: np.ndarray
+    overlay: bytes | None
+    fields: dict[str, Any]
+    steps: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EmbeddedScan:
+    """A row for the scan, whatever came of it, and its vectors if it has any."""
+
+    row: dict[str, Any]
+    embedding: ScanEmbedding | None
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the scan could be read and was not rejected."""
+        return self.embedding is not None and self.embedding.patient_P is not None
+
+
+def embed_scan(
+    path: str | Path,
+    model: Encoder,
+    *,
+    series_uid: str = "",
+    pooling: str | None = None,
+    overlay: bool = False,
+) -> ScanEmbedding:
+    """The vectors of one scan.
+
+    Args:
+        path: a volume file, a DICOM file or folder, or the URI of one.
+        model: as `drasclr.load` returns it, with its atlas; on the device where it is to run.
+        series_uid: which series of a DICOM folder; empty: the best one.
+        pooling: "mean" [128], or "mean_std" [256]; None: as the weights' card says.
+        overlay: draw the picture for quality control.
+
+    Raises:
+        ScanError: the scan cannot be read, or no lungs are found in it.
+        StageError: the weights do not say how scans are prepared for them, or have no atlas.
+    """
+    item = {"scan_id": "scan", "path": str(path), "series_uid": series_uid}
+    return _embedder(model, pooling, overlay).embed(item)
+
+
+@lru_cache(maxsize=1)
+def _embedder(model: Encoder, pooling: str | None, overlays: bool) -> ScanEmbedder:
+    return ScanEmbedder(model, pooling=pooling, overlays=overlays)
+
+
+class ScanEmbedder:
+    """Embeds scans one by one; what they have in common is computed once.
+
+    Args:
+        model: with its atlas.
+        pooling: instead of the card's.
+        overlays: draw the pictures for quality control.
+
+    Raises:
+        StageError: the weights do not say how scans are prepared for them, or have no atlas.
+    """
+
+    def __init__(self, model: Encoder, *, pooling: str | None = None, overlays: bool = False) -> None:
+        from ctplatform.dataset.atlas import image_from_bytes
+        from ctplatform.registration.template import Template
+
+        if model.atlas is None or model.template is None:
+            raise StageError(
+                "these weights were saved without their atlas, so that where patches lie in a scan is not known",
+                "Give the atlas's folder: `--atlas WORKSPACE/atlas`, or drasclr.load(..., atlas=FOLDER)",
+                code="weights",
+            )
+        self.model, self.atlas = model, model.atlas
+        self.config = preparation_of(model.card).model_copy(update={"overlays": overlays})
+        self.pooling = pooling or model.card.get("pooling", "mean")
+        if self.pooling not in POOLINGS:
+            raise StageError(f"pooling is not {self.pooling!r}", f"Use {' or '.join(POOLINGS)}", code="usage")
+        self.template = Template.from_image(image_from_bytes(model.template), config=self.config.registration)
+        self.coordinates_N3 = coordinates_of(self.atlas)
+
+    def embed(self, item: dict[str, Any]) -> ScanEmbedding:
+        """The vectors of one scan: scan_id, path, series_uid.
+
+        Raises:
+            ScanError: it cannot be used.
+        """
+        clock = StepClock()
+        scan = sample_scan(item, self.config, self.atlas, self.template, clock)
+        patient_P = patches_NP = None
+        if scan.verdict.state != "rejected":
+            with clock.step("encode"):
+                patches_NP = self._encode(scan.patches.hu_NDHW)
+                patient_P = pool(patches_NP[None], scan.patches.inside_N[None], self.pooling)[0]
+        return ScanEmbedding(
+            verdict=scan.verdict,
+            patient_P=patient_P,
+            patches_NP=patches_NP,
+            inside_N=scan.patches.inside_N,
+            centres_mm_N3=scan.patches.centres_mm_N3,
+            affine=np.asarray(scan.affine_44, np.float64),
+            overlay=scan.overlay,
+            fields=scan.fields,
+            steps=clock.steps,
+        )
+
+    def __call__(self, item: dict[str, Any]) -> EmbeddedScan:
+        """A row and the vectors of one scan; an error of the scan ends in its row.
+
+        Args:
+            item: scan_id, subject_id, path, series_uid.
+        """
+        row = {
+            "scan_id": item["scan_id"],
+            "subject_id": item["subject_id"],
+            "reason": "",
+            "remedy": "",
+            "code": "",
+            "notes": "",
+            "atlas_hash": self.atlas.hash,
+            "weights": self.model.card.get("files", {}).get("weights.safetensors", ""),
+            "pooling": self.pooling,
+            "software": __version__,
+        }
+        try:
+            found = self.embed(item)
+        except StageError:
+            raise
+        except Exception as error:  # an unforeseen error of a library must not stop the other scans
+            return EmbeddedScan(row | failure(error, item["scan_id"], remedy=_REMEDY), None)
+        return EmbeddedScan(row | found.fields, found)
+
+    def _encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
+        """Features of all locations, float32 [N, D], block by block as the chain computes them."""
+        vectors_NP: np.ndarray | None = None
+        for block in range(self.atlas.num_blocks):
+            rows, home = row_order(self.atlas, block)
+            here = rows[:home]
+            features_GSD = encode_patches(
+                self.model,
+                hu_NDHW[here][:, None],
+                self.coordinates_N3[here],
+                hu_window=self.config.hu_window,
+            )
+            if vectors_NP is None:
+                vectors_NP = np.zeros((len(hu_NDHW), features_GSD.shape[-1]), np.float32)
+            vectors_NP[here] = features_GSD[:, 0]
+        assert vectors_NP is not None
+        return vectors_NP
+
+
+def preparation_of(card: dict[str, Any]) -> PrepareConfig:
+    """How scans become patches for weights with this card; the defaults for what an older card does not state.
+
+    Raises:
+        StageError: the card has settings that this version does not have.
+    """
+    from pydantic import ValidationError
+
+    settings = dict(card.get("preparation", {}))
+    if "hu_window" in card:
+        settings.setdefault("hu_window", card["hu_window"])
+    try:
+        return PrepareConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise StageError(
+            f"the card of these weights states preparation.{key}, which this version cannot use: {first['msg']}",
+            "Use the version of drasclr that the card names under provenance.software, or a later one",
+            code="weights",
+        ) from None
