@@ -98,9 +98,9 @@ def run_cohort(
     if labels:
         cohort = _joined(cohort, *labels)
     if "sweep" in between(options.first, options.last) and len(cohort):
-        from ctplatform.evaluation.requirements import check_labels
+        from ctplatform.evaluation.requirements import check_requirements
 
-        check_labels(recipe, cohort)
+        check_requirements(recipe, cohort)
     workspace, console = Workspace(workspace_uri), Console()
     if options.dry_run:
         _show_plan(workspace, cohort, recipe, options, scans=len(cohort))

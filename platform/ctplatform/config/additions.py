@@ -15,6 +15,7 @@ LATER = (
     "pretrain.augmentation",
     "pretrain.clip_norm",
     "pretrain.decoupled",
+    "pretrain.init",
     "pretrain.location_norm",
     "pretrain.momentum_end",
     "pretrain.routing_gain",

@@ -167,7 +167,7 @@ def _sources(context: SweepContext, recipe: Recipe) -> dict[str, dict[str, Any]]
         "hu_window": [float(end) for end in recipe.prepare.hu_window],
         "spacing_mm": 1.0,
     }
-    sources: dict[str, dict[str, Any]] = {"density": {"encoder": "density"}}
+    sources: dict[str, dict[str, Any]] = {"density": {"encoder": "density", "run": context.run}}
     for name, run in runs.items():
         if context.workspace.exists(*layout.weights(run)):
             digest = weights_digest(context.workspace, run)

@@ -1,10 +1,10 @@
-"""Predictions of a kept model for the scans of a workspace that are embedded already."""
+"""Predictions of a kept model: for the scans of a workspace that are embedded already, and for given scans."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,12 @@ from ctplatform.dataset.splits import read_split
 from ctplatform.errors import StageError
 from ctplatform.inference.kept_model import KeptModel, check_fits
 from ctplatform.storage import layout
-from ctplatform.storage.layout import PRETRAIN, SPLITS_FILE
+from ctplatform.storage.layout import PRETRAIN, SPLITS_FILE, WEIGHTS_FILE
 from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ctplatform.inference.scan_embedding import EmbeddedScan
+    from drasclr.encoder import Encoder
 
 
 def predict_workspace(
@@ -62,6 +66,60 @@ def predict_workspace(
         sides = dict.fromkeys(split.train, "train") | dict.fromkeys(split.test, "test")
         found["split"] = [sides.get(subject, "") for subject in subjects]
     return found.join(predictions(model, x_NP))
+
+
+def predict_embedded(model: KeptModel, scans: Sequence[EmbeddedScan]) -> pd.DataFrame:
+    """A row a scan: scan_id, subject_id, path, state, reason, and the columns of `predictions`; empty without a vector.
+
+    Args:
+        model: a kept model.
+        scans: embedded with the weights that `check_weights` has accepted.
+
+    Raises:
+        StageError: the vectors are not as wide as the model's features.
+    """
+    names = ("scan_id", "subject_id", "path", "state", "reason")
+    found = pd.DataFrame([{name: scan.row.get(name, "") for name in names} for scan in scans])
+    density = model.features["encoder"] == "density"
+    usable = [number for number, scan in enumerate(scans) if scan.has_vectors]
+    if not usable:
+        return found.assign(prediction=np.nan)
+    x_NP = np.stack(
+        [
+            np.array([scans[n].row[name] for name in DENSITY], float) if density else _patient(scans[n])
+            for n in usable
+        ]
+    )
+    check_fits(model, {"width": x_NP.shape[1]})
+    return found.join(predictions(model, x_NP).set_axis(usable))
+
+
+def check_weights(model: KeptModel, encoder: Encoder) -> None:
+    """Whether an encoder, as `drasclr.load` returns it, gives the features that a model takes.
+
+    Raises:
+        StageError: its weights, atlas or HU window are others; naming all of them.
+    """
+    from drasclr import weights
+
+    if model.features["encoder"] == "density":
+        return
+    stated = encoder.card.get("files", {}).get(WEIGHTS_FILE)
+    digest = stated or hashlib.sha256(weights.files(encoder, encoder.card)[WEIGHTS_FILE]).hexdigest()
+    window = encoder.card.get("hu_window")
+    check_fits(
+        model,
+        {
+            "weights_sha256": digest,
+            "atlas_hash": encoder.atlas.hash if encoder.atlas else None,
+            "hu_window": [float(end) for end in window] if window else None,
+        },
+    )
+
+
+def _patient(scan: EmbeddedScan) -> np.ndarray:
+    assert scan.embedding is not None
+    return np.asarray(scan.embedding.patient_P, float)
 
 
 def predictions(model: KeptModel, x_NP: np.ndarray) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def atlas(
         template, used = _build_template(workspace, cohort, recipe, on_progress)
         corners = None
     else:
-        template, corners = _given(config.source)
+        template, corners = given_template(config.source)
         used = 0
     made = locate(template, config, corners_N3=corners)
     workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
@@ -174,7 +174,7 @@ def _mean_template(refs: list[Any], iterations: int) -> bytes:
     return image_to_bytes(make_mean_template(masks, iterations=iterations))
 
 
-def _given(source: str) -> tuple[sitk.Image, np.ndarray | None]:
+def given_template(source: str) -> tuple[sitk.Image, np.ndarray | None]:
     """Template and corners from a NIfTI file, a workspace's atlas folder, or the published atlas's folder."""
     import SimpleITK as sitk
 

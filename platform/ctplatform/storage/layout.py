@@ -29,7 +29,7 @@ STAGE_RECORDS = "stages"
 POSTMORTEM, POSTMORTEM_SUMMARY, POSTMORTEM_LOGS = "postmortem", "summary.json", "logs.txt"
 PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 
-PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
+PRETRAIN, CHECKPOINTS, INITIAL = "pretrain", "checkpoints", "initial"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
 WEIGHTS_FILE, CARD_FILE, PROBE_FILE = "weights.safetensors", "card.json", "probe.json"
 README_FILE = "README.md"
@@ -125,6 +125,11 @@ def card(run: str) -> Parts:
 def model_readme(run: str) -> Parts:
     """The encoder's model card for people; the report adds its scores."""
     return PRETRAIN, run, README_FILE
+
+
+def initial_weights(run: str, name: str) -> Parts:
+    """A file of the weights that a run started from, `WEIGHTS_FILE` or `CARD_FILE`; absent if from random ones."""
+    return PRETRAIN, run, INITIAL, name
 
 
 def training_config(run: str) -> Parts:

@@ -67,7 +67,7 @@ class FittedHead:
         """Numbers in the label's unit, classes, probabilities, counts, or log hazards, [N]."""
         score_N = x_NP @ self.weights_P + self.bias
         if self.kind == "regression":
-            return np.clip(score_N, *self.valid)
+            return np.asarray(np.clip(score_N, *self.valid))
         if self.kind == "count":
             return np.asarray(np.exp(score_N))
         if self.kind == "survival":
