@@ -118,7 +118,8 @@ class SweepConfig(Section):
     tasks: tuple[str, ...] = ("emphysema_extent", "gold_stage", "survival")
     initialisations: tuple[str, ...] = Field(
         default=("drasclr", "scratch", "density", "random"),
-        description="frozen: drasclr, random, density, names of `runs`, `ablations` and `external`; trained: finetune, scratch",
+        description="frozen: drasclr, random, density, names of `runs`, `ablations` and `external`; trained: "
+        "finetune, scratch",
     )
     ablations: tuple[Literal["local", "global", "none", "moco"], ...] = Field(
         default=(),

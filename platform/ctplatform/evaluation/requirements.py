@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_requirements(recipe: Recipe, cohort: pd.DataFrame) -> None:
-    """Whether all tasks that the recipe names exist, the cohort has the columns of the recipe's own, and vectors are there.
+    """Whether the recipe's tasks exist, the cohort has the columns of its own ones, and its vectors can be read.
 
     A task of the platform whose column the cohort lacks is skipped later, with a message: its name may come with a
     recipe that was written for other labels. A task of one's own is meant for this cohort.

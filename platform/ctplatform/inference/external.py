@@ -19,8 +19,8 @@ def read_external(path: str) -> tuple[list[str], np.ndarray]:
     """Scan ids and their vectors, float64 [N, P]; a scan whose vector has a missing value is left out.
 
     Args:
-        path: .parquet or .csv, file or URI: `scan_id`, and either a list column `vector`, or numbers in all other columns
-            than `scan_id` and `subject_id`. The files that `drasclr embed` writes are such tables.
+        path: .parquet or .csv, file or URI, with `scan_id`, and either a list column `vector`, or numbers in all other
+            columns but `subject_id`.
 
     Raises:
         StageError: it cannot be read, holds no vectors or vectors of different lengths, or names a scan twice.

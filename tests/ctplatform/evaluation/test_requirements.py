@@ -30,6 +30,15 @@ def test_all_problems_are_found_at_once():
     assert "tasks.empty: the cohort's column 'empty' is empty" in text
 
 
+def test_vectors_that_are_not_of_this_cohort_are_named(tmp_path):
+    (tmp_path / "v.csv").write_text("scan_id,f\nz,1\n")
+    settings = validate({"sweep": {"external": {"theirs": str(tmp_path / "v.csv"), "gone": "gone.parquet"}}})
+    with pytest.raises(ConfigError) as error:
+        check_requirements(settings, pd.DataFrame({"scan_id": ["a"]}))
+    assert "v.csv has vectors of none of the cohort's scans" in str(error.value)
+    assert "sweep.external.gone: there is no table of vectors gone.parquet" in str(error.value)
+
+
 def test_columns_of_the_platforms_tasks_may_be_absent(caplog):
     with caplog.at_level(logging.WARNING):
         check_requirements(recipe("survival", walk=WALK), pd.DataFrame({"scan_id": ["a"]}))
