@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from drasclr import trunk
+from drasclr import inference, trunk
 from drasclr.condconv import ConditionedConv3d, Groups
 from drasclr.norm import GroupNormELU, NormELU
+from drasclr.pointwise import Norm
 
 if TYPE_CHECKING:
     from drasclr.atlas import Atlas
@@ -238,7 +239,10 @@ class Encoder(nn.Module):
         observe: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Features [B, 128]; `observe` gets number and activations of each layer, by parts of the batch in order."""
-        if groups.one_each and len(x_BCDHW) > ONE_EACH and not (self.training or torch.is_grad_enabled()):
+        on_cpu = x_BCDHW.device.type == "cpu" and self.norm == "batch" and len(x_BCDHW) > 0
+        on_cpu = on_cpu and not torch.is_autocast_enabled("cpu")
+        chunked = groups.one_each and len(x_BCDHW) > ONE_EACH and not on_cpu
+        if chunked and not (self.training or torch.is_grad_enabled()):
             # Every patch brings its own kernels, 4 MB of them: a whole scan at once would need gigabytes.
             chunks = zip(torch.split(x_BCDHW, ONE_EACH), torch.split(locations_G3, ONE_EACH), strict=True)
             return torch.cat([self._features(x, at, Groups((1,) * len(x)), observe) for x, at in chunks])
@@ -246,14 +250,13 @@ class Encoder(nn.Module):
         if self.conditioning == "concat":
             planes = locations_G3[:, :, None, None, None].expand(-1, -1, *x_BCDHW.shape[2:])
             x_BCDHW = torch.cat([x_BCDHW, planes.to(x_BCDHW.dtype)], dim=1)
-        x = x_BCDHW if groups.one_each else channels_last(x_BCDHW)
-        on_cpu = x.device.type == "cpu" and self.norm == "batch" and not groups.one_each and len(x) > 0
-        on_cpu = on_cpu and not torch.is_autocast_enabled("cpu")
-        if on_cpu and self.training and x.dtype == torch.float32 and observe is None:
-            return self._train_on_cpu(x, locations_G3, groups)
         if on_cpu and not self.training and not torch.is_grad_enabled():
-            tensors = self._tensors(locations_G3, statistics=True)
-            return trunk.infer(x, self._stack(groups), tensors, observe=observe).flatten(1)
+            x, layers = channels_last(x_BCDHW), self._folded(locations_G3)
+            return inference.infer(x, groups.counts, layers, observe=observe).flatten(1)
+        x = x_BCDHW if groups.one_each else channels_last(x_BCDHW)
+        trained = self.training and x.dtype == torch.float32 and observe is None
+        if on_cpu and trained and not groups.one_each:
+            return self._train_on_cpu(x, locations_G3, groups)
         for number, layer in enumerate(self.layers):
             x = layer(x, locations_G3, groups)
             if observe is not None:
@@ -262,7 +265,7 @@ class Encoder(nn.Module):
 
     def _train_on_cpu(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
         y, statistics = trunk.train(
-            x_BCDHW, self._stack(groups), self._tensors(locations_G3, statistics=False)
+            x_BCDHW, self._stack(groups), self._tensors(locations_G3)
         )
         for (stride, layer), (mean, variance) in zip(self.stages(), statistics, strict=True):
             assert isinstance(layer.norm, NormELU)
@@ -273,21 +276,23 @@ class Encoder(nn.Module):
         layers = [layer for _, layer in self.stages()]
         return trunk.Stack(tuple(layer.conv.stride for layer in layers), layers[0].norm.eps, groups.counts)
 
-    def _tensors(self, locations_G3: Tensor, *, statistics: bool) -> list[tuple[Tensor, ...]]:
-        tensors = []
+    def _tensors(self, locations_G3: Tensor) -> list[tuple[Tensor, ...]]:
+        return [
+            (layer.conv.kernels(locations_G3), layer.conv.bias, layer.norm.weight, layer.norm.bias)
+            for _, layer in self.stages()
+        ]
+
+    def _folded(self, locations_G3: Tensor) -> list[inference.FoldedLayer]:
+        layers = []
         for _, layer in self.stages():
-            norm = layer.norm
-            own: list[Tensor | None] = [
-                layer.conv.kernels(locations_G3),
-                layer.conv.bias,
-                norm.weight,
-                norm.bias,
-            ]
-            if statistics:
-                assert isinstance(norm, NormELU)
-                own += [norm.running_mean, norm.running_var]
-            tensors.append(tuple(tensor for tensor in own if tensor is not None))
-        return tensors
+            conv, norm = layer.conv, layer.norm
+            assert isinstance(norm, NormELU)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            running = Norm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+            routing_GE = None if conv.routing is None else conv.route(locations_G3)
+            layers.append(inference.fold(conv.weight, routing_GE, conv.bias, running, conv.stride))
+        return layers
 
 
 def channels_last(x_BCDHW: Tensor) -> Tensor:

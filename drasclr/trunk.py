@@ -1,9 +1,8 @@
-"""The whole stack of convolutions on a CPU, over parts of the batch that stay in the processor's cache.
+"""The whole stack of convolutions in training on a CPU, over parts of the batch that stay in the processor's cache.
 
-In training, batch statistics couple all samples of a layer, but between two layers samples are independent.
-So the batch is cut into small parts of one location each, and each part passes normalisation, ELU and the next
-convolution before the next part is touched; backward likewise, in one autograd function. In inference the
-normalisation is folded into the kernels, and each part passes the whole stack.
+Batch statistics couple all samples of a layer, but between two layers samples are independent. So the batch is cut
+into small parts of one location each, and each part passes normalisation, ELU and the next convolution before the next
+part is touched; backward likewise, in one autograd function. `inference` has the stack in evaluation mode.
 
 Legend: G locations, C channels, DHW space; everything is channels-last.
 """
@@ -16,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from drasclr import gradients, pointwise
+from drasclr.convolution import convolve
 from drasclr.pointwise import Norm
 
-PADDING = 1
 # Largest number of values of a part: 2 MB in single precision, as fast as any from 1 to 4 MB.
 PART_VALUES = 1 << 19
 
@@ -66,56 +64,35 @@ def train(
     return output, list(zip(statistics[0::2], statistics[1::2], strict=True))
 
 
-@torch.no_grad()
-def infer(
-    x_BCDHW: Tensor,
-    stack: Stack,
-    layers: Sequence[tuple[Tensor, ...]],
-    *,
-    observe: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
-    """All layers in evaluation mode, without gradients.
-
-    Args:
-        x_BCDHW: location-major batch, channels last.
-        stack: strides, epsilon and how the batch is divided.
-        layers: a layer, (kernels, bias, weight, bias, running mean and running variance of the normalisation).
-        observe: called with the number of each layer and its activations, part by part; the parts of a layer come in
-            the order of the batch.
-    """
-    folded = []
-    for kernels, bias, weight, norm_bias, mean, variance in layers:
-        scale = weight * torch.rsqrt(variance + stack.eps)
-        folded.append((kernels * scale[:, None, None, None, None], (bias - mean) * scale + norm_bias))
-    sizes, pixels = [], x_BCDHW[0, 0].numel()
-    for (kernels, _), stride in zip(folded, stack.strides, strict=True):
-        sizes.append(_samples(kernels, pixels, stride))
-        pixels //= stride**3
-    parts = list(enumerate(torch.split(x_BCDHW, list(stack.counts))))
-    # Layers with parts of the same size make a stage; a part passes a whole stage before the next one starts.
-    for size, stage in itertools.groupby(range(len(folded)), key=sizes.__getitem__):
-        layers_of_stage = [(index, *folded[index], stack.strides[index]) for index in stage]
-        outputs = []
-        for place, part in _regroup(parts, size):
-            x = part
-            for index, kernels, bias, stride in layers_of_stage:
-                x = pointwise.elu_(F.conv3d(x, kernels[place % len(kernels)], bias, stride, PADDING))
-                if observe is not None:
-                    observe(index, x)
-            outputs.append((place, x))
-        parts = outputs
-    return torch.cat([x for _, x in parts])
-
-
 def cuts(count: int, size: int) -> list[int]:
     """Sizes of the parts of `count` samples: `size` each, and what is left over, but no single sample if avoidable.
 
-    oneDNN takes five times as long for a single channels-last sample as for one of two.
+    oneDNN takes up to twice as long for a single sample as for one of two.
     """
     sizes = [size] * (count // size) + ([count % size] if count % size else [])
     if len(sizes) > 1 and sizes[-1] == 1:
         sizes[-2:] = [sizes[-2] + 1]
     return sizes
+
+
+def samples(channels_in: int, channels_out: int, pixels: int, stride: int) -> int:
+    """Samples of a part, a power of two, so that coarser parts are always made of whole finer ones.
+
+    Args:
+        channels_in: of the convolution.
+        channels_out: of the convolution.
+        pixels: of a sample's input.
+        stride: of the convolution.
+    """
+    values = max(channels_in * pixels, channels_out * pixels // stride**3)
+    return 1 << max(0, (PART_VALUES // values).bit_length() - 1)
+
+
+def regroup(parts: list[Tensor], size: int) -> list[Tensor]:
+    """The same samples of one location in parts of `size` samples, in the same order; the last may be smaller."""
+    if len(parts) > 1 and size != len(parts[0]):
+        parts = [torch.cat(parts)]
+    return [piece for part in parts for piece in torch.split(part, cuts(len(part), size))]
 
 
 class _Run(torch.autograd.Function):
@@ -127,11 +104,12 @@ class _Run(torch.autograd.Function):
         norms: list[Norm] = []
         outputs = list(zip(places, torch.split(x_BCDHW, list(stack.counts)), strict=True))
         for (kernels, bias, weight, norm_bias), stride in zip(layers, stack.strides, strict=True):
-            size = _samples(kernels, outputs[0][1][0, 0].numel(), stride)
+            channels_out, channels_in = kernels.shape[1:3]
+            size = samples(channels_in, channels_out, outputs[0][1][0, 0].numel(), stride)
             columns = norms[-1].columns(outputs[0][1].shape[4]) if norms else None
             parts, moments = [], []
             fresh: list[tuple[int, Tensor]] = []
-            waiting = _regroup(outputs, size)
+            waiting = _regroup_places(outputs, size)
             outputs.clear()
             while waiting:
                 place, x = waiting.pop(0)
@@ -139,7 +117,7 @@ class _Run(torch.autograd.Function):
                 if keep:
                     parts.append(Part(place, x, y))
                 # Of a single sample, torch may return another layout.
-                out = _last(F.conv3d(y, kernels[place % len(kernels)], bias, stride, PADDING))
+                out = _last(convolve(y, kernels[place % len(kernels)], bias, stride))
                 fresh.append((place, out))
                 moments.append(pointwise.moments(out))
             kept.append(parts)
@@ -215,22 +193,13 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _samples(kernels: Tensor, pixels: int, stride: int) -> int:
-    """Samples of a part, a power of two, so that coarser parts are always made of whole finer ones."""
-    _, channels_out, channels_in = kernels.shape[:3]
-    values = max(channels_in * pixels, channels_out * pixels // stride**3)
-    return 1 << max(0, (PART_VALUES // values).bit_length() - 1)
-
-
-def _regroup(outputs: list[tuple[int, Tensor]], size: int) -> list[tuple[int, Tensor]]:
-    """The same samples in parts of `size` samples, in the same order; the last part of a location may be smaller."""
-    parts: list[tuple[int, Tensor]] = []
-    for place in dict.fromkeys(place for place, _ in outputs):
-        own = [x for other, x in outputs if other == place]
-        if len(own) > 1 and size != len(own[0]):
-            own = [torch.cat(own)]
-        parts += [(place, piece) for x in own for piece in torch.split(x, cuts(len(x), size))]
-    return parts
+def _regroup_places(outputs: list[tuple[int, Tensor]], size: int) -> list[tuple[int, Tensor]]:
+    """`regroup` of each location, in the same order."""
+    return [
+        (place, part)
+        for place, own in itertools.groupby(outputs, key=lambda output: output[0])
+        for part in regroup([x for _, x in own], size)
+    ]
 
 
 def _refine(coarse: Iterable[tuple[Tensor, Tensor]], sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:

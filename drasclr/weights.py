@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "drasclr-weights-1"
 WEIGHTS, CARD, README = "weights.safetensors", "card.json", "README.md"
 ATLAS, TEMPLATE = "atlas.json", "lung_mask.nii.gz"
-HUB_ID = re.compile(r"^(hf://)?(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
+HUB_ID = re.compile(r"^(hf://)?(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 # The published state dict names its 13 layers by block.
 _PUBLISHED_LAYERS = (

@@ -21,7 +21,7 @@ PAGES = {
         "From a public bucket",
     ),
     "registration.md": ("Registration",),
-    "scale.md": ("Scale",),
+    "scale.md": ("Scale", "A public collection"),
     "label-maps.md": ("Label maps",),
     "duplicates.md": ("Near-duplicates",),
     "evidence.md": ("Evidence, tables",),

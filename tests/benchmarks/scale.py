@@ -5,6 +5,10 @@
 The scans are made up and their patches small; plan, Ray Data execution, shards, ledger rows, compaction and the
 second run are those of `drasclr prepare`. What a true scan takes comes from preparing `--ct` for real. `--scans 0`
 measures that alone, without Ray; `--write` puts it all into docs/benchmarks/.
+
+    python -m tests.benchmarks.scale --atlas FOLDER --nlst --scans 10000 --write
+
+takes its rows from all of NLST, as `drasclr cohort idc` writes them, and measures the plan of the whole table as well.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
 import time
+import zlib
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from ctplatform.cohort.table import read_cohort, write_cohort
 from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.compute.session import ray_session
 from ctplatform.config.cluster import RayConfig
@@ -38,6 +46,7 @@ from ctplatform.preparation.scan import prepare_scan
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, SCANS, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from tests.benchmarks.document import replace, table
+from tests.benchmarks.realscans import peak_mib
 
 SIDE = 6  # voxels of a synthetic patch
 COHORT = 10_000
@@ -45,7 +54,7 @@ COHORT = 10_000
 
 def synthetic(workspace, item, config, atlas, template, clock, config_hash) -> dict[str, Any]:
     """In place of `process_scan`: made-up patches and measures, written as it writes them."""
-    rng = np.random.default_rng(int(item["scan_id"][4:]))
+    rng = np.random.default_rng(zlib.crc32(item["scan_id"].encode()))
     hu = rng.normal(-850, 60, (atlas.num_locations, SIDE, SIDE, SIDE)).astype(np.int16)
     affine = rng.normal(size=16).tolist()
     texts = {
@@ -153,11 +162,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--atlas", required=True, help="folder of a given atlas (581 locations)")
-    options.add_argument("--ct", required=True, help="one true scan, for the size of real shards")
+    options.add_argument("--ct", help="one true scan, for the size of real shards")
     options.add_argument("--scans", type=int, default=4000)
+    options.add_argument("--nlst", action="store_true", help="rows of NLST, and the plan of all of it")
     options.add_argument("--write", action="store_true")
     args = options.parse_args()
     recipe = load_recipe("fast", [f"atlas.source={args.atlas}"])
+    if args.nlst:
+        text = public(args.atlas, args.scans, recipe)
+        print(text)
+        if args.write:
+            replace("A public collection", text)
+        return
+    if not args.ct:
+        options.error("--ct is needed without --nlst")
     with tempfile.TemporaryDirectory() as folder:
         real_workspace = atlas_at(f"{folder}/real", args.atlas, 32)
         real = real_scan(real_workspace, args.ct, recipe)
@@ -171,6 +189,74 @@ def main() -> None:
     print(text)
     if args.write:
         replace("Scale", text)
+
+
+def public(source: str, scans: int, recipe: Any) -> str:
+    """The plan of all of NLST, and a run of its first scans with a simulated reader."""
+    from ctplatform.cohort.idc import public_cohort
+    from ctplatform.cohort.idc_selection import Choice
+
+    with tempfile.TemporaryDirectory() as folder:
+        table_file = Path(folder) / "nlst.csv"
+        cohort = public_cohort(Choice(("nlst",))).table
+        write_cohort(cohort, table_file)
+        studies = len(cohort)
+        workspace = atlas_at(f"{folder}/ws", source, SIDE)
+        first = planned(workspace, table_file, recipe)
+        with ray_session(RayConfig(num_cpus=2)):
+            found = simulate(workspace, cohort.head(scans), recipe)
+        second = planned(workspace, table_file, recipe)
+        assert (first["todo"], second["todo"]) == (studies, studies - scans)
+    memory = found["memory"]
+    mib = 2**20
+
+    def line(name: str, plan: dict[str, float]) -> list[str]:
+        return [name, f"{plan['wall_s']:.1f} s, {plan['cpu_s']:.1f} s of CPU", f"{plan['peak_mib']:.0f} MiB"]
+
+    seconds = f"{found['seconds']:.0f} s, driver {found['driver_cpu']:.0f} s of CPU"
+    quarter, (last, high) = memory[len(memory) // 4], memory[-1]
+    growth = (high - quarter[1]) / max(1, last - quarter[0]) / 1024
+    rows = [
+        line(f"table read and planned, {studies:,} studies", first),
+        line(f"the same with {scans:,} of them finished", second),
+        [f"run of {scans:,}, simulated reader, two workers", seconds,
+         f"driver {', '.join(f'{rss / mib:.0f}' for rss in (memory[0][1], quarter[1], high, found['after']))} MiB"],
+        ["second run, nothing to do", f"{found['again_seconds']:.1f} s", f"+{found['again_growth'] / mib:.0f} MiB"],
+    ]  # fmt: skip
+    return (
+        f"`python -m tests.benchmarks.scale --atlas FOLDER --nlst --scans {scans} --write`: NLST as\n"
+        "`drasclr cohort idc` writes it. The reader is simulated; shards, ledger and Ray Data execution are real. The\n"
+        "driver's memory: at the first scan, at a quarter, at the last and at the end, "
+        f"{growth:.2f} KiB a scan after the first quarter.\n"
+        f"{platform.machine()}, two cores, load average {os.getloadavg()[1]:.0f}.\n\n"
+        + table(["what", "time", "memory"], rows)
+    )
+
+
+def planned(workspace: Workspace, cohort: Path, recipe: Any) -> dict[str, float]:
+    """Time and peak memory of a process that reads the table and plans it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_plan, args=(workspace.uri, str(cohort), recipe, theirs))
+    process.start()
+    found: dict[str, float] = ours.recv()
+    process.join()
+    return found
+
+
+def _plan(workspace: str, cohort: str, recipe: Any, pipe: Connection) -> None:
+    from ctplatform.preparation.plan import make_plan
+
+    start, cpu, place = time.monotonic(), time.process_time(), Workspace(workspace)
+    plan = make_plan(place, read_cohort(cohort), recipe, read_atlas(place).hash)
+    pipe.send(
+        {
+            "todo": plan.todo,
+            "wall_s": time.monotonic() - start,
+            "cpu_s": time.process_time() - cpu,
+            "peak_mib": peak_mib(),
+        }
+    )
 
 
 def made_up(folder: Path, scans: int) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A small CT series, for the tests of reading; the shared cohort with a place for runs, for those of training."""
+"""Fixtures of the platform: a small CT series, the shared cohort with a place for runs, a trained run of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import drasclr
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.storage.layout import ATLAS
 from ctplatform.storage.workspace import Workspace
 from tests.ctplatform.scans import chest
+from tests.ctplatform.training_world import run_loop
 
 
 @pytest.fixture
@@ -37,3 +39,24 @@ def unprepared(prepared, tmp_path):
     source, _ = prepared
     shutil.copytree(source.path(ATLAS), tmp_path / "ws" / ATLAS)
     return Workspace(tmp_path / "ws")
+
+
+@pytest.fixture(scope="session")
+def trained(prepared, small_recipe, tmp_path_factory):
+    """(workspace, run, cohort): the shared cohort with a trained run. Read only."""
+    source, cohort = prepared
+    target = tmp_path_factory.mktemp("trained") / "ws"
+    target.mkdir()
+    for name in ("atlas", "scans", "patches"):
+        (target / name).symlink_to(source.path(name))
+    shutil.copy(source.path("splits.json"), target)
+    workspace = Workspace(target)
+    run_loop(workspace, small_recipe)
+    return workspace, "test", cohort
+
+
+@pytest.fixture(scope="session")
+def model(trained):
+    """The encoder of that run, with its atlas, from a copy of its folder alone."""
+    workspace, run, _ = trained
+    return drasclr.load(workspace.path("pretrain", run))

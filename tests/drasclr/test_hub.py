@@ -11,11 +11,22 @@ import pytest
 import torch
 
 from drasclr import weights
+from drasclr.atlas import Atlas
 from drasclr.encoder import Encoder
 
 pytest.importorskip("huggingface_hub")
 
 COMMIT = "5e1f" * 10
+ATLAS = Atlas(
+    size=(99, 99, 99),
+    spacing=(1, 1, 1),
+    origin=(0, 0, 0),
+    direction=(1, 0, 0, 0, 1, 0, 0, 0, 1),
+    corners_N3=[[0, 0, 0], [1, 1, 1]],
+    neighbours_NK=[[1], [0]],
+    blocks_N=[0, 0],
+    template_sha256="",
+)
 CARD = {"spacing_mm": 1.0, "hu_window": [-1024, 240], "patch_size": 32, "provenance": {"run": "from the hub"}}
 
 
@@ -28,7 +39,7 @@ def encoder() -> Encoder:
 @pytest.fixture
 def hub(encoder, tmp_path):
     """(environment of a client, requests that were made) for a Hub that holds lung-lab/encoder."""
-    content = weights.files(encoder, CARD)
+    content = weights.files(encoder, CARD, atlas=ATLAS, template=b"template")
     requests: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -85,18 +96,18 @@ def test_load_by_id_and_revision(hub, encoder, tmp_path):
     code = f"""
 import torch, drasclr
 patches, locations = torch.load({str(tmp_path / "input.pt")!r})
-for name in ("lung-lab/encoder", "lung-lab/encoder@v1"):
+for name in ("lung-lab/encoder", "lung-lab/encoder@v1", "hf://lung-lab/encoder"):
     encoder = drasclr.load(name, hu_window=(-1024, 240))
     with torch.no_grad():
         torch.save(encoder(patches, locations), {str(tmp_path / "output.pt")!r})
-    print(encoder.card["provenance"]["run"])
+    print(encoder.card["provenance"]["run"], encoder.atlas.num_locations, encoder.template)
 """
     result = client(environment, code)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == ["from the hub"] * 2
+    assert result.stdout.splitlines() == ["from the hub 2 b'template'"] * 3
     with torch.no_grad():
         assert torch.equal(torch.load(tmp_path / "output.pt"), encoder(patches, locations))
-    # Both files of one commit, and downloaded once.
+    # All files of one commit, and downloaded once.
     assert requests.count(f"GET /lung-lab/encoder/resolve/{COMMIT}/weights.safetensors") == 1
 
 

@@ -10,6 +10,7 @@ import drasclr
 from drasclr import weights
 from drasclr.atlas import Atlas
 from drasclr.encoder import Encoder
+from tests.ctplatform.objectstore import ObjectStore
 from tests.published import SlowEncoder, checkpoint
 
 CARD = {"spacing_mm": 1.0, "hu_window": [-1024, 240], "patch_size": 32, "provenance": {"run": "test"}}
@@ -57,6 +58,90 @@ def test_written_equals_read(encoder, tmp_path):
     patches, locations = torch.rand(2, 1, 32, 32, 32, dtype=dtype), torch.rand(2, 3, dtype=dtype)
     with torch.no_grad():
         assert torch.equal(read(patches, locations), encoder.eval()(patches, locations))
+
+
+def test_a_complete_folder_brings_its_atlas(tmp_path, caplog):
+    encoder = Encoder(experts=2)
+    weights.save(
+        tmp_path, encoder, {**CARD, "atlas_hash": atlas().hash}, atlas=atlas(), template=b"a compressed NIfTI"
+    )
+    read = drasclr.load(tmp_path)
+    assert read.atlas.hash == atlas().hash
+    assert read.template == b"a compressed NIfTI"
+    assert set(read.card["files"]) == {"weights.safetensors", "atlas.json", "lung_mask.nii.gz"}
+    assert "embed_scan" in (tmp_path / "README.md").read_text()
+    assert caplog.records == []
+    with pytest.raises(ValueError, match="trained with atlas"):
+        weights.files(encoder, {**CARD, "atlas_hash": "0" * 64}, atlas=atlas())
+
+
+def test_weights_without_an_atlas_say_what_they_cannot_do_and_take_one(tmp_path, caplog):
+    weights.save(tmp_path / "old", Encoder(experts=1), {**CARD, "atlas_hash": atlas().hash})
+    assert drasclr.load(tmp_path / "old").atlas is None
+    assert "cannot embed a scan" in caplog.text
+    assert "folder atlas/ of its workspace" in caplog.text
+    (tmp_path / "atlas").mkdir()
+    atlas().save(tmp_path / "atlas" / "atlas.json")
+    with pytest.raises(FileNotFoundError, match=r"no lung_mask\.nii\.gz"):
+        drasclr.load(tmp_path / "old", atlas=tmp_path / "atlas")
+    (tmp_path / "atlas" / "lung_mask.nii.gz").write_bytes(b"template")
+    read = drasclr.load(tmp_path / "old", atlas=str(tmp_path / "atlas"))
+    assert (read.atlas.hash, read.template) == (atlas().hash, b"template")
+    atlas(5).save(tmp_path / "atlas" / "atlas.json")
+    with pytest.raises(ValueError, match="trained with atlas"):
+        drasclr.load(tmp_path / "old", atlas=tmp_path / "atlas")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "atlas.json", "lung_mask.nii.gz"])
+def test_files_of_other_weights_and_missing_files_are_said(tmp_path, name):
+    for folder, template in (("one", b"1"), ("other", b"2")):
+        number = 4 if folder == "one" else 5
+        weights.save(tmp_path / folder, Encoder(experts=1), CARD, atlas=atlas(number), template=template)
+    (tmp_path / "one" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(ValueError, match=rf"{name} .* SHA-256"):
+        drasclr.load(tmp_path / "one")
+    (tmp_path / "one" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+        drasclr.load(tmp_path / "one")
+
+
+def test_weights_are_read_from_an_object_store(tmp_path):
+    weights.save(tmp_path, Encoder(experts=1), CARD, atlas=atlas(), template=b"template")
+    store = ObjectStore()
+    try:
+        store.load(tmp_path, "runs/one")
+        read = drasclr.load(store.uri("runs/one"))
+        assert (read.atlas.hash, read.template) == (atlas().hash, b"template")
+        del store.objects["runs/one/atlas.json"]
+        with pytest.raises(FileNotFoundError, match=r"has no atlas\.json, which its card\.json states"):
+            drasclr.load(store.uri("runs/one"))
+        with pytest.raises(FileNotFoundError, match=r"has no card\.json"):
+            drasclr.load(store.uri("runs/none"))
+    finally:
+        store.close()
+    with pytest.raises(FileNotFoundError, match="nowhere://x/y cannot be opened"):
+        drasclr.load("nowhere://x/y")
+
+
+def test_the_readme_states_licence_training_data_and_scores():
+    provenance = {"scans": 12, "subjects": 10, "steps": 300}
+    card = {**CARD, "provenance": provenance, "license": "cc-by-4.0"}
+    content = weights.files(Encoder(experts=1), card)
+    text = content["README.md"].decode()
+    assert "\nlicense: cc-by-4.0\n" in text.split("# DrasCLR")[0]
+    assert "12 scans of 10 subjects, 300 optimiser steps" in text
+    row = {
+        "task": "emphysema",
+        "metric": "auc",
+        "value": 0.81,
+        "low": 0.7,
+        "high": 0.9,
+        "labels": 20,
+        "subjects": 8,
+    }
+    scored = weights.readme(json.loads(content["card.json"]), results=[row])
+    assert "| emphysema | auc | 0.810 | 0.700 to 0.900 | 20 | 8 |" in scored
+    assert "license: unknown" in weights.files(Encoder(experts=1), CARD)["README.md"].decode()
 
 
 def test_wrong_atlas_window_or_spacing_is_said(tmp_path):

@@ -126,6 +126,8 @@ def show_result(outcome: Outcome) -> None:
 
 def result_lines(summary: pd.DataFrame) -> list[str]:
     """For the emphysema task with all labels: DrasCLR against chance, and every initialisation that scores higher."""
+    from ctplatform.evaluation.summary import headline_rows
+
     rows = headline_rows(summary)
     rows = rows[rows["task"] == "emphysema_extent"].set_index("initialisation")
     if "drasclr" not in rows.index:
@@ -145,16 +147,11 @@ def result_lines(summary: pd.DataFrame) -> list[str]:
     return lines
 
 
-def headline_rows(summary: pd.DataFrame) -> pd.DataFrame:
-    """Each task's main metric, at the largest label fraction."""
-    main = summary.drop_duplicates("task").set_index("task")["metric"]  # the tables have the main one first
-    rows = summary[summary["metric"] == summary["task"].map(main)]
-    return rows[rows["fraction"] == rows.groupby("task")["fraction"].transform("max")]
-
-
 def _table(summary: pd.DataFrame) -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
+
+    from ctplatform.evaluation.summary import headline_rows
 
     rows = headline_rows(summary)
     table = Table(title="Held-out subjects, all training labels; mean over seeds [95% bootstrap interval]")

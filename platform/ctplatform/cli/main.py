@@ -22,8 +22,8 @@ INCOMPLETE = 3
 
 EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
 weights (SCAN... --weights DIR)."""
-EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command that does not exist like this; 3 embed: done,
-but some scans have no vector; 130 interrupted."""
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist;
+3 embed: done, but some scans have no vector; 130 interrupted"""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
@@ -445,13 +445,16 @@ def _cohort(args: argparse.Namespace) -> None:
         return
     for line in found.passed_over:
         print(f"passed over  {line}")
+    for note in found.notes:
+        print(f"note  {note}")
     print(f"{len(found.table)} scans of {found.table['subject_id'].nunique()} subjects -> {args.output}")
     print("Add your label columns to it, then: drasclr run --cohort", args.output, "--workspace DIR")
 
 
 def _public_cohort(args: argparse.Namespace) -> None:
     from ctplatform.cohort.clinical import join_labels, read_mapping
-    from ctplatform.cohort.idc import Choice, public_cohort, summary
+    from ctplatform.cohort.idc import public_cohort, summary
+    from ctplatform.cohort.idc_selection import Choice
     from ctplatform.cohort.table import write_cohort
 
     choice = Choice(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 _NLST = re.compile(r"([0-9]),([OD][PS][ALRP]?),([A-Z]{2}),([A-Z0-9]+),([^,]*),(.+)")
 _UNKNOWN = frozenset({"", "na", "null", "unk", "unkn", "none"})
 _THICKNESS_MM = (0.1, 20.0)
+_KVP = (60.0, 160.0)
+_MAS = (1.0, 2000.0)
 _PLANES = {"A": "axial", "L": "localizer"}
 
 _LOCALIZER = re.compile(
@@ -44,6 +46,8 @@ class Description:
         kernel: reconstruction kernel in the scanner's spelling; empty if unknown.
         thickness_mm: slice thickness; None if unknown.
         year: screening year of NLST, 0 to 2; None elsewhere.
+        kvp: tube voltage, kV; None if unknown.
+        exposure_mas: tube current times time, mAs; None if unknown.
     """
 
     plane: str = "axial"
@@ -51,6 +55,8 @@ class Description:
     kernel: str = ""
     thickness_mm: float | None = None
     year: int | None = None
+    kvp: float | None = None
+    exposure_mas: float | None = None
 
 
 def describe(text: str | None) -> Description:
@@ -66,7 +72,9 @@ def _nlst(year: str, image: str, maker: str, model: str, kernel: str, rest: str)
         plane=_PLANES.get(image[2:], "reformatted"),
         derived=image[0] == "D",
         kernel="" if kernel.lower() in _UNKNOWN else kernel,
-        thickness_mm=_thickness(values[-5]) if len(values) >= 5 else None,
+        thickness_mm=_number(values[-5], _THICKNESS_MM) if len(values) >= 5 else None,
+        kvp=_number(values[-4], _KVP) if len(values) >= 5 else None,
+        exposure_mas=_number(values[-3], _MAS) if len(values) >= 5 else None,
         year=int(year),
     )
 
@@ -81,13 +89,13 @@ def _free(text: str) -> Description:
         plane = "localizer"
     elif _REFORMATTED.search(text):
         plane = "reformatted"
-    return Description(plane, projected, kernel, _thickness(size.group(1)) if size else None)
+    return Description(plane, projected, kernel, _number(size.group(1), _THICKNESS_MM) if size else None)
 
 
-def _thickness(text: str) -> float | None:
+def _number(text: str, limits: tuple[float, float]) -> float | None:
     try:
         value = float(text)
     except ValueError:
         return None
-    # NLST's localizers name their length in this place.
-    return value if _THICKNESS_MM[0] <= value <= _THICKNESS_MM[1] else None
+    # NLST's localizers name their length as thickness, and 0 stands for what is not known.
+    return value if limits[0] <= value <= limits[1] else None

@@ -8,12 +8,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
 
 from ctplatform.errors import CohortError
 
 KEY_BYTES = 32
+
+_PLACEHOLDERS = {
+    "", "ANON", "ANONYM", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANONYMIZE", "ANONYMISE", "ANONYMIZEDPATIENT",
+    "ANONYMOUSPATIENT", "ANONPATIENT", "UNKNOWN", "NONE", "NA", "NAN", "NULL", "NIL", "REMOVED", "DEIDENTIFIED", "DEID",
+    "DEIDENTIFY", "REDACTED", "MASKED", "HIDDEN", "DELETED", "BLANK", "EMPTY", "CONFIDENTIAL", "WITHHELD", "CLEANED",
+    "PATIENT", "PATIENTID", "PATID", "SUBJECT", "SUBJECTID", "ID", "NOID", "NOPATIENTID", "UNDEFINED", "DEFAULT",
+    "DUMMY", "NOTAVAILABLE", "NOTSPECIFIED", "UNSPECIFIED", "PSEUDONYM", "TEST", "NOVALUE",
+}  # fmt: skip
+"""PatientIDs, letters and digits alone in upper case, that stand for no person."""
 
 
 def temporary_key() -> bytes:
@@ -58,6 +68,16 @@ def pseudonym(patient_id: str, *, key: bytes) -> str:
     """`sub-` and 12 hex digits; case and repeated or outer blanks of the PatientID make no difference."""
     normal = " ".join(patient_id.upper().split())
     return "sub-" + hmac.new(key, normal.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def is_placeholder(patient_id: str) -> bool:
+    """Whether a PatientID names no person: a word of anonymisation, zeros, or one sign over and over.
+
+    Args:
+        patient_id: as `Series.patient_id`: after the issuer and a line break where there is one.
+    """
+    plain = re.sub(r"[\W_]", "", patient_id.split("\n")[-1].upper())
+    return plain in _PLACEHOLDERS or bool(re.fullmatch(r"0+|X+|9{4,}", plain))
 
 
 def _not_writable(path: Path, error: OSError) -> CohortError:

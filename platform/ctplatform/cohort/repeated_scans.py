@@ -1,9 +1,9 @@
 """Scans that occur more than once in a tree, found from headers, sizes and sampled bytes.
 
-Two scans are the same if they have the same SeriesInstanceUID, or are two files of the same size with the same sampled
-bytes, or (DICOM and file, or files of two formats) have the same grid in space and then the same voxels, which are read
-for these pairs only. The DICOM series is kept, because its header identifies the subject; of two files the first by
-path. Near duplicates are those of `ctplatform.dataset.duplicates`.
+Two scans are the same if they have the same scan_id (`split_series` has compared series of one UID), or are two files
+of the same size with the same sampled bytes, or (DICOM and file, or files of two formats) have the same grid in space
+and then the same voxels, which are read for these pairs only. The DICOM series is kept, because its header identifies
+the subject; of two files the first by path. Near duplicates are those of `ctplatform.dataset.duplicates`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def may_be_same(one: FoundScan, other: FoundScan) -> bool:
 def same_voxels(one: FoundScan, other: FoundScan) -> bool:
     """Whether two scans hold the same volume; both are read."""
     try:
-        images = [read_volume(s.path, series_uid=s.series_uid or None).image for s in (one, other)]
+        images = [read_volume(s.location, series_uid=s.series_uid or None).image for s in (one, other)]
     except ScanError:
         return False
     first, second = (sitk.GetArrayViewFromImage(image) for image in images)

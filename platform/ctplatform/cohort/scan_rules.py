@@ -19,12 +19,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ctplatform.cohort.pseudonyms import pseudonym
+from ctplatform.cohort.pseudonyms import is_placeholder, pseudonym
 from ctplatform.errors import ScanError
-from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
+from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files
 from ctplatform.imaging.dicom_series import choose_series
-from ctplatform.imaging.files import NIFTI_SUFFIXES, volume_suffix
+from ctplatform.imaging.files import (
+    DICOMDIR,
+    FOLDER_SEPARATOR,
+    NIFTI_SUFFIXES,
+    is_archive,
+    unpacked,
+    volume_suffix,
+)
 from ctplatform.imaging.itk_file import read_itk_header
 from ctplatform.imaging.nifti import read_header
 from ctplatform.imaging.volume_checks import MIN_SLICES
@@ -34,7 +41,6 @@ _LABEL_WORDS = {
     "segmentations", "segmented", "roi", "rois", "annotation", "annotations", "lobes", "gt", "aseg", "pred",
     "prediction", "predictions", "contour", "contours",
 }  # fmt: skip
-_ANONYMOUS_IDS = {"", "ANON", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "UNKNOWN", "NONE", "NA", "0"}
 _SAMPLE_BYTES = 1 << 16
 _LABEL_RATIO = 0.02
 """Compressed over raw size below which a volume is a label map."""
@@ -45,11 +51,13 @@ class FoundScan:
     """One scan of the tree.
 
     Attributes:
-        path: a volume file, or the folder of a DICOM series.
+        path: a volume file, the folder of a DICOM series (the first, where it lies in several), or a zipped study.
         series_uid: empty for a volume file.
         form: DICOM, or the suffix of a volume file.
         size, spacing: voxels and mm, in the order of rising size, so that the order of axes does not matter.
         centre: mm, LPS.
+        further_folders: where a DICOM series lies in several folders, the others.
+        placeholder: whether PatientID is missing or names no person, so that the subject is the folder.
     """
 
     scan_id: str
@@ -60,6 +68,13 @@ class FoundScan:
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     centre: tuple[float, ...]
+    further_folders: tuple[Path, ...] = ()
+    placeholder: bool = False
+
+    @property
+    def location(self) -> str:
+        """The value of the table's column `path`."""
+        return FOLDER_SEPARATOR.join(str(folder) for folder in (self.path, *self.further_folders))
 
 
 @dataclass(frozen=True)
@@ -78,22 +93,57 @@ class SearchOptions:
 
 
 class Findings(NamedTuple):
-    """Scans, and one line for each thing that was passed over: "path below the root: reason"."""
+    """What was found in one folder, or in several.
+
+    Attributes:
+        scans: one a scan.
+        passed_over: one line for each thing that is no scan: "path below the root: reason".
+        folder: whose findings they are; None for those of several.
+        series_uids: of the DICOM CT series in the folder, whether they are scans or not.
+    """
 
     scans: list[FoundScan]
     passed_over: list[str]
+    folder: Path | None = None
+    series_uids: tuple[str, ...] = ()
+
+
+class FolderSeries(NamedTuple):
+    """A series as it is taken from a folder.
+
+    Attributes:
+        further_folders: where other images of it lie.
+        content: hash of a part of its pixels where other series have the same UID; else empty.
+    """
+
+    series: Series
+    further_folders: tuple[Path, ...] = ()
+    content: str = ""
 
 
 def scans_of_folder(options: SearchOptions, folder: Path, names: Sequence[str]) -> Findings:
     """The scans among the files of one folder, subfolders left out."""
-    files = [folder / name for name in names]
-    return scans_of_headers(options, folder, names, index_files(f for f in files if not volume_suffix(f)))
+    return scans_of_headers(options, folder, names, index_names(folder, names))
+
+
+def index_names(folder: Path, names: Sequence[str]) -> list[Series]:
+    """The series among the files of a folder."""
+    files = (folder / name for name in names)
+    return index_files(file for file in files if not volume_suffix(file) and not is_archive(file))
 
 
 def scans_of_headers(
     options: SearchOptions, folder: Path, names: Sequence[str], series_found: Sequence[Series]
 ) -> Findings:
     """The scans among the files of one folder, whose DICOM headers have been read already."""
+    found = scans_of_series(options, folder, [FolderSeries(series) for series in series_found])
+    files = other_files(options, folder, names, {s.file for series in series_found for s in series.slices})
+    uids = tuple(series.uid for series in series_found if series.modality == "CT")
+    return Findings(files.scans + found.scans, files.passed_over + found.passed_over, folder, uids)
+
+
+def other_files(options: SearchOptions, folder: Path, names: Sequence[str], used: set[Path]) -> Findings:
+    """The scans of a folder in volume files and zipped studies, and a line for all that is none; `used` left out."""
     scans: list[FoundScan] = []
     passed_over: list[str] = []
     place = folder.relative_to(options.root).as_posix()
@@ -104,25 +154,57 @@ def scans_of_headers(
             scans.append(_volume_file(file))
         except ScanError as error:
             passed_over.append(f"{file.relative_to(options.root).as_posix()}: {error.problem}")
-    used = {s.file for series in series_found for s in series.slices}
+    archives = [f for f in files if is_archive(f)]
+    for file in archives:
+        found = _archive(options, file)
+        scans += found.scans
+        passed_over += found.passed_over
+    taken = {*volumes, *archives, *used}
     others = [
         f.name
         for f in files
-        if not volume_suffix(f) and f not in used and not (volumes and f.suffix in (".raw", ".zraw", ".gz"))
+        if f not in taken
+        and f.name.upper() != DICOMDIR
+        and not (volumes and f.suffix in (".raw", ".zraw", ".gz"))
     ]
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         passed_over.append(f"{place}: {len(others)} file(s) that are no CT volume ({shown})")
-    chosen, rejected = _choose_of_each_study(series_found, every_series=options.every_series)
-    passed_over += [
-        f"{place}: {series.modality} series of {len(series.slices)} image(s): {reason}"
-        for series, reason in rejected
-    ]
-    scans += [
-        _dicom_scan(series, geometry, folder, key=options.key)
-        for series, geometry in ((series, series_geometry(series)) for series in chosen)
-    ]
     return Findings(scans, passed_over)
+
+
+def scans_of_series(options: SearchOptions, path: Path, found: Sequence[FolderSeries]) -> Findings:
+    """Of each study in a folder (or zipped study) the series to take; with `every_series`, all that can be used."""
+    place = path.relative_to(options.root).as_posix()
+    studies: dict[str, list[Series]] = {}
+    for item in found:
+        series = item.series
+        studies.setdefault(series.uid if options.every_series else series.study_uid, []).append(series)
+    of_uid = {item.series.uid: item for item in found}
+    scans: list[FoundScan] = []
+    passed_over: list[str] = []
+    for study in studies.values():
+        best, rejected = choose_series(study)
+        passed_over += [
+            f"{place}: {series.modality} series of {len(series.slices)} image(s): {reason}"
+            for series, reason in rejected
+        ]
+        if best:
+            scans.append(_dicom_scan(options, path, of_uid[best.uid]))
+    return Findings(scans, passed_over)
+
+
+def _archive(options: SearchOptions, file: Path) -> Findings:
+    """The scans of a zipped study."""
+    place = file.relative_to(options.root).as_posix()
+    try:
+        with unpacked(file) as inside:
+            series_found = index_files(f for f in inside if not volume_suffix(f))
+            if not series_found:
+                return Findings([], [f"{place}: no DICOM images in the archive"])
+            return scans_of_series(options, file, [FolderSeries(series) for series in series_found])
+    except ScanError as error:
+        return Findings([], [f"{place}: {error.problem}"])
 
 
 def scan_id_of(content: str | bytes) -> str:
@@ -131,36 +213,29 @@ def scan_id_of(content: str | bytes) -> str:
     return "ct-" + hashlib.sha256(data).hexdigest()[:10]
 
 
-def _choose_of_each_study(
-    series_found: Sequence[Series], *, every_series: bool
-) -> tuple[list[Series], list[tuple[Series, str]]]:
-    """The series to use of each study (of each series, with `every_series`), and the others with the reasons."""
-    studies: dict[str, list[Series]] = {}
-    for series in series_found:
-        studies.setdefault(series.uid if every_series else series.study_uid, []).append(series)
-    chosen: list[Series] = []
-    rejected: list[tuple[Series, str]] = []
-    for study in studies.values():
-        best, others = choose_series(study)
-        rejected += others
-        if best:
-            chosen.append(best)
-    return chosen, rejected
-
-
-def _dicom_scan(series: Series, geometry: SeriesGeometry, folder: Path, *, key: bytes) -> FoundScan:
-    scan_id = scan_id_of(series.uid)
-    identified = series.patient_id.split("\n")[-1].upper().strip() not in _ANONYMOUS_IDS
+def _dicom_scan(options: SearchOptions, path: Path, item: FolderSeries) -> FoundScan:
+    series, geometry = item.series, series_geometry(item.series)
+    placeholder = is_placeholder(series.patient_id)
     rows, columns = geometry.slices[0].shape
     size = (columns, rows, len(geometry.slices))
     return FoundScan(
-        scan_id=scan_id,
-        subject_id=pseudonym(series.patient_id, key=key) if identified else scan_id,
-        path=folder,
+        scan_id=scan_id_of(f"{series.uid}\n{item.content}" if item.content else series.uid),
+        subject_id=pseudonym(
+            _folder_subject(options, path, series) if placeholder else series.patient_id, key=options.key
+        ),
+        path=path,
         series_uid=series.uid,
         form="DICOM",
+        further_folders=item.further_folders,
+        placeholder=placeholder,
         **_grid(size, geometry.spacing, geometry.origin, geometry.direction),
     )
+
+
+def _folder_subject(options: SearchOptions, path: Path, series: Series) -> str:
+    """What stands for a PatientID that names no person: the folder; directly in the searched folder, the study."""
+    place = path.relative_to(options.root).as_posix()
+    return f"study {series.study_uid}" if place == "." else f"folder {place}"
 
 
 def _volume_file(file: Path) -> FoundScan:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.errors import CohortError
+from ctplatform.imaging.files import FOLDER_SEPARATOR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +207,11 @@ def _problems(csv_path: str | Path, problems: Sequence[str]) -> CohortError:
 
 
 def _resolve(path: str, csv_path: str) -> str:
-    """A path of the table as an absolute path or URI."""
+    """A path of the table as an absolute path or URI; of a series in several folders, each."""
+    if FOLDER_SEPARATOR in path:
+        return FOLDER_SEPARATOR.join(
+            _resolve(part.strip(), csv_path) for part in path.split(FOLDER_SEPARATOR) if part.strip()
+        )
     if _URI.match(path) or os.path.isabs(path) or path.startswith("~"):
         return os.path.expanduser(path)
     if _URI.match(csv_path):  # the store's options, such as its endpoint, apply to the scans too

@@ -17,13 +17,14 @@ from ctplatform.cohort.scan_rules import (
     Findings,
     FoundScan,
     SearchOptions,
+    index_names,
     scans_of_folder,
     scans_of_headers,
 )
+from ctplatform.cohort.split_series import connected_folders, scans_of_folders
 from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.cluster import RayConfig
-from ctplatform.imaging.dicom_headers import Series, index_files, merge
-from ctplatform.imaging.files import volume_suffix
+from ctplatform.imaging.dicom_headers import Series, merge
 
 SMALL = 5000
 """Files of a tree up to which a search without Ray is faster."""
@@ -58,7 +59,7 @@ def search_tree(
 
             with ray_session(ray_config):
                 return _search_with_ray(options, itertools.chain(first, folders))
-    return _collected(options, (scans_of_folder(options, *folder) for folder in first))
+    return _collected(options, ([scans_of_folder(options, *folder)] for folder in first))
 
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -81,7 +82,7 @@ def _search_with_ray(options: SearchOptions, folders: Iterable[Folder]) -> Findi
     """Tasks of about `CHUNK` files: small folders together, a large one split. The driver holds one row a scan."""
     import ray
 
-    task = ray.remote(num_cpus=1)(_scans_of_folders)
+    task = ray.remote(num_cpus=1)(_scans_of_batch)
     in_flight = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def submit(batch: list[Folder]) -> Any:
@@ -90,19 +91,29 @@ def _search_with_ray(options: SearchOptions, folders: Iterable[Folder]) -> Findi
 
     found = fan_out(submit, _batches(folders), in_flight=in_flight)
     compare = ray.remote(num_cpus=1)(same_voxels)
-    return _collected(options, found, same=lambda one, other: ray.get(compare.remote(one, other)))
+    join = ray.remote(num_cpus=1)(scans_of_folders)
+    return _collected(
+        options,
+        found,
+        same=lambda one, other: ray.get(compare.remote(one, other)),
+        join=lambda options, folders: ray.get(join.remote(options, folders)),
+    )
 
 
 def _collected(
     options: SearchOptions,
-    found: Iterable[Findings],
+    found: Iterable[list[Findings]],
     *,
     same: Callable[[FoundScan, FoundScan], bool] = same_voxels,
+    join: Callable[[SearchOptions, Sequence[Path]], Findings] = scans_of_folders,
 ) -> Findings:
-    """Findings of all folders as one, each scan once."""
+    """Findings of all folders as one, each scan once; folders that share a SeriesInstanceUID are searched together."""
     scans: list[FoundScan] = []
     passed_over: list[str] = []
-    for part in found:
+    parts = [part for batch in found for part in batch]
+    for folders in connected_folders(parts):
+        parts = [part for part in parts if part.folder not in folders] + [join(options, folders)]
+    for part in parts:
         scans += part.scans
         passed_over += part.passed_over
     unique = without_repeated(scans, options.root, same=same)
@@ -127,25 +138,17 @@ def _submit_large(options: SearchOptions, folder: Path, names: list[str]) -> Any
     """Tasks for one large folder: headers in chunks, and one task that merges them. Returns its reference."""
     import ray
 
-    headers = ray.remote(num_cpus=1)(_index)
+    headers = ray.remote(num_cpus=1)(index_names)
     chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
     parts = [headers.remote(folder, chunk) for chunk in chunks]
     return ray.remote(num_cpus=1)(_scans_of_parts).remote(options, folder, names, *parts)
 
 
-def _scans_of_folders(options: SearchOptions, batch: Sequence[Folder]) -> Findings:
-    found = [scans_of_folder(options, *folder) for folder in batch]
-    return Findings(
-        [s for part in found for s in part.scans], [line for part in found for line in part.passed_over]
-    )
-
-
-def _index(folder: Path, names: Sequence[str]) -> list[Series]:
-    files = (folder / name for name in names)
-    return index_files(file for file in files if not volume_suffix(file))
+def _scans_of_batch(options: SearchOptions, batch: Sequence[Folder]) -> list[Findings]:
+    return [scans_of_folder(options, *folder) for folder in batch]
 
 
 def _scans_of_parts(
     options: SearchOptions, folder: Path, names: Sequence[str], *parts: list[Series]
-) -> Findings:
-    return scans_of_headers(options, folder, names, merge(parts))
+) -> list[Findings]:
+    return [scans_of_headers(options, folder, names, merge(parts))]

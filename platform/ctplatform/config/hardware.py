@@ -20,6 +20,7 @@ PRETRAINING = {
     "best_by",
     "max_failures",
     "log_every",
+    "on_collapse",
     "probe",
 }
 """Keys of `pretrain`."""

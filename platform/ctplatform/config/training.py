@@ -156,6 +156,9 @@ class PretrainConfig(Section):
         default=3, ge=-1, description="automatic restarts of the workers; -1: without limit"
     )
     log_every: int = Field(default=10, gt=0)
+    on_collapse: Literal["warn", "stop"] = Field(
+        default="warn", description="what happens when embeddings no longer tell scans apart"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> PretrainConfig:

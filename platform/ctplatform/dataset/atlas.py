@@ -19,11 +19,16 @@ def read_atlas(workspace: Workspace) -> Atlas:
     """The workspace's atlas.
 
     Raises:
-        StageError: there is no atlas yet.
+        StageError: there is no atlas yet, or its file is damaged.
     """
     from drasclr.atlas import Atlas
 
-    return Atlas.from_json(workspace.read_json(ATLAS, ATLAS_FILE))
+    values = workspace.read_json(ATLAS, ATLAS_FILE)
+    try:
+        return Atlas.from_json(values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise workspace.damaged(ATLAS, ATLAS_FILE, why=why) from None
 
 
 def read_template(workspace: Workspace) -> sitk.Image:

@@ -73,10 +73,19 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("cpu_seconds", pa.float64()),
         ("steps", pa.string()),  # JSON: CPU-seconds a step
+        # Of headers, else of the scan table; null where neither says, and in rows of earlier versions.
+        ("kernel", pa.string()),
+        ("manufacturer", pa.string()),
+        ("kvp", pa.float64()),
+        ("exposure_mas", pa.float64()),  # mean over the images
+        ("ctdi_vol_mgy", pa.float64()),
     ]
 )
 #: Columns that differ between two runs with the same results.
 TIMES = ("committed", "seconds", "cpu_seconds", "steps")
+
+#: Columns of the acquisition and reconstruction.
+ACQUISITION = ("kernel", "manufacturer", "kvp", "exposure_mas", "ctdi_vol_mgy")
 
 _KEYS = ["scan_id", "version", "state", "committed"]
 _ATTEMPTS = 8  # at reading while another process compacts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -151,11 +151,15 @@ def read_split(workspace: Workspace) -> Split:
     """The stored split.
 
     Raises:
-        StageError: there is none.
+        StageError: there is none, or its file is damaged.
     """
-    values = workspace.read_json(SPLITS_FILE)
-    values |= {name: tuple(values[name]) for name in ("train", "test")}
-    return Split(**values | {"similar": tuple(tuple(pair) for pair in values.get("similar", ()))})
+    split = workspace.read_record(Split, SPLITS_FILE)
+    return replace(
+        split,
+        train=tuple(split.train),
+        test=tuple(split.test),
+        similar=tuple((a, b, value) for a, b, value in split.similar),
+    )
 
 
 def leak_warnings(split: Split, table: pd.DataFrame, similar: Sequence[Pair]) -> list[str]:

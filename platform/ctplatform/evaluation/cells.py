@@ -34,7 +34,8 @@ class Chosen:
     """The configuration that the search in a cell has chosen.
 
     Args:
-        lr, weight_decay: of the chosen configuration.
+        lr: learning rate of the chosen configuration.
+        weight_decay: its weight decay.
         configurations: how many were tried.
         stopped: how many of them were stopped early.
         seconds: of all of them together.

@@ -55,7 +55,8 @@ class EndToEnd:
         seed: weights, batches and folds.
         pretrained: start from a copy of these weights instead of random ones.
         tuning: how pretrained weights are fine-tuned.
-        lr, weight_decay: instead of the configuration's.
+        lr: instead of the configuration's.
+        weight_decay: likewise.
 
     Fitted attributes: `losses_`, one a step; `choice_`, of fine-tuning, the number of steps and what it rests on.
     """

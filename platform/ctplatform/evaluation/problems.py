@@ -42,8 +42,10 @@ class Problem(ABC):
 
     Args:
         task: what is predicted.
-        train_subjects, test_subjects: ids.
-        train, test: their targets, in the same order.
+        train_subjects: ids.
+        train: their targets, in the same order.
+        test_subjects: ids.
+        test: their targets, in the same order.
         features: initialisation -> frozen vectors of the training and the test subjects, [N, P] each.
     """
 

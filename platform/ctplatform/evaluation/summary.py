@@ -184,3 +184,10 @@ def _cell(trial: Trial) -> Row:
 
 def _size(trial: Trial) -> Row:
     return trial.n_train, trial.n_test, trial.seconds
+
+
+def headline_rows(summary: pd.DataFrame) -> pd.DataFrame:
+    """Each task's main metric, at the largest label fraction."""
+    main = summary.drop_duplicates("task").set_index("task")["metric"]  # the tables have the main one first
+    rows = summary[summary["metric"] == summary["task"].map(main)]
+    return rows[rows["fraction"] == rows.groupby("task")["fraction"].transform("max")]

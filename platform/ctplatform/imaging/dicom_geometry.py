@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_headers import Series, Slice
+from ctplatform.imaging.dicom_tilt import Shear
 from ctplatform.imaging.dicom_uniformity import volume_slices
 
 GAP_TOLERANCE = 0.05
@@ -40,6 +41,7 @@ class SeriesGeometry:
         spacing: x, y, z; z is the distance of neighbouring slices.
         direction: cosines, row by row, in the order of SimpleITK.
         notes: what was unusual, for the ledger.
+        shear: of slices that a tilted gantry made, from which `dicom_tilt` makes the grid; else None.
     """
 
     slices: tuple[Slice, ...]
@@ -47,6 +49,7 @@ class SeriesGeometry:
     spacing: tuple[float, float, float]
     direction: tuple[float, ...]
     notes: tuple[str, ...]
+    shear: Shear | None = None
 
 
 def series_geometry(series: Series) -> SeriesGeometry:
@@ -67,16 +70,26 @@ def series_geometry(series: Series) -> SeriesGeometry:
     heights_N = positions_N3 @ normal
     _check_duplicates(slices, heights_N)
     _check_passes(slices)
-    _check_tilt(positions_N3, heights_N, normal)
+    degrees, step = _tilt(positions_N3, heights_N, normal)
     distance = _slice_distance(heights_N)
-    if series.tilt:
+    spacing = (slices[0].pixel_spacing[1], slices[0].pixel_spacing[0], distance)
+    shear = None
+    if degrees > TILT_DEGREES:
+        leaning = (*spacing[:2], distance / float(step @ normal))
+        shear = Shear(degrees, np.stack([row, column, step]), leaning, positions_N3[0])
+        shear.leaning()
+        notes.append(
+            f"the slices were sheared by a gantry tilt of {degrees:.1f} degrees; resampled to an upright grid"
+        )
+    elif series.tilt:
         notes.append(f"header names a gantry tilt of {series.tilt:g} degrees, but the slices are not sheared")
     return SeriesGeometry(
         slices=tuple(slices),
         origin=tuple(positions_N3[0]),
-        spacing=(slices[0].pixel_spacing[1], slices[0].pixel_spacing[0], distance),
+        spacing=spacing,
         direction=tuple(np.stack([row, column, normal], axis=1).ravel()),
         notes=tuple(notes),
+        shear=shear,
     )
 
 
@@ -115,9 +128,9 @@ def _check_duplicates(slices: Sequence[Slice], heights_N: NDArray[np.float64]) -
     repeated = int((np.diff(heights_N) < 0.01).sum())
     if not repeated:
         return
-    groups: dict[str, list[float]] = {}
+    groups: dict[Any, list[float]] = {}
     for s, height in zip(slices, heights_N):
-        groups.setdefault(s.acquisition, []).append(height)
+        groups.setdefault((s.acquisition, s.reconstruction), []).append(height)
     if len(groups) > 1 and all(len(h) < 2 or np.diff(h).min() >= 0.01 for h in groups.values()):
         raise _several(len(groups))
     raise ScanError(
@@ -165,9 +178,10 @@ def _several(count: int) -> ScanError:
     )
 
 
-def _check_tilt(
+def _tilt(
     positions_N3: NDArray[np.float64], heights_N: NDArray[np.float64], normal: NDArray[np.float64]
-) -> None:
+) -> tuple[float, NDArray[np.float64]]:
+    """Degrees between the slices' normal and the line through their positions, and the unit vector of this line."""
     aside_N3 = positions_N3 - heights_N[:, None] * normal
     heights_N = heights_N - heights_N.mean()
     aside_N3 = aside_N3 - aside_N3.mean(axis=0)
@@ -179,13 +193,9 @@ def _check_tilt(
             "Give the images of one reconstruction, all with the same field of view",
             code="shifted-slices",
         )
-    angle = float(np.degrees(np.arctan(np.linalg.norm(slope_3))))
-    if angle > TILT_DEGREES:
-        raise ScanError(
-            f"the slices are sheared by a gantry tilt of {angle:.1f} degrees",
-            "Correct the tilt (e.g. with dcm2niix) and give the corrected NIfTI file",
-            code="gantry-tilt",
-        )
+    step = normal + slope_3
+    degrees = float(np.degrees(np.arctan(np.linalg.norm(slope_3))))
+    return degrees, step / np.linalg.norm(step)
 
 
 def _slice_distance(heights_N: NDArray[np.float64]) -> float:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import pydicom
 from pydicom.datadict import tag_for_keyword
 
+from ctplatform.imaging import acquisition, dicom_frames
 from ctplatform.imaging.dicom_elements import (
     numbers,
     padding,
@@ -38,27 +39,12 @@ _KEYWORDS = (
     "Manufacturer", "GantryDetectorTilt", "InstanceNumber", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
     "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
+    *acquisition.KEYWORDS, *dicom_frames.KEYWORDS,
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
 _MODALITIES = {
     "CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "SEG", "RTSTRUCT", "RTDOSE", "RTPLAN",
     "RTIMAGE", "SR", "PR", "KO", "REG", "DOC",
-}  # fmt: skip
-_VENDORS = (
-    "Siemens",
-    "GE",
-    "Philips",
-    "Toshiba",
-    "Canon",
-    "Hitachi",
-    "Picker",
-    "Elscint",
-    "Neusoft",
-    "United Imaging",
-)
-_KERNEL_NAMES = {
-    "SOFT", "STANDARD", "STND", "SMOOTH", "DETAIL", "CHST", "LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "SHARP",
-    "A", "B", "C", "D", "E", "L", "YA", "YB", "YC", "YD",
 }  # fmt: skip
 _RESCALE_TYPES = {"", "HU", "HU_MOD", "US", "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 _DESCRIPTION_WORDS = frozenset({"MIP", "MINIP", "MAXIP", "VRT", "SSD"})
@@ -86,7 +72,6 @@ _FIRST_TAGS = (
     b"\x08\x00\x16\x00",
     b"\x02\x00\x00\x00",
 )
-_KERNEL_PATTERN = re.compile(r"(?:FC\d{2}|[BHDTUIQ][a-z]?\d{2}[a-z]?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -102,8 +87,10 @@ class Slice:
             numbers, of slope zero, or replaced by a lookup table.
         rescale_type: unit of the rescaled values; a known word, else empty.
         padding: lowest and highest stored value of padding, as PixelPaddingValue and its limit say.
+        dose: `acquisition.NUMBERS`: kV, mAs, mGy.
         pixel_bytes: bytes of uncompressed pixels that the file holds; -1 where the header does not show it.
         invalid: keywords of elements that cannot be read.
+        frame: index in a multi-frame file; None where the file has one image.
     """
 
     file: Path
@@ -129,10 +116,12 @@ class Slice:
     rescale: tuple[float, ...] | None
     rescale_type: str
     padding: tuple[int, ...]
+    dose: tuple[float | None, ...]
     pixel_bytes: int
     compressed: bool
     deflated: bool
     invalid: tuple[str, ...]
+    frame: int | None = None
 
     @property
     def slope_intercept(self) -> tuple[float, float]:
@@ -184,6 +173,7 @@ class Series:
             "kernel": self.kernel,
             "slice_thickness_mm": self.thickness,
             "manufacturer": self.manufacturer,
+            **acquisition.mean_dose([image.dose for image in self.slices]),
         }
 
 
@@ -194,8 +184,8 @@ def index_files(files: Iterable[Path]) -> list[Series]:
         for file in files:
             header = _header(file)
             if header is not None:
-                uid, data, image = header
-                headers.setdefault(uid, []).append((data, image))
+                uid, data, images = header
+                headers.setdefault(uid, []).extend((data, image) for image in images)
         return [_series(uid, found) for uid, found in sorted(headers.items())]
 
 
@@ -230,8 +220,8 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _header(file: Path) -> tuple[str, pydicom.Dataset, Slice] | None:
-    """SeriesInstanceUID, elements, and what they say of one image; None if the file is no DICOM image."""
+def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
+    """SeriesInstanceUID, elements, and what they say of each image in the file; None if it is no DICOM image."""
     try:
         with file.open("rb") as stream:
             start = stream.read(132)
@@ -243,7 +233,11 @@ def _header(file: Path) -> tuple[str, pydicom.Dataset, Slice] | None:
             data = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             if not ("SeriesInstanceUID" in data and "Rows" in data):
                 return None
-            return str(data.SeriesInstanceUID), data, _slice(file, data, stream)
+            image = _slice(file, data, stream)
+            if image.sop_class in dicom_frames.MULTI_FRAME_CLASSES:
+                frames = dicom_frames.frames_of(data, image, _rescale_type)
+                return str(data.SeriesInstanceUID), dicom_frames.with_shared(data), frames
+            return str(data.SeriesInstanceUID), data, [image]
     except Exception:  # a broken file can raise anything in the parser
         return None
 
@@ -253,9 +247,6 @@ def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:
     tilt = numbers(data, "GantryDetectorTilt", 1)
     thickness = numbers(data, "SliceThickness", 1)
     kernel = words(data, "ConvolutionKernel")
-    kernel_name = kernel[0] if kernel else ""
-    known_kernel = kernel_name.upper() in _KERNEL_NAMES or _KERNEL_PATTERN.fullmatch(kernel_name)
-    manufacturer = text(data, "Manufacturer").upper()
     described = _tokens(text(data, "SeriesDescription"))
     return Series(
         uid=uid,
@@ -265,8 +256,8 @@ def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:
         sop_class=first.sop_class,
         slices=tuple(image for _, image in found),
         thickness=thickness[0] if thickness else None,
-        kernel=kernel_name if known_kernel else "",
-        manufacturer=next((v for v in _VENDORS if re.match(rf"{v.upper()}\b", manufacturer)), ""),
+        kernel=acquisition.known_kernel(kernel[0]) if kernel else "",
+        manufacturer=acquisition.known_manufacturer(text(data, "Manufacturer")),
         tilt=tilt[0] if tilt else 0.0,
         body_part=_body_part(_tokens(text(data, "BodyPartExamined"))) or _body_part(described),
         described=described & _DESCRIPTION_WORDS,
@@ -319,6 +310,7 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
         rescale=rescale(data),
         rescale_type=_rescale_type(text(data, "RescaleType").upper()),
         padding=padding(data, signed=signed),
+        dose=acquisition.dose_of_image(data),
         pixel_bytes=-1 if compressed or deflated else pixel_bytes(data, stream),
         compressed=compressed or deflated,
         deflated=deflated,

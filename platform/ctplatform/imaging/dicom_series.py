@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_frames import FrameReader
 from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
 from ctplatform.imaging.dicom_headers import Series, Slice, quiet_pydicom
 from ctplatform.imaging.dicom_uniformity import is_derived
@@ -170,6 +170,7 @@ def _decode(
         except RuntimeError:
             pass
     arrays = []
+    frames = FrameReader()
     for file, header, itk_reads in zip(files, slices, plain):
         try:
             if itk_reads:
@@ -179,7 +180,7 @@ def _decode(
             pass
         try:
             with quiet_pydicom():
-                stored_YX = pydicom.dcmread(file, force=True).pixel_array
+                stored_YX = frames.stored(file if header.frame is None else header.file, header.frame)
             slope, intercept = header.slope_intercept
             arrays.append((stored_YX * slope + intercept).astype(_NUMPY_TYPES[pixel_type]))
         except Exception:  # pydicom and its decoders raise many kinds
@@ -191,9 +192,10 @@ def _is_plain(header: Slice) -> bool:
     """Whether GDCM returns slope x stored value + intercept.
 
     ITK's reader inverts MONOCHROME1 before it rescales, although the photometric interpretation is a matter of display
-    alone; and the length of deflated pixels is not known before they are unpacked.
+    alone; the length of deflated pixels is not known before they are unpacked; and of a multi-frame file it returns all
+    frames.
     """
-    return header.photometric != "MONOCHROME1" and not header.deflated
+    return header.photometric != "MONOCHROME1" and not header.deflated and header.frame is None
 
 
 def _read_itk(files: Sequence[str], pixel_type: int) -> sitk.Image:

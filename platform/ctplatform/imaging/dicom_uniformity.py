@@ -16,6 +16,7 @@ from typing import Any
 from pydicom.uid import CTImageStorage
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_frames import MULTI_FRAME_CLASSES
 from ctplatform.imaging.dicom_headers import Series, Slice
 from ctplatform.imaging.volume_checks import MIN_SLICES, not_scalar, truncated_slice
 
@@ -70,13 +71,13 @@ def _check_class(slices: Sequence[Slice]) -> None:
         )
     if any(s.frames > 1 for s in slices):
         raise ScanError(
-            "the series is an enhanced multi-frame image",
-            "Convert it to NIfTI (e.g. with dcm2niix) and give that file",
+            "the series is a multi-frame image of another class than Enhanced CT",
+            "Give the original CT series",
             code="multi-frame",
         )
-    if all(s.sop_class != CTImageStorage for s in slices):
+    if all(s.sop_class not in (CTImageStorage, *MULTI_FRAME_CLASSES) for s in slices):
         raise ScanError(
-            "the images are not of the class CT Image Storage (screenshots or reports, perhaps)",
+            "the images are of no class of CT images (screenshots or reports, perhaps)",
             "Give the original axial CT series",
             code="not-ct-image",
         )

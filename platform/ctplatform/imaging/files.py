@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import locale
 import re
+import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-
-import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
 from ctplatform.storage import retry
@@ -22,11 +23,78 @@ DETACHED_SUFFIXES = (".nhdr", ".mhd")
 
 VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
+FOLDER_SEPARATOR = "|"
+"""Between the folders of a series that lies in several."""
+
+DICOMDIR = "DICOMDIR"
+"""Name of the file that lists the images of a medium (DICOM PS3.10)."""
+
+ARCHIVE_SUFFIX = ".zip"
+MAX_UNPACKED_BYTES = 32 << 30
+"""Of an archive; a study of a thousand slices has half a GB."""
+
 
 def volume_suffix(path: Path) -> str:
     """The suffix that names a volume format, in lower case; "" for any other file."""
     name = path.name.lower()
     return next((s for s in sorted(VOLUME_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is that of a zipped study."""
+    return path.name.lower().endswith(ARCHIVE_SUFFIX)
+
+
+def folders_of(path: str) -> list[str]:
+    """The paths or URIs that a value of the table's column `path` names: one, or the folders of one series."""
+    if FOLDER_SEPARATOR not in path or Path(path).expanduser().exists():
+        return [path]
+    return [part.strip() for part in path.split(FOLDER_SEPARATOR) if part.strip()]
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path) -> Iterator[list[Path]]:
+    """The files of a zip archive, in a temporary folder, under neutral names with the suffix of their own.
+
+    Raises:
+        ScanError: unreadable: damaged, encrypted, or too large.
+    """
+    with tempfile.TemporaryDirectory(prefix="archive-") as folder:
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                members = [
+                    m
+                    for m in packed.infolist()
+                    if not m.is_dir() and not Path(m.filename).name.startswith((".", "._"))
+                ]
+                if sum(m.file_size for m in members) > MAX_UNPACKED_BYTES:
+                    raise ScanError(
+                        f"the archive unpacks to more than {MAX_UNPACKED_BYTES >> 30} GB",
+                        "Unpack it, and give the folder of the series",
+                        code="unreadable",
+                    )
+                files = []
+                for k, member in enumerate(sorted(members, key=lambda m: m.filename)):
+                    suffix = volume_suffix(Path(member.filename)) or ".dcm"
+                    files.append(Path(folder) / f"{k:06d}{suffix}")
+                    with packed.open(member) as source, files[-1].open("wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+        except (
+            zipfile.BadZipFile,
+            RuntimeError,
+            NotImplementedError,
+            EOFError,
+            zlib.error,
+            OSError,
+        ) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ScanError(
+                "the zip archive is damaged or encrypted",
+                "Copy it again, or unpack it and give the folder of the series",
+                code="unreadable",
+            ) from None
+        yield files
 
 
 @contextlib.contextmanager
@@ -35,6 +103,8 @@ def quiet_itk() -> Iterator[None]:
 
     ITK's readers switch the locale to C and sometimes leave it there; Python would then write text files as ASCII.
     """
+    import SimpleITK as sitk
+
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     before = locale.setlocale(locale.LC_ALL)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -8,7 +8,13 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from ctplatform.imaging.files import DETACHED_SUFFIXES, VOLUME_SUFFIXES
+from ctplatform.imaging.files import (
+    ARCHIVE_SUFFIX,
+    DETACHED_SUFFIXES,
+    DICOMDIR,
+    VOLUME_SUFFIXES,
+    folders_of,
+)
 from ctplatform.storage import retry
 from ctplatform.storage.public import PublicBucket, public_place
 
@@ -20,6 +26,10 @@ def fingerprint(path: str, series_uid: str = "") -> str:
     separate data file, both. Where the name of a public series changes with its content, the name is enough, and
     nothing is listed.
     """
+    folders = folders_of(path)
+    if len(folders) > 1:
+        prints = [fingerprint(folder) for folder in folders]
+        return _digest([prints, series_uid]) if all(prints) else ""
     place = public_place(path)
     if (
         place and place.immutable
@@ -35,7 +45,9 @@ def fingerprint(path: str, series_uid: str = "") -> str:
         files = [info]
         if info.type == pafs.FileType.Directory:
             files = fs.get_file_info(pafs.FileSelector(inner))
-        elif info.is_file and not inner.lower().endswith(VOLUME_SUFFIXES):
+        elif info.is_file and info.base_name.upper() == DICOMDIR:
+            files = fs.get_file_info(pafs.FileSelector(inner.rpartition("/")[0] or ".", recursive=True))
+        elif info.is_file and not inner.lower().endswith((*VOLUME_SUFFIXES, ARCHIVE_SUFFIX)):
             files = fs.get_file_info(pafs.FileSelector(inner.rpartition("/")[0] or "."))
         elif info.is_file and inner.lower().endswith(DETACHED_SUFFIXES):
             stem = info.base_name.rpartition(".")[0] + "."

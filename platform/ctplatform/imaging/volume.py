@@ -1,9 +1,9 @@
 """Reader of scans: any CT file or DICOM series as one volume in HU, mm and LPS, or a ScanError with the reason.
 
 In the order of reading: `files` (format by suffix, a local copy), then `volume_file` (`nifti`, or `itk_file` for NRRD
-and MetaImage), or `dicom_headers`, `dicom_uniformity`, `dicom_geometry` and `dicom_series`; last, for every format,
-`hounsfield` (check and conversion to int16 HU) and the axes turned to LPS. docs/reference/inputs.md lists the accepted
-input and every error code.
+and MetaImage), or `dicom_study`, by way of `dicom_headers`, `dicom_uniformity`, `dicom_geometry` and `dicom_series`;
+last, for every format, `hounsfield` (check and conversion to int16 HU) and the axes turned to LPS.
+docs/reference/inputs.md lists the accepted input and every error code.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
-from ctplatform.imaging.dicom_geometry import series_geometry
-from ctplatform.imaging.dicom_headers import index_folder
-from ctplatform.imaging.dicom_series import choose_series, read_pixels
-from ctplatform.imaging.files import VOLUME_SUFFIXES, local_copy, quiet_itk, volume_suffix
+from ctplatform.imaging.dicom_study import dicom_files, read_dicom, series_of
+from ctplatform.imaging.files import folders_of, is_archive, local_copy, quiet_itk, unpacked, volume_suffix
 from ctplatform.imaging.hounsfield import to_hu
 from ctplatform.imaging.volume_checks import MIN_SLICES
 from ctplatform.imaging.volume_file import StoredVolume, read_volume_file
@@ -37,7 +35,8 @@ class Volume:
     Attributes:
         image: 3-D, int16 HU, at least -1024; axes permuted and flipped to the nearest LPS, oblique directions kept.
         notes: what was unusual and what was done about it; they name neither path nor patient.
-        source: format, kernel, slice_thickness_mm, manufacturer; values from fixed lists or numbers.
+        source: format, kernel, slice_thickness_mm, manufacturer, kvp, exposure_mas, ctdi_vol_mgy, as far as the format
+            has them; values from fixed lists or numbers.
         air_hu: room air before values below -1024 were set to it; NaN where there is too little.
     """
 
@@ -51,8 +50,9 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
     """Read a scan.
 
     Args:
-        path: NIfTI, NRRD or MetaImage file, a folder with DICOM files, or one DICOM file of the series; local, or
-            an s3:// or gs:// URI, whose content is copied to a temporary folder.
+        path: NIfTI, NRRD or MetaImage file, a folder with DICOM files, one DICOM file of the series, a DICOMDIR, a
+            zipped study, or the folders of one series with `FOLDER_SEPARATOR` between them; local, or s3:// or gs://
+            URIs, whose content is copied to a temporary folder.
         series_uid: SeriesInstanceUID, where a folder holds several series; without it `choose_series` picks one, and
             a note names the reasons against the others.
 
@@ -60,20 +60,24 @@ def read_volume(path: str | Path, *, series_uid: str | None = None) -> Volume:
         ScanError: the scan cannot be used. Its text names neither path nor patient.
     """
     with contextlib.ExitStack() as scope:
-        local = scope.enter_context(local_copy(str(path)))
+        places = [scope.enter_context(local_copy(place)) for place in folders_of(str(path))]
         scope.enter_context(quiet_itk())
-        if not local.exists():
+        if not all(place.exists() for place in places):
             raise ScanError(
                 "nothing exists at the path in the cohort table",
                 "Correct the path column, or make the storage available on every machine",
                 code="missing-path",
             )
-        suffix = volume_suffix(local)
-        if local.is_dir() or not suffix:
-            stored = _read_dicom(local, series_uid)
-        else:
-            stored = read_volume_file(local)
-    return _checked(stored)
+        local = places[0]
+        if is_archive(local) and local.is_file():
+            inside = scope.enter_context(unpacked(local))
+            volumes = [file for file in inside if volume_suffix(file)]
+            if len(volumes) == len(inside) == 1:
+                return _checked(read_volume_file(volumes[0]))
+            return _checked(read_dicom(inside, series_uid))
+        if local.is_dir() or not volume_suffix(local):
+            return _checked(read_dicom(dicom_files(places), series_uid or series_of(local)))
+        return _checked(read_volume_file(local))
 
 
 def content_hash(volume: Volume) -> str:
@@ -85,56 +89,6 @@ def content_hash(volume: Volume) -> str:
     hu_ZYX = sitk.GetArrayViewFromImage(image)
     digest.update(np.ascontiguousarray(hu_ZYX, "<i2").data)
     return digest.hexdigest()
-
-
-def _read_dicom(path: Path, series_uid: str | None) -> StoredVolume:
-    found = index_folder(path if path.is_dir() else path.parent)
-    if not path.is_dir():
-        series_uid = series_uid or next((s.uid for s in found for i in s.slices if i.file == path), "")
-        if not series_uid:
-            raise ScanError(
-                "the file is of no known format",
-                f"Give a DICOM series, or a file that ends in {', '.join(VOLUME_SUFFIXES)}",
-                code="unknown-format",
-            )
-    if not found:
-        raise ScanError(
-            "the folder holds no DICOM images",
-            "Give the folder that holds the files of the series itself, or the volume file",
-            code="no-images",
-        )
-    notes: list[str] = []
-    if series_uid:
-        series = next((s for s in found if s.uid == series_uid), None)
-        if series is None:
-            raise ScanError(
-                f"none of the {len(found)} series in the folder has the given series_uid",
-                "Correct series_uid, or leave it empty",
-                code="no-such-series",
-            )
-    elif len(found) == 1:
-        series = found[0]
-    else:
-        series, rejected = choose_series(found)
-        if series is None:
-            reasons = "; ".join(sorted({reason for _, reason in rejected}))
-            raise ScanError(
-                f"none of the {len(found)} series in the folder can be used: {reasons}",
-                "Give the folder of an axial CT series",
-                code="no-usable-series",
-            )
-        reasons = "; ".join(sorted({reason for _, reason in rejected}))
-        notes.append(f"{len(rejected)} other series in the folder passed over: {reasons}")
-    geometry = series_geometry(series)
-    hu_ZYX, padding = read_pixels(geometry)
-    return StoredVolume(
-        values_ZYX=hu_ZYX,
-        spacing=geometry.spacing,
-        origin=geometry.origin,
-        direction=geometry.direction,
-        notes=(*notes, *geometry.notes, *padding),
-        source=series.source,
-    )
 
 
 def _checked(stored: StoredVolume) -> Volume:

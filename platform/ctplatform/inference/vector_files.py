@@ -70,7 +70,7 @@ def write_vectors(path: Path, scans: Sequence[EmbeddedScan]) -> None:
     with replacing(path) as temporary:
         if path.suffix == ".npz":
             with temporary.open("wb") as stream:
-                np.savez(stream, **_arrays(scans))
+                np.savez(stream, allow_pickle=False, **_arrays(scans))
         elif path.suffix == ".csv":
             _frame(scans).to_csv(temporary, index=False, lineterminator="\n")
         else:
@@ -78,7 +78,10 @@ def write_vectors(path: Path, scans: Sequence[EmbeddedScan]) -> None:
 
 
 class PatchFile:
-    """Parquet of patch vectors, scan by scan as they come: scan_id, location, inside, x_mm, y_mm, z_mm (LPS), vector."""
+    """Parquet of patch vectors, scan by scan as they come.
+
+    Columns: scan_id, location, inside (fraction in the scan), x_mm, y_mm, z_mm (centre, LPS of the scan), vector.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -27,7 +27,8 @@ class Calibration:
         slope: of the logistic regression of the outcome on the logit of the prediction; 1 is ideal, less means that
             predictions are too extreme (Cox 1958; Van Calster et al., BMC Medicine 2019).
         in_the_large: intercept with that slope held at 1; 0 is ideal, less means that predictions are too high.
-        predicted, observed: means.
+        predicted: mean of the predictions.
+        observed: mean of the outcomes.
     """
 
     slope: tuple[float, float, float]

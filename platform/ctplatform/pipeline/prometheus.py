@@ -24,6 +24,9 @@ GAUGES = {
     "drasclr_data_wait": "share of the time that training waits for data, 0 to 1",
     "drasclr_queue_keys": "keys that an anchor is compared with: how far the queue of its location is filled",
     "drasclr_loss": "newest training loss",
+    "drasclr_relative_rank": "log of the effective rank of a batch's embeddings over that of the largest, 0 to 1",
+    "drasclr_uniformity": "how far embeddings of different scans lie apart; 0 is one point",
+    "drasclr_collapsed": "1 while the representation collapses, else 0",
 }
 #: measure of a training line -> gauge
 TRAINING = {
@@ -31,6 +34,9 @@ TRAINING = {
     "data_wait": "drasclr_data_wait",
     "negatives": "drasclr_queue_keys",
     "loss": "drasclr_loss",
+    "relative_rank": "drasclr_relative_rank",
+    "uniformity": "drasclr_uniformity",
+    "collapsed": "drasclr_collapsed",
 }
 BY_SCAN = ("atlas", "prepare")
 WINDOW_S = 120.0

@@ -72,14 +72,18 @@ def write_record(workspace: Workspace, record: Record) -> None:
 
 
 def read_record(workspace: Workspace, stage: str, run: str = "") -> Record | None:
-    """The stage's record (of a training run, for stages that belong to one); None if it never ran."""
+    """The stage's record (of a training run, for stages that belong to one); None if it never ran.
+
+    Raises:
+        StageError: the record is damaged.
+    """
     place = stage_record(stage, run)
     if not workspace.exists(*place):
         return None
-    values = workspace.read_json(*place)
+    record = workspace.read_record(Record, *place)
     # Until version 0.1.0 only the text of a record said that its stage was left out.
-    values.setdefault("left_out", values.get("text", "").startswith("left out"))
-    return Record(**{**values, "notes": tuple(values["notes"])})
+    left_out = record.left_out or record.text.startswith("left out")
+    return replace(record, notes=tuple(record.notes), left_out=left_out)
 
 
 def read_records(workspace: Workspace) -> list[Record]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class StageResult(NamedTuple):
     """What a stage returns.
 
-    Args:
+    Attributes:
         summary: the stage's own summary; of another type for each stage.
         text: one line on what came out, for people.
         complete: False if a second run may succeed where this one left something undone.
@@ -31,7 +31,7 @@ class StageResult(NamedTuple):
 class Stage(NamedTuple):
     """One stage; each is defined in a module of its own in `pipeline/stages/`.
 
-    Args:
+    Attributes:
         name: also of its command and job script.
         run: does what of the stage's work is missing, and reports progress to the recorder.
         inputs: what it reads: `scans` and `labels` are the cohort's, the others are outputs of stages before it.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Cohort columns that say which scan, not what is known of the patient.
 IDENTITY = ("scan_id", "subject_id", "path", "series_uid")
+#: Codes of errors that no stage mends by making what is missing.
+DAMAGED = ("damaged", "ledger")
 
 
 class WorkspaceState:
@@ -35,21 +37,33 @@ class WorkspaceState:
 
     @cached_property
     def ledger(self) -> pd.DataFrame | None:
-        """State and hashes of every scan; None before the first one."""
+        """State and hashes of every scan; None before the first one.
+
+        Raises:
+            StageError: a file of the ledger is damaged.
+        """
         from ctplatform.dataset.ledger import read_ledger
 
         try:
             columns = ["scan_id", "subject_id", "state", "code", "content_hash", "config_hash", "atlas_hash"]
             return read_ledger(self.workspace, columns=columns)
-        except StageError:
+        except StageError as error:
+            if error.code in DAMAGED:
+                raise
             return None
 
     @cached_property
     def run(self) -> str:
-        """Name of the recipe's training run; empty as long as its training subjects are not known."""
+        """Name of the recipe's training run; empty as long as its training subjects are not known.
+
+        Raises:
+            StageError: atlas, ledger or split is damaged.
+        """
         try:
             return self._run_name()
-        except StageError:
+        except StageError as error:
+            if error.code in DAMAGED:
+                raise
             return ""
 
     def required_run(self) -> str:

@@ -49,8 +49,9 @@ class Plan:
     """Scans to be prepared, and the number of those that stay as they are.
 
     Attributes:
-        items: one a scan that is to be prepared: the row of the scan table, `fingerprint`, `version`, `cause`, and
-            `old`, JSON of the columns `OLD` of its row (empty for a new one). Empty where the items come in parts.
+        items: one a scan that is to be prepared: the row of the scan table, `fingerprint`, `version`, `cause`,
+            `acquisition`, JSON of what the table says of it (`ledger.ACQUISITION`), and `old`, JSON of the columns
+            `OLD` of its row (empty for a new one). Empty where the items come in parts.
         causes: scans to be prepared by cause, most frequent first.
         finished: scans that stay as they are.
         unreachable: those of them whose source cannot be reached now; it may have changed.
@@ -109,6 +110,7 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
                 "fingerprint": found,
                 "version": 1 if old is None else int(old.version or 1) + (old.state != ledger.STARTED),
                 "cause": cause,
+                "acquisition": _acquisition(row),
                 "old": "" if old is None else json.dumps({name: getattr(old, name) for name in OLD}),
             }
         )
@@ -177,6 +179,13 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     # `use_flagged` decides which scans are used, not what they look like.
     excluded: dict[str, Any] = {**dict.fromkeys(PREPARATION, True), "quality": {"use_flagged"}}
     return recipe.prepare.model_dump(mode="json", exclude=excluded)
+
+
+def _acquisition(row: dict[str, Any]) -> str:
+    """JSON; empty where the scan table says nothing."""
+    said = {name: row[name] for name in ledger.ACQUISITION if row.get(name) not in (None, "")}
+    said = {name: value for name, value in said.items() if value == value}  # NaN: not known
+    return json.dumps(said) if said else ""
 
 
 def _known(workspace: Workspace) -> dict[str, Any]:

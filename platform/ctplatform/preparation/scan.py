@@ -208,6 +208,7 @@ def sample_scan(
     """
     import SimpleITK as sitk
 
+    from ctplatform.imaging.acquisition import acquisition
     from ctplatform.imaging.volume import content_hash, read_volume
     from ctplatform.lungs.segmenter import make_segmenter
     from ctplatform.preparation.overlay import overlay_png
@@ -263,6 +264,7 @@ def sample_scan(
             }
         ),
         "content_hash": digest,
+        **acquisition(volume.source, json.loads(item.get("acquisition") or "{}")),
     }
     return SampledScan(verdict, registration.affine_44, patches, png, fields)
 

@@ -85,7 +85,8 @@ def chart(
     Args:
         name: unique on the page; prefixes every id inside the SVG, so that charts cannot share one.
         draw: called with the axes.
-        width, height: inches; `panel_width` gives the width.
+        width: inches; `panel_width` gives it.
+        height: inches; by default in proportion.
     """
     with mpl.rc_context({**_RC, "svg.hashsalt": name}):
         figure = Chart(figsize=(width, height or HEIGHT * width))

@@ -52,6 +52,25 @@ SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
 PARQUET, JSON, PNG, CSV, SVG = ".parquet", ".json", ".png", ".csv", ".svg"
 
 
+_AGAIN = "Delete it and run the same command again, which makes it again"
+_RESTORE = "Restore it from a copy"
+_REMEDIES: dict[str, str] = {
+    ATLAS: f"{_RESTORE}; or delete the folder {ATLAS} and run from the stage atlas on, which prepares every scan again",
+    SPLITS_FILE: f"{_RESTORE}; without it another split is drawn, and weights trained with this one cannot be evaluated",
+    SCANS: "Delete it; the next `drasclr prepare` does its scans again",
+    PATCHES: "Run `drasclr verify --discard`, then `drasclr prepare`, which makes it again",
+    STAGE_RECORDS: "Delete it; the stage is assessed anew, and its finished work is kept",
+    PRETRAIN: f"{_RESTORE}; or delete the run's folder, which is then trained again",
+}
+
+
+def remedy(parts: Parts) -> str:
+    """What helps when a file of the workspace is damaged: one sentence without a full stop."""
+    if parts[-1] in (METRICS_FILE, PROGRESS_FILE, MLFLOW_FILE, PROBE_FILE):
+        return _AGAIN
+    return _REMEDIES.get(parts[0], _AGAIN)
+
+
 def ledger_row(scan_id: str, version: int) -> Parts:
     """A scan's row in the ledger; every preparation of it writes a new version."""
     return SCANS, f"{scan_id}.{version}{PARQUET}"

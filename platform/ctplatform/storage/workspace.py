@@ -6,6 +6,7 @@ Writes are whole or absent: on a local disk a temporary file is renamed, an obje
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ctplatform.errors import StageError
-from ctplatform.storage import retry
+from ctplatform.storage import layout, retry
 from ctplatform.storage.capacity import FULL_REMEDY, GOES_ON, disk_full
 
 TEMPORARY = ".tmp-"
@@ -239,16 +240,58 @@ class Workspace:
             yield path
 
     def read_json(self, *parts: str) -> Any:
-        """Content of a JSON file."""
-        return json.loads(self.read_bytes(*parts))
+        """Content of a JSON file.
+
+        Raises:
+            StageError: the file is not there, or is no whole JSON file.
+        """
+        data = self.read_bytes(*parts)
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise self.damaged(*parts, why="it is empty" if not data.strip() else "it is no JSON") from None
+
+    def read_record(self, kind: type[T], *parts: str) -> T:
+        """An object of a dataclass from a JSON file. Unknown keys, of a newer version, are ignored.
+
+        Raises:
+            StageError: the file is not there, or lacks keys, or is no whole JSON object.
+        """
+        values = self.read_json(*parts)
+        known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is a dataclass
+        if not isinstance(values, dict):
+            raise self.damaged(*parts, why="it is no JSON object")
+        values = {name: value for name, value in values.items() if name in known}
+        missing = [
+            name
+            for name, f in known.items()
+            if name not in values
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise self.damaged(*parts, why=f"it lacks {', '.join(missing)}")
+        return kind(**values)
+
+    def damaged(self, *parts: str, why: str) -> StageError:
+        """The error for a file that was cut or overwritten, with what makes it again."""
+        return StageError(f"{self.display(*parts)} is damaged: {why}", layout.remedy(parts), code="damaged")
 
     def write_json(self, value: Any, *parts: str) -> None:
         """Write a JSON file, keys in the given order."""
         self.write_bytes((json.dumps(value, indent=2) + "\n").encode(), *parts)
 
     def read_table(self, *parts: str, columns: list[str] | None = None) -> pa.Table:
-        """Content of a Parquet file."""
-        return pq.read_table(pa.BufferReader(self.read_bytes(*parts)), columns=columns)
+        """Content of a Parquet file.
+
+        Raises:
+            StageError: the file is not there, or is no whole Parquet file.
+        """
+        data = self.read_bytes(*parts)
+        try:
+            return pq.read_table(pa.BufferReader(data), columns=columns)
+        except (pa.ArrowInvalid, OSError):
+            raise self.damaged(*parts, why="it is no whole Parquet file") from None
 
     def write_table(self, table: pa.Table, *parts: str) -> None:
         """Write a Parquet file (zstd)."""

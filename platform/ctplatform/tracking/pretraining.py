@@ -45,6 +45,8 @@ def summarised(line: dict[str, Any]) -> str:
         value = line.get(name)
         if value is not None and math.isfinite(value):
             parts.append(text.format(value))
+    if line.get("collapsed"):
+        parts.append("collapsed")
     return ", ".join(parts)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 from ctplatform.config.training import PretrainConfig
@@ -61,23 +62,36 @@ class Checkpoints:
         self.workspace, self.path, self.config = workspace, (*folders, CHECKPOINTS), config
 
     def committed(self) -> list[Checkpoint]:
-        """All that are committed, oldest first."""
+        """All that are committed, oldest first; one whose `checkpoint.json` is damaged is none."""
         found = []
         for name in self.workspace.folders(*self.path):
-            if self.workspace.exists(*self.path, name, CHECKPOINT_MANIFEST):
-                found.append(Checkpoint(**self.workspace.read_json(*self.path, name, CHECKPOINT_MANIFEST)))
+            place = (*self.path, name, CHECKPOINT_MANIFEST)
+            if not self.workspace.exists(*place):
+                continue
+            try:
+                found.append(self.workspace.read_record(Checkpoint, *place))
+            except StageError as error:
+                if error.code != "damaged":
+                    raise
+                logger.warning("%s is damaged and skipped", self.workspace.display(*place))
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
-    def newest(self) -> Checkpoint | None:
-        """The checkpoint to resume from: the newest whose files all have their recorded sizes."""
+    def whole(self) -> Iterator[Checkpoint]:
+        """The checkpoints whose files all have their recorded sizes, newest first."""
         for checkpoint in reversed(self.committed()):
             sizes = {
                 name: self.workspace.size(*self.path, checkpoint.name, name) for name in checkpoint.files
             }
             if sizes == checkpoint.files:
-                return checkpoint
-            logger.warning("%s is damaged and skipped", self.workspace.display(*self.path, checkpoint.name))
-        return None
+                yield checkpoint
+            else:
+                logger.warning(
+                    "%s is damaged and skipped", self.workspace.display(*self.path, checkpoint.name)
+                )
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint."""
+        return next(self.whole(), None)
 
     def write(self, step: int, name: str, state: Mapping[str, Any]) -> None:
         """Write one file of a checkpoint; each worker its own."""
@@ -117,11 +131,23 @@ class Checkpoints:
                 self.workspace.delete(*self.path, name)
 
     def read(self, checkpoint: Checkpoint, name: str, *, device: Any = "cpu") -> dict[str, Any]:
-        """Content of a file of a checkpoint."""
+        """Content of a file of a checkpoint.
+
+        Raises:
+            StageError: it is missing, or cannot be decoded.
+        """
         import torch
 
-        with self.workspace.local_file(*self.path, checkpoint.name, name) as path:
-            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        place = (*self.path, checkpoint.name, name)
+        with self.workspace.local_file(*place) as path:
+            try:
+                content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+                raise StageError(
+                    f"{self.workspace.display(*place)} is damaged: {type(error).__name__}",
+                    f"Delete the folder {checkpoint.name}; the run resumes from the checkpoint before it",
+                    code="damaged",
+                ) from error
         return content
 
 

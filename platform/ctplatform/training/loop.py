@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,16 @@ import torch
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
+from ctplatform.errors import StageError
 from ctplatform.storage.layout import ATLAS, CHECKPOINT_STATE, PRETRAIN, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
-from ctplatform.training import partition
+from ctplatform.training import collapse, partition
 from ctplatform.training.batch import Batch
 from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, memory_file
 from ctplatform.training.feed import Feed
+from ctplatform.training.finiteness import all_finite
 from ctplatform.training.initial_weights import initial_card, read_initial
+from ctplatform.training.interruption import Agreement, Interrupted
 from ctplatform.training.metrics_log import MetricsLog
 from ctplatform.training.model import (
     build_model,
@@ -30,6 +34,7 @@ from ctplatform.training.optimisation import Optimisation
 from ctplatform.training.runs import training_scans
 from ctplatform.training.throughput import Throughput
 from drasclr import augment
+from drasclr.encoder import FEATURES
 from drasclr.gather import Gather, share
 
 if TYPE_CHECKING:
@@ -55,6 +60,7 @@ class Loop:
         step: optimiser steps made.
         log: the logged lines; rank 0 may set its `tracker`.
         probe: scores the encoder after epochs; rank 0 may have one.
+        interrupted: whether this rank has been requested to stop; called once a step, so it must be cheap.
     """
 
     def __init__(
@@ -88,6 +94,9 @@ class Loop:
         self.step = 0
         self.log = MetricsLog(workspace, run, active=rank == 0)
         self.probe: OnlineProbe | None = None
+        self.interrupted: Callable[[], bool] = lambda: False
+        self.agreement = Agreement(world)
+        self.recent: deque[dict[str, Any]] = deque(maxlen=collapse.WINDOW)
         if self.config.precision == "bf16" and device.type != "cuda" and rank == 0:
             logger.warning("pretrain.precision=bf16 is ignored on the CPU, where it is far slower than fp32")
 
@@ -115,7 +124,14 @@ class Loop:
         return build_model(self.config, self.atlas, gather=gather_or_none, initial=initial)
 
     def run(self, *, on_checkpoint: Callable[[Loop], None] | None = None) -> None:
-        """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, including the last."""
+        """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, including the last.
+
+        Raises:
+            Interrupted: a rank was requested to stop; the step that was running, and at most one more, were made, and a
+                checkpoint is committed.
+            StageError: training diverged, or the representation collapsed and `on_collapse` is `stop`. On all ranks at
+                the same step.
+        """
         if self.probe and self.step == 0:
             self.probe.write_baselines(self.model.query)
         throughput = Throughput()
@@ -128,24 +144,46 @@ class Loop:
                 throughput.step(len(batch.locations_G) * self.feed.batch, waited_s=self.feed.waited_s)
                 last = self.step == self.total_steps
                 ended = self.step % self.steps_per_epoch == 0 or last
+                stopping = self.agreement.reached(self.interrupted()) and not last
                 if self.step % self.config.log_every == 0 or ended or self.step == 1:
-                    metrics = self._metrics(contrast, epoch, *throughput.lap(), throughput.seconds)
+                    metrics = self._metrics(contrast, batch, *throughput.lap(), throughput.seconds)
                     with throughput.excluded():
                         if self.probe and ended and self.probe.due(self.step, self.steps_per_epoch):
                             metrics["probe"] = self.probe.score(self.model.query)
-                        self.log.append(metrics)
-                if self.step % self.config.checkpoint_every == 0 or last:
+                        self._log(metrics)
+                if self.step % self.config.checkpoint_every == 0 or last or stopping:
                     with throughput.excluded():
-                        self.log.flush()
                         self.save(metrics)
                         if on_checkpoint:
                             on_checkpoint(self)
+                if stopping:
+                    raise Interrupted(self.step)
                 if last:
                     break
         if self.rank == 0:
             self.log.flush()
             self.publish()
             self.log.close()
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        """Log a line, marked if the representation collapses; warn at the first such line, or stop. The same on all
+        ranks."""
+        before = bool(self.recent and self.recent[-1]["collapsed"])
+        self.recent.append(metrics)
+        found = collapse.signs(self.recent)
+        metrics["collapsed"] = int(found is not None and found.collapsed)
+        self.log.append(metrics)
+        if not metrics["collapsed"] or found is None:
+            return
+        if self.config.on_collapse == "stop":
+            self.log.flush()
+            raise StageError(
+                f"pretraining of run {self.run_name} was stopped: {collapse.problem(found)}",
+                f"{collapse.remedy(found, self.config)}; pretrain.on_collapse=warn trains on",
+                code="collapsed",
+            )
+        if self.rank == 0 and not before:
+            logger.warning("%s", collapse.message(found, self.config))
 
     def train_step(self, batch: Batch) -> Contrast:
         """One optimiser step on this rank's part of a batch."""
@@ -183,14 +221,20 @@ class Loop:
         return contrast
 
     def _metrics(
-        self, contrast: Contrast, epoch: int, rate: float, wait: float, seconds: float
+        self, contrast: Contrast, batch: Batch, rate: float, wait: float, seconds: float
     ) -> dict[str, float]:
-        """Means over the scans of all ranks. A collective operation: every rank calls it."""
+        """Means over the scans of all ranks. A collective operation: every rank calls it.
+
+        Raises:
+            StageError: the step has diverged.
+        """
+        self.optimisation.confirm()
         named = {
             "loss": contrast.loss,
             "local": contrast.local,
             "global": contrast.global_,
             **contrast.metrics,
+            "relative_rank": self._relative_rank(contrast, batch),
             "data_wait": torch.tensor(wait),
         }
         values = torch.stack([torch.as_tensor(v).detach().float().to(self.device) for v in named.values()])
@@ -201,7 +245,7 @@ class Loop:
         return {
             "step": self.step,
             "total_steps": self.total_steps,
-            "epoch": epoch,
+            "epoch": batch.epoch,
             "workers": self.world,
             **{name: round(float(value), 6) for name, value in zip(named, values.tolist(), strict=True)},
             "lr": self.optimisation.lr,
@@ -209,12 +253,40 @@ class Loop:
             "seconds": round(seconds, 2),
         }
 
+    def _relative_rank(self, contrast: Contrast, batch: Batch) -> float:
+        """Of this rank's embeddings, whose number may differ from that of other ranks."""
+        return collapse.relative_rank(
+            float(contrast.metrics.get("effective_rank", torch.nan)),
+            embeddings=len(batch.locations_G) * len(batch.scans_S),
+            features=FEATURES,
+        )
+
+    def _check_finite(self) -> None:
+        """A collective operation: every rank calls it.
+
+        Raises:
+            StageError: model, optimiser or keys are not finite, on any rank.
+        """
+        self.optimisation.confirm()
+        finite = all_finite(
+            self.model.state_dict(), self.optimisation.optimizer.state_dict(), self.model.memory.keys_NKD
+        ).int()
+        if self.world > 1:
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        if not finite:
+            raise self.optimisation.diverged(self.step, "the state of the model is not finite")
+
     def save(self, metrics: dict[str, float]) -> None:
         """Write and commit a checkpoint. A collective operation: every rank calls it.
 
         It holds the encoder, momentum encoder, memory, optimiser, step and metrics. Learning rate, position in the data
         and random numbers follow from seed and step.
+
+        Raises:
+            StageError: what would be written is not finite.
         """
+        self.log.flush()
+        self._check_finite()
         epoch, done = divmod(self.step, self.steps_per_epoch)
         parallel = self.config.memory == "location_parallel"
         holders = self.world if parallel else 1
@@ -255,17 +327,31 @@ class Loop:
         """Resume from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
         if self.rank == 0:
             self.checkpoints.prune()
-        checkpoint = self.checkpoints.newest()
-        if checkpoint is None:
+        found = self._newest_finite()
+        if found is None:
             return
-        state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
+        checkpoint, state = found
         self.model.load_state_dict(state["model"])
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log.lines = state["step"], state["lines"]
+        self.recent.extend({"collapsed": 0, **line} for line in self.log.lines[-collapse.WINDOW :])
         own = set(self.model.memory.locations.tolist())
         names = [name for name, locations in checkpoint.shares.items() if own & set(locations)]
         self.model.memory.load_state_dict(*(self.checkpoints.read(checkpoint, name) for name in names))
         logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
+
+    def _newest_finite(self) -> tuple[Checkpoint, dict[str, Any]] | None:
+        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again."""
+        for checkpoint in self.checkpoints.whole():
+            try:
+                state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
+            except StageError as error:
+                logger.warning("%s It is skipped.", error)
+                continue
+            if all_finite(state["model"], state["optimizer"]):
+                return checkpoint, state
+            logger.warning("checkpoint %s is not finite and skipped", checkpoint.name)
+        return None
 
     def publish(self) -> None:
         """Write the query encoder's weights, card, atlas and README. The run is finished once its card exists."""
@@ -273,6 +359,8 @@ class Loop:
         # all scans and blocks, not this rank's, so that the weights do not depend on the number of workers.
         window = self.recipe.prepare.hu_window
         calibrate_norm(self.model.query, self._feed(0, 1), self.atlas, hu_window=window)
+        if not all_finite(self.model.query.state_dict()):
+            raise self.optimisation.diverged(self.step, "the calibrated encoder is not finite")
         provenance = {
             "steps": self.step,
             "scans": len(self.scans),

@@ -29,6 +29,7 @@ class Optimisation:
     def __init__(self, model: DrasCLR, config: PretrainConfig, *, run: str, total_steps: int) -> None:
         self.model, self.config, self.run, self.total_steps = model, config, run, total_steps
         self.optimizer = build_optimizer(model, config)
+        self._unconfirmed: tuple[int, torch.Tensor, torch.cuda.Event] | None = None
 
     @property
     def lr(self) -> float:
@@ -57,31 +58,54 @@ class Optimisation:
     def descend(self, loss: torch.Tensor, step: int) -> None:
         """Differentiate the loss and update the parameters.
 
+        On a GPU the step's finiteness is read one step later (`confirm`), when it has long been copied to the host:
+        the GPU always has the next step queued, and never waits for the check.
+
         Args:
             loss: a scalar with a gradient.
             step: counted from 0, for the error.
 
         Raises:
-            StageError: the gradient is not finite, so that training has diverged.
+            StageError: the gradient is not finite, so that training has diverged; on a GPU, that of the step before.
         """
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        self._clip_gradient(step)
-        self.optimizer.step()
-
-    def _clip_gradient(self, step: int) -> None:
-        """Scale the gradient down to `clip_norm`, and stop before a step that is not finite.
-
-        The gradient is that of all ranks, so all of them stop at the same step; weights and checkpoints stay finite.
-        """
         trained = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if not torch.isfinite(norm):
-            raise StageError(
-                f"pretraining of run {self.run} diverged at step {step + 1}: the gradient is not finite",
-                f"Lower pretrain.lr (it is {self.config.lr:g}), raise pretrain.warmup_steps, or set "
-                "pretrain.clip_norm; the checkpoint before that step is kept",
-                code="diverged",
-            )
+        # The gradient is that of all ranks, so all of them stop at the same step; a loss that is not finite has a
+        # gradient that is not.
+        if norm.is_cuda:
+            self.confirm()
+            finite = torch.empty((), dtype=torch.bool, pin_memory=True)
+            finite.copy_(torch.isfinite(norm), non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+            self._unconfirmed = (step, finite, copied)
+        elif not torch.isfinite(norm):
+            raise self.diverged(step + 1, "the gradient is not finite")
         if self.config.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip_norm, norm)
+        self.optimizer.step()
+
+    def confirm(self) -> None:
+        """Wait until the last step is known to be finite; called before anything of it is logged or stored.
+
+        Raises:
+            StageError: it is not.
+        """
+        if self._unconfirmed is None:
+            return
+        step, finite, copied = self._unconfirmed
+        self._unconfirmed = None
+        copied.synchronize()
+        if not finite:
+            raise self.diverged(step + 1, "the gradient is not finite")
+
+    def diverged(self, step: int, problem: str) -> StageError:
+        """The error of a run that has diverged at a step, counted from 1."""
+        return StageError(
+            f"pretraining of run {self.run} diverged at step {step}: {problem}",
+            f"Lower pretrain.lr (it is {self.config.lr:g}), raise pretrain.warmup_steps, or set "
+            "pretrain.clip_norm; the checkpoint before that step is kept",
+            code="diverged",
+        )

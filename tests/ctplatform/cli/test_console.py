@@ -10,11 +10,11 @@ from ctplatform.cli import console as module
 from ctplatform.cli.console import (
     MIN_SUBJECTS,
     Console,
-    headline_rows,
     result_lines,
     show_reasons,
     show_result,
 )
+from ctplatform.evaluation.summary import headline_rows
 from ctplatform.pipeline.progress import Outcome
 from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
-from ctplatform.cli.console import headline_rows, result_lines
+from ctplatform.cli.console import result_lines
 from ctplatform.cli.main import main
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset.ledger import read_ledger
+from ctplatform.evaluation.summary import headline_rows
 from ctplatform.storage.workspace import Workspace
 from tests.conftest import SMALL
+from tests.ctplatform.scans import chest
 
 SETS = [part for item in SMALL for part in ("--set", item)]
 
@@ -30,6 +34,10 @@ def test_every_command_explains_itself(capsys):
         "sweep",
         "report",
         "status",
+        "estimate",
+        "explain",
+        "doctor",
+        "completion",
     ):
         with pytest.raises(SystemExit) as exit_:
             main([command, "--help"])
@@ -46,6 +54,7 @@ def test_every_command_explains_itself(capsys):
         (["status", "--workspace", "empty"], "drasclr prepare"),
         (["cohort", "nowhere"], "nowhere"),
         (["atlas", "adopt", "--workspace", "x"], "Give --atlas PATH"),
+        (["demo", "--json"], "--json is of --dry-run and --status"),
     ],
 )
 def test_what_cannot_be_done_is_one_message_and_status_1(arguments, message, capsys, tmp_path, monkeypatch):
@@ -54,6 +63,27 @@ def test_what_cannot_be_done_is_one_message_and_status_1(arguments, message, cap
         main(arguments)
     assert exit_.value.code == 1
     assert message in capsys.readouterr().err
+
+
+def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sitk.WriteImage(chest(), "a.nii.gz")
+    (tmp_path / "notes.txt").write_text("x")
+    main(["cohort", ".", "-o", "out/cohort.csv", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["output"], found["scans"], found["subjects"]) == ("out/cohort.csv", 1, 1)
+    assert "notes.txt" in found["passed_over"][0]
+    main(["run", "--cohort", "out/cohort.csv", "--workspace", "ws", "--dry-run", "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert [stage["stage"] for stage in plan["stages"]][:2] == ["atlas", "prepare"]
+    assert plan["stages"][1]["work"]["amount"] == 1
+    assert plan["public_data"] == []
+    main(["estimate", "--scans", "100", "--cores", "2", "--core-price", "3", "--json"])
+    bill = json.loads(capsys.readouterr().out)
+    hours = sum(stage["core_hours"] for stage in bill["stages"])
+    assert bill["total"]["core_hours"] == pytest.approx(hours)
+    assert bill["total"]["price"] == pytest.approx(3 * hours)
+    assert bill["total"]["wall_hours"] == pytest.approx(hours / 2)
 
 
 def test_a_table_with_a_scan_twice_is_refused_before_anything_starts(tmp_path, capsys):

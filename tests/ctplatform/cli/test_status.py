@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from ctplatform.cli.status import WIDTH, show_status, stage_line
+from ctplatform.cli.status import WIDTH, show_status, stage_line, status_json
 from ctplatform.dataset.ledger import write_row
 from ctplatform.errors import StageError
 from ctplatform.pipeline.records import Record, write_record
@@ -36,6 +38,12 @@ def test_stages_scans_and_failures(tmp_path, capsys):
     write_row(workspace, row | {"remedy": "Copy it again"})
     failure = {"stage": "prepare", "problem": "no space", "when": "2026-01-02"}
     workspace.write_json(failure, POSTMORTEM, "one", POSTMORTEM_SUMMARY)
+    found = json.loads(json.dumps(status_json(workspace)))
+    assert [stage["stage"] for stage in found["stages"]] == ["atlas", "prepare"]
+    assert found["scans"]["counts"] == {"accepted": 1, "failed": 1}
+    (bad,) = found["scans"]["not_accepted"]
+    assert (bad["scan_id"], bad["remedy"]) == ("b", "Copy it again")
+    assert (found["failures"], found["last_failure"]["finished_since"]) == (1, True)
     show_status(workspace)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("]")[0] for line in lines[:2]] == ["[atlas", "[prepare"], "in the order of the chain"

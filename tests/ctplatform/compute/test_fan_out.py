@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 import ray
 
-from ctplatform.compute.fan_out import fan_out
+from ctplatform.compute.fan_out import as_completed, fan_out
 from ctplatform.errors import StageError
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -89,3 +90,23 @@ def test_tasks_of_two_kinds_in_one_fan_out():
         return squared.remote(number)
 
     assert fan_out(submit, range(4), in_flight=1) == [0, 1, 4, 14]
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 100])
+def test_results_as_they_end_name_their_items(in_flight):
+    found = list(as_completed(slower_first, iter(range(5)), in_flight=in_flight))
+    assert sorted(found) == [(0, 0), (1, 1), (2, 4), (3, 9), (4, 16)]
+    if in_flight == 1:
+        assert found == sorted(found)
+
+
+def test_a_lost_task_is_a_result_and_the_others_continue():
+    @ray.remote(num_cpus=0, max_retries=0)
+    def dying(number: int) -> int:
+        if number == 1:
+            os._exit(1)
+        return number
+
+    found = dict(as_completed(dying.remote, [0, 1, 2], in_flight=1))
+    assert (found[0], found[2]) == (0, 2)
+    assert isinstance(found[1], ray.exceptions.WorkerCrashedError)

@@ -94,7 +94,14 @@ class TestSeries:
         for k in range(20):
             y = -110.25 + 11.0 * k * np.tan(np.radians(degrees))
             edit(series, k, ImagePositionPatient=[-121.5, round(y, 4), -300.5 + 11.0 * k])
-        with pytest.raises(ScanError, match=f"{abs(degrees):.1f} degrees") as caught:
+        volume = read_volume(series)
+        assert any(f"gantry tilt of {abs(degrees):.1f} degrees" in note for note in volume.notes)
+        assert volume.image.GetDirection() == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    def test_more_than_a_gantry_tilts_is_refused(self, series: Path) -> None:
+        for k in range(20):
+            edit(series, k, ImagePositionPatient=[-121.5, -110.25 + 13.0 * k, -300.5 + 11.0 * k])
+        with pytest.raises(ScanError, match=r"sheared by 49\.8 degrees") as caught:
             read_volume(series)
         assert caught.value.code == "gantry-tilt"
 

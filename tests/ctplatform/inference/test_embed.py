@@ -1,11 +1,12 @@
-"""Vectors of a group of scans are those of each scan alone; pooling leaves out what lies outside."""
+"""Vectors of a group of scans are those of each scan alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ctplatform.inference.embed import Embedder, embed, pool
+from ctplatform.inference.embed import Embedder, embed
 from ctplatform.inference.encoders import load_encoder
+from ctplatform.inference.encoding import pool
 from ctplatform.training.runs import training_rows
 from tests.ctplatform.training_world import run_loop
 
@@ -34,11 +35,3 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     )
     random = workspace.read_table("embeddings", run, "patients-random.parquet")
     assert random.num_rows == len(patients) == summary.scans
-
-
-def test_pooling_leaves_out_what_lies_outside():
-    vectors = np.array([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]], np.float32)
-    np.testing.assert_allclose(pool(vectors, np.array([[1.0, 1.0, 0.2]]), "mean"), [[2.0, 3.0]])
-    both = pool(vectors, np.array([[1.0, 1.0, 0.2]]), "mean_std")
-    np.testing.assert_allclose(both, [[2.0, 3.0, 1.0, 1.0]])
-    np.testing.assert_allclose(pool(vectors, np.zeros((1, 3)), "mean"), vectors.mean(1))

@@ -38,13 +38,13 @@ def test_a_run_starts_from_them_and_names_them(given, tmp_path):
     folder, encoder = given
     workspace = training_workspace(tmp_path / "ws")
     recipe = recipe_with(*KEYS, f"pretrain.init={folder}", "pretrain.lr=1e-12", "pretrain.max_steps=1")
-    keep_initial(workspace, recipe, "run")
+    keep_initial(workspace, recipe, "test")
     loop = run_loop(workspace, recipe)
     for name, value in loop.model.query.named_parameters():
         torch.testing.assert_close(value, encoder.state_dict()[name], atol=1e-9, rtol=1e-9, msg=name)
     for name, value in loop.model.key.named_parameters():
         torch.testing.assert_close(value, encoder.state_dict()[name], atol=1e-9, rtol=1e-9, msg=name)
-    initial = workspace.read_json("pretrain", "run", "card.json")["provenance"]["initial"]
+    initial = workspace.read_json("pretrain", "test", "card.json")["provenance"]["initial"]
     assert initial["source"] == "given"
     assert "projection head" in initial["kept"]
     assert any(f"learned with {'a' * 12}" in line for line in initial["new"])

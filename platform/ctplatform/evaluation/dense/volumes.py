@@ -23,7 +23,8 @@ class LabelledVolumes:
     Args:
         task: whose label maps.
         workspace: holds what was made of the scans.
-        train, test: the scan of each training and test subject.
+        train: the scan of each training subject.
+        test: the scan of each test subject.
         keys: frozen initialisation -> name of its features.
         config: the recipe's `sweep` section.
     """

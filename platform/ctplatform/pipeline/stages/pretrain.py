@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
     from ctplatform.config.ablations import ablated
     from ctplatform.tracking.pretraining import summarised
+    from ctplatform.training import collapse
     from ctplatform.training.pretrain import pretrain
 
-    def show(line: dict[str, Any]) -> None:
-        recorder.progress(int(line["step"]), int(line["total_steps"]), summarised(line), **line)
-
     workspace, recipe = state.workspace, state.recipe
+    collapsed = False
+
+    def show(line: dict[str, Any]) -> None:
+        nonlocal collapsed
+        recorder.progress(int(line["step"]), int(line["total_steps"]), summarised(line), **line)
+        if line.get("collapsed") and not collapsed and (found := collapse.signs([line], window=1)):
+            recorder.announced([f"warning: {collapse.message(found, recipe.pretrain)}."])
+        collapsed = bool(line.get("collapsed"))
+
     summary = pretrain(workspace, recipe, cohort=state.cohort, on_progress=show)
     for name in recipe.sweep.ablations:
         pretrain(workspace, ablated(recipe, name), cohort=state.cohort, on_progress=show)
@@ -33,7 +40,8 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
     if start := summary.initial:
         more += f"; from {start['source']}: kept {', '.join(start['kept'])}; new {', '.join(start['new'])}"
     loss = summary.metrics.get("loss", float("nan"))
-    return StageResult(summary, f"{summary.steps} steps, loss {loss:.2f}{kept}{more}", run=summary.run)
+    end = ", collapsed" if summary.metrics.get("collapsed") else ""
+    return StageResult(summary, f"{summary.steps} steps, loss {loss:.2f}{end}{kept}{more}", run=summary.run)
 
 
 def _digest(state: WorkspaceState) -> str:

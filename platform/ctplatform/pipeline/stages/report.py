@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 def _run(state: WorkspaceState, _: Recorder) -> StageResult:
     from ctplatform.report import build_report
+    from ctplatform.report.model_card import write_model_card
 
-    paths = build_report(state.workspace, state.recipe, run=state.required_run())
+    run = state.required_run()
+    paths = build_report(state.workspace, state.recipe, run=run)
+    write_model_card(state.workspace, run)
     return StageResult(paths, paths.html)
 
 

@@ -29,7 +29,8 @@ class Hazard:
     Args:
         ratio: hazard ratio for one standard deviation more of predicted risk, with its 95% interval.
         p: of the test of scaled Schoenfeld residuals against ranks of time.
-        years, effect: of each death: its time, and its scaled Schoenfeld residual plus the log hazard ratio.
+        years: time of each death.
+        effect: of each death: its scaled Schoenfeld residual plus the log hazard ratio.
         n: number of subjects.
     """
 

@@ -1,0 +1,191 @@
+"""The whole stack of convolutions in evaluation mode on a CPU.
+
+The normalisation is folded into the kernels, and each part of the batch passes the whole stack while it stays in the
+processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So kernels
+are mixed for several locations in one matrix product, into memory that is used again; and in the last two layers, which
+hold three quarters of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed instead: they
+come from one matrix product over all samples.
+
+Legend: B samples, G locations, E experts, C channels, DHW space; everything is channels-last.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from drasclr import pointwise, trunk
+from drasclr.convolution import PADDING, convolve
+
+# Locations whose kernels are mixed in one product; 4 MB each.
+RUN = 16
+# Of the last layers, outputs are mixed in place of kernels where a location has at most so many samples, on average, and
+# enough locations share the cost of arranging the experts for it.
+DENSE_LAYERS, FEW_SAMPLES, MANY_LOCATIONS = 2, 4, 32
+# Samples of one product of the last layers.
+DENSE_SAMPLES = 512
+
+# Called with the number of each layer and its activations, part by part.
+Observe = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """A convolution whose kernels and bias include the normalisation.
+
+    Attributes:
+        kernels: [K, Cout, 3, 3, 3, Cin]; experts where they are still to be mixed, else the kernels of all locations
+            or the one kernel for all of them.
+        routing_GE: weight of each expert at each location; None if there is nothing to mix.
+        bias: [Cout].
+        stride: 1 or 2.
+    """
+
+    kernels: Tensor
+    routing_GE: Tensor | None
+    bias: Tensor
+    stride: int
+
+
+def fold(
+    experts: Tensor, routing_GE: Tensor | None, bias: Tensor, norm: pointwise.Norm, stride: int
+) -> FoldedLayer:
+    """A layer of the encoder, folded.
+
+    Args:
+        experts: [E, Cout, 3, 3, 3, Cin].
+        routing_GE: weight of each expert at each location; None for one kernel without conditioning.
+        bias: of the convolution, [Cout].
+        norm: the running statistics and parameters of the normalisation.
+        stride: of the convolution.
+    """
+    if routing_GE is not None and len(routing_GE) <= len(experts):
+        # No more locations than experts: fewer kernels are to be folded once they are mixed.
+        experts, routing_GE = (routing_GE @ experts.flatten(1)).view(-1, *experts.shape[1:]), None
+    scale = norm.weight * torch.rsqrt(norm.variance + norm.eps)
+    folded = experts * scale[:, None, None, None, None]
+    return FoldedLayer(folded, routing_GE, (bias - norm.mean) * scale + norm.bias, stride)
+
+
+@torch.no_grad()
+def infer(
+    x_BCDHW: Tensor, counts: Sequence[int], layers: Sequence[FoldedLayer], *, observe: Observe | None = None
+) -> Tensor:
+    """All layers, without gradients.
+
+    Args:
+        x_BCDHW: location-major batch, channels last.
+        counts: samples of each location, in order.
+        layers: from `fold`.
+        observe: sees the activations of every layer; the parts of a layer come in the order of the batch.
+    """
+    few = len(counts) >= MANY_LOCATIONS and len(x_BCDHW) <= FEW_SAMPLES * len(counts)
+    few = few and all(layer.routing_GE is not None for layer in layers[-DENSE_LAYERS:])
+    first_dense = len(layers) - DENSE_LAYERS if few else len(layers)
+    convolved = layers[:first_dense]
+    stages = _stages(convolved, x_BCDHW[0, 0].numel())
+    samples = torch.split(x_BCDHW, list(counts))
+    x = torch.cat(
+        [
+            _convolved(own, kernels, convolved, stages, observe)
+            for own, kernels in zip(samples, _mixed(convolved, len(counts)), strict=True)
+        ]
+    )
+    for number in range(first_dense, len(layers)):
+        x = pointwise.elu_(_dense(x, layers[number], torch.tensor(counts)))
+        if observe is not None:
+            observe(number, x)
+    return x
+
+
+def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[int]]]:
+    """(samples of a part, numbers of consecutive layers whose parts are of this size)."""
+    sizes = []
+    for layer in layers:
+        channels_out, channels_in = layer.kernels.shape[1], layer.kernels.shape[-1]
+        sizes.append(trunk.samples(channels_in, channels_out, pixels, layer.stride))
+        pixels //= layer.stride**3
+    return [(size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)]
+
+
+def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
+    """The kernels [Cout, Cin, 3, 3, 3] of each location's layers; they last until the next location's are taken."""
+    buffers = [layer.kernels.new_empty(min(RUN, places), layer.kernels[0].numel()) for layer in layers]
+    views = [
+        buffer.view(-1, *layer.kernels.shape[1:]).permute(0, 1, 5, 2, 3, 4).unbind()
+        for layer, buffer in zip(layers, buffers, strict=True)
+    ]
+    for start in range(0, places, RUN):
+        run = range(start, min(start + RUN, places))
+        for layer, buffer in zip(layers, buffers, strict=True):
+            if layer.routing_GE is not None:
+                routing = layer.routing_GE[run.start : run.stop]
+                torch.mm(routing, layer.kernels.flatten(1), out=buffer[: len(run)])
+        for place in run:
+            yield [
+                layer.kernels[place % len(layer.kernels)].permute(0, 4, 1, 2, 3)
+                if layer.routing_GE is None
+                else view[place - run.start]
+                for layer, view in zip(layers, views, strict=True)
+            ]
+
+
+def _convolved(
+    x: Tensor,
+    kernels: Sequence[Tensor],
+    layers: Sequence[FoldedLayer],
+    stages: list[tuple[int, list[int]]],
+    observe: Observe | None,
+) -> Tensor:
+    """The samples of one location behind all these layers; a part passes a whole stage before the next one starts."""
+    parts = [x]
+    for size, numbers in stages:
+        outputs = []
+        for part in trunk.regroup(parts, size):
+            y = part
+            for number in numbers:
+                layer = layers[number]
+                y = pointwise.elu_(convolve(y, kernels[number], layer.bias, layer.stride))
+                if observe is not None:
+                    observe(number, y)
+            outputs.append(y)
+        parts = outputs
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
+    """A convolution of a tiny grid as a product with a matrix that has rows for all voxels in and columns for all out.
+
+    The columns hold all experts; the outputs of a sample are then mixed as its location's routing says.
+    """
+    assert layer.routing_GE is not None
+    (experts, channels_out), channels_in = layer.kernels.shape[:2], layer.kernels.shape[-1]
+    taps_OI, sides = _taps(x_BCDHW.shape[2:], layer.stride)
+    taps = F.pad(layer.kernels.view(experts, channels_out, -1, channels_in), (0, 0, 0, 1))
+    columns = taps[:, :, taps_OI].permute(3, 4, 0, 2, 1).reshape(-1, experts * taps_OI.shape[0] * channels_out)
+    rows = x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1)
+    routing_B1E = layer.routing_GE.repeat_interleave(counts_G, dim=0)[:, None]
+    mixed = [
+        torch.bmm(routing, (own @ columns).view(len(own), experts, -1))
+        for own, routing in zip(
+            rows.split(DENSE_SAMPLES), routing_B1E.split(DENSE_SAMPLES), strict=True
+        )
+    ]
+    y = torch.cat(mixed).view(-1, *sides, channels_out) + layer.bias
+    return y.permute(0, 4, 1, 2, 3)
+
+
+def _taps(sides: Sequence[int], stride: int) -> tuple[Tensor, list[int]]:
+    """(tap of the kernel that takes each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)."""
+    sides_out = [side // stride for side in sides]
+    voxels_I3, voxels_O3 = (
+        torch.cartesian_prod(*(torch.arange(side) for side in shape)) for shape in (sides, sides_out)
+    )
+    offset_OI3 = voxels_I3[None] - stride * voxels_O3[:, None] + PADDING
+    inside_OI = ((offset_OI3 >= 0) & (offset_OI3 <= 2 * PADDING)).all(-1)
+    return torch.where(inside_OI, offset_OI3 @ torch.tensor([9, 3, 1]), 27), sides_out
