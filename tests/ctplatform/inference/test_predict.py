@@ -1,4 +1,4 @@
-"""Columns of predictions, and rows of given scans; the chain and the command are in test_kept_heads and test_predict."""
+"""Columns of predictions, and rows of given scans; test_kept_heads and cli/test_predict have the rest."""
 
 import numpy as np
 import pytest
