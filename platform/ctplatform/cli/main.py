@@ -179,6 +179,37 @@ def parser() -> argparse.ArgumentParser:
     _json_option(estimate)
     _recipe_options(estimate)
 
+    imported = command("import", "Turn a checkpoint of the authors' code into a weights folder.", _import)
+    imported.add_argument("checkpoint", metavar="CHECKPOINT")
+    imported.add_argument("-o", "--output", required=True, metavar="DIR")
+    imported.add_argument(
+        "--atlas", metavar="DIR", help="of the checkpoint: atlas_lung_mask.nii.gz and atlas_patch_loc.npy"
+    )
+
+    predict = command("predict", "Predict a label of scans with a model that a sweep has kept.", _predict)
+    predict.add_argument(
+        "scans",
+        nargs="*",
+        metavar="SCAN",
+        help="files, folders or scan tables; with --workspace ids, by default of all that are embedded",
+    )
+    predict.add_argument(
+        "--model", required=True, metavar="DIR", help="a folder below evaluation/<run>/models/, or its URI"
+    )
+    predict.add_argument("--workspace", help="in which the scans are embedded already: folder or URI")
+    predict.add_argument(
+        "--weights", metavar="DIR", help="of the encoder; default: those of the model's own workspace"
+    )
+    predict.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="scans at a time; default: this process for one, else all CPUs",
+    )
+    predict.add_argument("--address", help="of a Ray cluster")
+    predict.add_argument("-o", "--output", metavar="FILE", help=".csv, .parquet or .json; default: print")
+    _json_option(predict)
+
     explain = command("explain", "One scan from its source to its verdict, shard and embeddings.", _explain)
     explain.add_argument("scan_id", metavar="SCAN_ID")
     explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
@@ -671,6 +702,41 @@ def _completion(args: argparse.Namespace) -> None:
     from ctplatform.cli.completion import completion
 
     print(completion(parser(), args.shell))
+
+
+def _import(args: argparse.Namespace) -> None:
+    from ctplatform.cli.import_weights import import_checkpoint
+
+    print("\n".join(import_checkpoint(args.checkpoint, args.output, atlas=args.atlas)))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from ctplatform.cli.predict import PredictCommand, predict
+
+    if not args.workspace and not args.scans:
+        raise PlatformError(
+            "no scan is given",
+            "Give files or folders, or --workspace for those that are embedded",
+            code="usage",
+        )
+    if args.workspace and (args.weights or args.workers or args.address):
+        raise PlatformError(
+            "--weights, --workers and --address belong to scans that are not embedded yet",
+            "Leave them out, or leave out --workspace",
+            code="usage",
+        )
+    predict(
+        PredictCommand(
+            args.model,
+            tuple(args.scans),
+            workspace=args.workspace,
+            weights=args.weights,
+            output=args.output,
+            as_json=args.json,
+            workers=args.workers,
+            address=args.address,
+        )
+    )
 
 
 def _submit(args: argparse.Namespace) -> None:

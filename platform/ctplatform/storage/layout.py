@@ -12,7 +12,7 @@
     pretrain/<run>/     metrics, checkpoints; weights, card, atlas and README: a folder that works without the workspace
     leases/             which process works on the workspace, and on each run
     embeddings/<run>/   vectors of patches, scans and patients
-    evaluation/<run>/   trials, searches, tables, figures, report.html
+    evaluation/<run>/   trials, searches, tables, figures, report.html; models/ has a folder a task and initialisation
 
 Paths are tuples of parts, as `Workspace` takes them: constants for single names, functions for what is composed.
 """
@@ -31,7 +31,7 @@ LEASES, WORKSPACE_LEASE = "leases", "workspace"
 POSTMORTEM, POSTMORTEM_SUMMARY, POSTMORTEM_LOGS = "postmortem", "summary.json", "logs.txt"
 PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 
-PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
+PRETRAIN, CHECKPOINTS, INITIAL = "pretrain", "checkpoints", "initial"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
 WEIGHTS_FILE, CARD_FILE, PROBE_FILE = "weights.safetensors", "card.json", "probe.json"
 README_FILE = "README.md"
@@ -45,6 +45,7 @@ TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlf
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
 
 EVALUATION, TRIALS, SEARCHES, MAPS, FIGURES = "evaluation", "trials", "searches", "maps", "figures"
+MODELS, HEAD_FILE = "models", "head.safetensors"
 SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
     "summary.parquet",
     "horizons.parquet",
@@ -159,6 +160,11 @@ def representation(run: str) -> Parts:
     return PRETRAIN, run, REPRESENTATION_FILE
 
 
+def initial_weights(run: str, name: str) -> Parts:
+    """A file of the weights that a run started from, `WEIGHTS_FILE` or `CARD_FILE`; absent if from random ones."""
+    return PRETRAIN, run, INITIAL, name
+
+
 def training_config(run: str) -> Parts:
     """The resolved recipe of a run."""
     return PRETRAIN, run, CONFIG_FILE
@@ -222,6 +228,16 @@ def evaluation_table(run: str, name: str) -> Parts:
 def prediction_map(run: str, task: str, initialisation: str) -> Parts:
     """Slices of held-out patients with the predicted labels."""
     return EVALUATION, run, MAPS, f"{task}-{initialisation}{PARQUET}"
+
+
+def models(run: str) -> Parts:
+    """Folder of the models that were kept after a sweep."""
+    return EVALUATION, run, MODELS
+
+
+def model_file(run: str, task: str, initialisation: str, name: str) -> Parts:
+    """A file of a kept model, `CARD_FILE` or `HEAD_FILE`."""
+    return EVALUATION, run, MODELS, f"{task}-{initialisation}", name
 
 
 def notes(run: str) -> Parts:

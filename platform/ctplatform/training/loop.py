@@ -21,6 +21,7 @@ from ctplatform.training.batch import Batch
 from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, memory_file
 from ctplatform.training.feed import Feed
 from ctplatform.training.finiteness import all_finite
+from ctplatform.training.initial_weights import initial_card, read_initial
 from ctplatform.training.interruption import Agreement, Interrupted
 from ctplatform.training.metrics_log import MetricsLog
 from ctplatform.training.model import (
@@ -114,11 +115,13 @@ class Loop:
         )
 
     def _model(self) -> DrasCLR:
+        initial = read_initial(self.workspace, self.run_name)
         if self.config.memory == "location_parallel":
             own = torch.from_numpy(partition.locations_of(self.atlas, self.rank, self.world))
-            return build_model(self.config, self.atlas, memory_locations=own)
+            return build_model(self.config, self.atlas, memory_locations=own, initial=initial)
         gather = Gather(rank=self.rank, world=self.world, total=self.feed.batch)
-        return build_model(self.config, self.atlas, gather=gather if self.world > 1 else None)
+        gather_or_none = gather if self.world > 1 else None
+        return build_model(self.config, self.atlas, gather=gather_or_none, initial=initial)
 
     def run(self, *, on_checkpoint: Callable[[Loop], None] | None = None) -> None:
         """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, including the last.
@@ -376,6 +379,8 @@ class Loop:
             "pretrain": self.config.model_dump(mode="json"),
             "metrics": self.log.last,
         }
+        if initial := initial_card(self.workspace, self.run_name):
+            provenance["initial"] = initial
         template = self.workspace.read_bytes(ATLAS, TEMPLATE_FILE)
         files = weights_and_card(
             self.model.query, self.atlas, template, self.recipe, run=self.run_name, provenance=provenance

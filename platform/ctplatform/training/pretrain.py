@@ -24,6 +24,7 @@ from ctplatform.storage.workspace import Workspace
 from ctplatform.tracking.pretraining import PretrainingTracker
 from ctplatform.tracking.uri import tracking_uri
 from ctplatform.training import partition
+from ctplatform.training.initial_weights import initial_card, keep_initial
 from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects, select_subjects
 from ctplatform.training.runs import read_metrics, run_name, training_rows
 from ctplatform.training.stop_request import StopRequest, StopWatch
@@ -48,13 +49,17 @@ MALLOC = {
 
 @dataclass(frozen=True)
 class PretrainSummary:
-    """A finished run: its name, steps, last logged metrics, and whether anything had to be trained."""
+    """A finished run: its name, steps, last logged metrics, and whether anything had to be trained.
+
+    `initial`: what it started from, what of it is kept and what is new; None for random weights.
+    """
 
     run: str
     steps: int
     metrics: dict[str, float]
     trained: bool
     seconds: float
+    initial: dict[str, Any] | None = None
 
 
 def pretrain(
@@ -86,6 +91,7 @@ def pretrain(
     if workspace.exists(PRETRAIN, run, CARD_FILE):
         return _summary(workspace, run, trained=False, seconds=0.0)
     _check(workspace, recipe)
+    keep_initial(workspace, recipe, run)
     mlflow, probe = tracking_uri(recipe.watch), select_subjects(workspace, recipe, cohort)
     workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
     with ProgressPoller(workspace, run, on_progress):
@@ -233,7 +239,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
 def _summary(workspace: Workspace, run: str, *, trained: bool, seconds: float) -> PretrainSummary:
     lines = read_metrics(workspace, run)
     last = lines[-1] if lines else {}
-    return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds)
+    initial = initial_card(workspace, run)
+    return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds, initial)
 
 
 class ProgressPoller:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.cohort.table import similar_subjects
 from ctplatform.errors import ConfigError, StageError
-from ctplatform.evaluation.requirements import check_labels
+from ctplatform.evaluation.requirements import check_requirements
 from ctplatform.pipeline.checks.finding import Finding, of_error
 from ctplatform.pipeline.checks.recipe import task_of
 from ctplatform.tasks.label_map import VolumeTask
@@ -145,11 +145,11 @@ def _labels(cohort: pd.DataFrame, recipe: Recipe, *, alone: bool) -> list[Findin
             usable += 1
         except StageError as error:
             found.append(Finding("warning", f"task {task.name}", error.problem, error.remedy))
-    if recipe.tasks and known:
+    if (recipe.tasks or recipe.sweep.external) and known:
         try:
-            check_labels(recipe, cohort)
+            check_requirements(recipe, cohort)
         except ConfigError as error:
-            found.append(of_error("tasks", error))
+            found.append(of_error("sweep", error))
     if recipe.sweep.tasks and not usable:
         found.append(
             Finding(
