@@ -96,7 +96,7 @@ def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):
     main(["run", "--cohort", "out/cohort.csv", "--workspace", "ws", "--dry-run", "--json"])
     plan = json.loads(capsys.readouterr().out)
     assert [stage["stage"] for stage in plan["stages"]][:2] == ["atlas", "prepare"]
-    assert plan["stages"][1]["work"]["amount"] == 1
+    assert (plan["stages"][1]["work"], plan["stages"][1]["unit"]) == (1, "scans")
     assert plan["public_data"] == []
     main(["estimate", "--scans", "100", "--cores", "2", "--core-price", "3", "--json"])
     bill = json.loads(capsys.readouterr().out)
