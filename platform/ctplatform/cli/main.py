@@ -434,15 +434,18 @@ def _labels(args: argparse.Namespace) -> tuple[str, str] | None:
     return (args.labels, args.key) if args.labels else None
 
 
+def first_stage(stage: str, *, atlas: str | None) -> str:
+    """The stage that the command of a stage begins with; `atlas` is a given one, which is put into the workspace."""
+    if stage == "pretrain":  # the encoder must not see held-out subjects
+        return "split"
+    return "atlas" if stage == "prepare" and atlas else stage
+
+
 def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
         from ctplatform.cli.run import ChainOptions, run_cohort
 
-        # The encoder must not see held-out subjects, so the split is made first.
-        first = "split" if stage == "pretrain" else stage
-        if stage == "prepare" and args.atlas:
-            first = "atlas"
-        options = ChainOptions(first=first, last=stage)
+        options = ChainOptions(first=first_stage(stage, atlas=args.atlas), last=stage)
         run_cohort(args.workspace, args.cohort, _checked_recipe(args), options, labels=_labels(args))
 
     return run
