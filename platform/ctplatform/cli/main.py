@@ -577,7 +577,7 @@ def _cohort(args: argparse.Namespace) -> None:
     found = discover(args.folder, csv_path=args.output, ray_config=RayConfig(address=args.address))
     write_cohort(found.table, args.output)
     if args.json:
-        _print_cohort(args.output, found.table, passed_over=found.passed_over)
+        _print_cohort(args.output, found.table, passed_over=found.passed_over, notes=found.notes)
         return
     for line in found.passed_over:
         print(f"passed over  {line}")

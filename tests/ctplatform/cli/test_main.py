@@ -93,6 +93,7 @@ def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)
     assert (found["output"], found["scans"], found["subjects"]) == ("out/cohort.csv", 1, 1)
     assert "notes.txt" in found["passed_over"][0]
+    assert found["notes"] == []
     main(["run", "--cohort", "out/cohort.csv", "--workspace", "ws", "--dry-run", "--json"])
     plan = json.loads(capsys.readouterr().out)
     assert [stage["stage"] for stage in plan["stages"]][:2] == ["atlas", "prepare"]
