@@ -23,8 +23,7 @@ from ctplatform import __version__
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset.shards import row_order
 from ctplatform.errors import StageError
-from ctplatform.inference.encoding import coordinates_of, encode_patches
-from ctplatform.inference.pooling import STANDARDISED, pool
+from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
 from ctplatform.preparation.scan import StepClock, failure, sample_scan
 
 if TYPE_CHECKING:
@@ -129,17 +128,9 @@ class ScanEmbedder:
             )
         self.model, self.atlas = model, model.atlas
         self.config = preparation_of(model.card).model_copy(update={"overlays": overlays})
-        self.pooling: Any = pooling or model.card.get("pooling", "mean")
-        if self.pooling in STANDARDISED:
-            raise StageError(
-                f"pooling {self.pooling!r} needs the statistics of the scans that were trained on, which weights alone "
-                "do not hold",
-                f"Use {' or '.join(POOLINGS)}",
-                code="usage",
-            )
+        self.pooling = pooling or model.card.get("pooling", "mean")
         if self.pooling not in POOLINGS:
             raise StageError(f"pooling is not {self.pooling!r}", f"Use {' or '.join(POOLINGS)}", code="usage")
-        self.features = str(model.card.get("features", "last"))
         self.template = Template.from_image(image_from_bytes(model.template), config=self.config.registration)
         self.coordinates_N3 = coordinates_of(self.atlas)
 
@@ -195,22 +186,17 @@ class ScanEmbedder:
         return EmbeddedScan(row | found.fields, found)
 
     def _encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
-        """Features of all locations, float32 [N, D], block by block as the chain computes them."""
-        vectors_NP: np.ndarray | None = None
-        for block in range(self.atlas.num_blocks):
-            rows, home = row_order(self.atlas, block)
-            here = rows[:home]
-            features_GSD = encode_patches(
-                self.model,
-                hu_NDHW[here][:, None],
-                self.coordinates_N3[here],
-                hu_window=self.config.hu_window,
-                features=self.features,
-            )
-            if vectors_NP is None:
-                vectors_NP = np.zeros((len(hu_NDHW), features_GSD.shape[-1]), np.float32)
-            vectors_NP[here] = features_GSD[:, 0]
-        assert vectors_NP is not None
+        """Features of all locations, float32 [N, D], in the order in which the chain computes them."""
+        orders = (row_order(self.atlas, block) for block in range(self.atlas.num_blocks))
+        rows_N = np.concatenate([rows[:home] for rows, home in orders])
+        features_N1P = encode_patches(
+            self.model,
+            hu_NDHW[rows_N][:, None],
+            self.coordinates_N3[rows_N],
+            hu_window=self.config.hu_window,
+        )
+        vectors_NP = np.zeros((len(hu_NDHW), features_N1P.shape[-1]), np.float32)
+        vectors_NP[rows_N] = features_N1P[:, 0]
         return vectors_NP
 
 
