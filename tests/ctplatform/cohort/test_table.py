@@ -136,3 +136,13 @@ class TestReadCohort:
     def test_a_series_of_a_folder_each(self, tmp_path: Path) -> None:
         text = "scan_id,path,series_uid\na,f,1.2\nb,f,1.3\n"
         assert list(read_cohort(table(tmp_path / "cohort.csv", text))["series_uid"]) == ["1.2", "1.3"]
+
+
+def test_the_acquisition_may_stand_in_the_table_other_columns_of_the_ledger_may_not(tmp_path):
+    head = "scan_id,path,kernel,manufacturer,kvp,exposure_mas,ctdi_vol_mgy"
+    file = tmp_path / "cohort.csv"
+    file.write_text(f"{head}\na,/a,B30f,SIEMENS,120,40,2.5\n", encoding="utf-8")
+    assert read_cohort(file)["kernel"].tolist() == ["B30f"]
+    file.write_text("scan_id,path,laa950\na,/a,0.1\n", encoding="utf-8")
+    with pytest.raises(CohortError, match="'laa950' has the name of a column of the ledger"):
+        read_cohort(file)
