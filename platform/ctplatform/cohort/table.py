@@ -157,6 +157,10 @@ def _parse(text: str, *, name: str) -> tuple[list[str], list[tuple[int, list[str
 def _check_header(header: Sequence[str]) -> list[str]:
     from ctplatform.dataset.ledger import ACQUISITION, SCHEMA
 
+    allowed = (
+        *COLUMNS,
+        *ACQUISITION,
+    )  # the ledger takes the acquisition from the table where headers say nothing
     problems = [f"column {name!r} is missing" for name in REQUIRED if name not in header]
     if problems and len(header) == 1 and re.search(r"[;\t]", header[0]):
         return ["the columns are not separated by commas"]

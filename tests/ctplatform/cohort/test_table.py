@@ -163,3 +163,13 @@ def test_subjects_that_differ_in_zeros_case_or_a_point_are_named() -> None:
         "'007', '7', '7.0' count as 3 subjects; write the id of one person alike",
         "'P1', 'p1' count as 2 subjects; write the id of one person alike",
     ]
+
+
+def test_the_acquisition_may_stand_in_the_table_other_columns_of_the_ledger_may_not(tmp_path):
+    head = "scan_id,path,kernel,manufacturer,kvp,exposure_mas,ctdi_vol_mgy"
+    file = tmp_path / "cohort.csv"
+    file.write_text(f"{head}\na,/a,B30f,SIEMENS,120,40,2.5\n", encoding="utf-8")
+    assert read_cohort(file)["kernel"].tolist() == ["B30f"]
+    file.write_text("scan_id,path,laa950\na,/a,0.1\n", encoding="utf-8")
+    with pytest.raises(CohortError, match="'laa950' has the name of a column of the ledger"):
+        read_cohort(file)
