@@ -171,7 +171,7 @@ def _check_header(header: Sequence[str]) -> list[str]:
     problems += [
         f"column {name!r} has the name of a column of the ledger; give it another name"
         for name in header
-        if name in SCHEMA.names and name not in (*COLUMNS, *ACQUISITION)
+        if name in SCHEMA.names and name not in allowed
     ]
     return problems
 
