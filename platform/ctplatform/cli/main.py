@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 import math
@@ -698,7 +699,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ctplatform.compute.interruption import STATUS, ends_within
 
     try:
-        with ends_within(message=STOPPED):
+        # A submission that is followed goes on after Ctrl-C: the user chooses what becomes of the job.
+        with contextlib.nullcontext() if args.command == "submit" else ends_within(message=STOPPED):
             args.run(args)
     except PlatformError as error:
         print(f"\nerror: {error}", file=sys.stderr)
