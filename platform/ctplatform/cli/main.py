@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ctplatform import __version__
-from ctplatform.errors import ConfigError, PlatformError, PreflightError
+from ctplatform.errors import (
+    RESTART_STATUS,
+    ConfigError,
+    PlatformError,
+    PreflightError,
+    RestartRequested,
+)
 from ctplatform.pipeline.graph import COHORT_INPUTS, GRAPH, STAGES
 
 if TYPE_CHECKING:
@@ -149,10 +155,19 @@ def parser() -> argparse.ArgumentParser:
             _stage_options(sub, required=required, workspace=name != "embed")
             if name == "prepare":
                 _prefetch_option(sub)
+            _lease_option(sub)
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
     _json_option(status)
+
+    verify = command(
+        "verify", "Damaged files of a workspace, shards by their checksums, and what to do.", _verify
+    )
+    verify.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    verify.add_argument(
+        "--discard", action="store_true", help="delete damaged shards; the next prepare makes them again"
+    )
 
     estimate = command(
         "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
@@ -251,6 +266,14 @@ def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> N
     )
 
 
+def _lease_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on in a workspace whose last user has ended without notice",
+    )
+
+
 def _embed_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("of given scans, from given weights")
     group.add_argument(
@@ -326,6 +349,7 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--keep-older", action="store_true", help="keep what another version of this software finished"
     )
+    _lease_option(sub)
     sub.add_argument(
         "--gpu-rate", type=_above_0, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
@@ -378,6 +402,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
+        take_over=args.take_over,
         terms=Terms(
             args.core_price, args.gpu_price, args.egress_price, args.node_cores, args.node_gpus, args.night
         ),
@@ -442,7 +467,7 @@ def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
         first = "split" if stage == "pretrain" else stage
         if stage == "prepare" and args.atlas:
             first = "atlas"
-        options = ChainOptions(first=first, last=stage)
+        options = ChainOptions(first=first, last=stage, take_over=args.take_over)
         run_cohort(args.workspace, args.cohort, _checked_recipe(args), options, labels=_labels(args))
 
     return run
@@ -583,6 +608,14 @@ def _status(args: argparse.Namespace) -> None:
         show_status(Workspace(args.workspace))
 
 
+def _verify(args: argparse.Namespace) -> None:
+    from ctplatform.cli.verify import verify
+    from ctplatform.storage.workspace import Workspace
+
+    if verify(Workspace(args.workspace), discard=args.discard):
+        sys.exit(1)
+
+
 def _estimate(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
@@ -700,6 +733,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with ends_within(message=STOPPED):
             args.run(args)
+    except RestartRequested as request:
+        print(f"\n{request}", file=sys.stderr)
+        sys.exit(RESTART_STATUS)
     except PlatformError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, PreflightError) else 1)

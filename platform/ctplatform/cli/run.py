@@ -44,6 +44,7 @@ class ChainOptions:
         redo: stages that are made again.
         older_code: "redo" or "keep" what another version of this software made.
         gpu_rate: anchors a second and GPU, for the estimate of a dry run.
+        take_over: take stale leases of other processes.
         terms: nodes and prices, for that of a cohort in public buckets.
     """
 
@@ -54,6 +55,7 @@ class ChainOptions:
     redo: Collection[str] = ()
     older_code: str = "redo"
     gpu_rate: float | None = None
+    take_over: bool = False
     terms: Terms = field(default_factory=Terms)
 
 
@@ -236,6 +238,7 @@ def _run(
             last=options.last,
             redo=options.redo,
             older_code=options.older_code,
+            take_over=options.take_over,
         )
     except PlatformError:
         raise

@@ -10,6 +10,7 @@
     postmortem/         what a failed run left behind
     phantom/            the synthetic cohort of the demo
     pretrain/<run>/     metrics, checkpoints; weights, card, atlas and README: a folder that works without the workspace
+    leases/             which process works on the workspace, and on each run
     embeddings/<run>/   vectors of patches, scans and patients
     evaluation/<run>/   trials, searches, tables, figures, report.html
 
@@ -26,6 +27,7 @@ OVERLAYS, SETTINGS = "qc", "settings"
 SPLITS_FILE, SIGNATURES_FILE = "splits.json", "signatures.parquet"
 LABELLED, LUNG_VOLUMES, WINDOW_FEATURES = "labelled", "cubes", "features"
 STAGE_RECORDS = "stages"
+LEASES, WORKSPACE_LEASE = "leases", "workspace"
 POSTMORTEM, POSTMORTEM_SUMMARY, POSTMORTEM_LOGS = "postmortem", "summary.json", "logs.txt"
 PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 
@@ -37,6 +39,7 @@ WEIGHTS_FOLDER = (WEIGHTS_FILE, ATLAS_FILE, TEMPLATE_FILE, README_FILE, CARD_FIL
 """Files of a trained encoder, the last one last."""
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
 REPRESENTATION_FILE = "representation.safetensors"
+STOP_FILE = "stop.json"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
@@ -56,7 +59,7 @@ _AGAIN = "Delete it and run the same command again, which makes it again"
 _RESTORE = "Restore it from a copy"
 _REMEDIES: dict[str, str] = {
     ATLAS: f"{_RESTORE}; or delete the folder {ATLAS} and run from the stage atlas on, which prepares every scan again",
-    SPLITS_FILE: f"{_RESTORE}; without it another split is drawn, and weights trained with this one cannot be evaluated",
+    SPLITS_FILE: f"{_RESTORE}; without it another split is drawn, and weights of this one cannot be evaluated",
     SCANS: "Delete it; the next `drasclr prepare` does its scans again",
     PATCHES: "Run `drasclr verify --discard`, then `drasclr prepare`, which makes it again",
     STAGE_RECORDS: "Delete it; the stage is assessed anew, and its finished work is kept",
@@ -104,6 +107,11 @@ def stage_record(stage: str, run: str = "") -> Parts:
 def lung_volume(scan_id: str, key: str) -> Parts:
     """A labelled scan's lungs, resampled to the atlas's spacing; `key` names what they were made from."""
     return LABELLED, LUNG_VOLUMES, f"{scan_id}.{key}{PARQUET}"
+
+
+def lease(run: str = "") -> Parts:
+    """Who works on a training run; without one, on what all runs share."""
+    return LEASES, f"{run or WORKSPACE_LEASE}{JSON}"
 
 
 def label_map(task: str, scan_id: str, key: str) -> Parts:
@@ -164,6 +172,11 @@ def training_metrics(run: str) -> Parts:
 def training_progress(run: str) -> Parts:
     """Last line of the training log."""
     return PRETRAIN, run, PROGRESS_FILE
+
+
+def stop_request(run: str) -> Parts:
+    """While it exists, the workers of a run stop after their step."""
+    return PRETRAIN, run, STOP_FILE
 
 
 def probe(run: str) -> Parts:

@@ -7,6 +7,7 @@ checkpoints (`checkpoints`).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ctplatform.compute.failures import explained
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
-from ctplatform.errors import StageError
+from ctplatform.errors import RestartRequested, StageError
 from ctplatform.storage.layout import CARD_FILE, CONFIG_FILE, PRETRAIN, PROGRESS_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tracking.pretraining import PretrainingTracker
@@ -25,11 +26,15 @@ from ctplatform.tracking.uri import tracking_uri
 from ctplatform.training import partition
 from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects, select_subjects
 from ctplatform.training.runs import read_metrics, run_name, training_rows
+from ctplatform.training.stop_request import StopRequest, StopWatch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+logger = logging.getLogger(__name__)
+#: Codes of errors that come again when the run resumes from its last checkpoint.
+FINAL = ("diverged", "collapsed")
 #: Settings of glibc's allocator in training workers: keep freed memory. Each step needs as much as the one before, and
 #: requesting it from the system again slows down two workers on two cores. Ray Train trains in a thread of its own,
 #: whose arena would return memory whatever the other settings are, hence a single arena. Other allocators ignore these.
@@ -67,8 +72,13 @@ def pretrain(
         cohort: the scan table; the online probe uses the labels of its training subjects.
         on_progress: called about once a second with the newest metrics, `step` and `total_steps` among them.
 
+    SIGTERM stops the run after its step, with a checkpoint of it. So does a notice that a node is about to go; training
+    then resumes on the other nodes.
+
     Raises:
-        StageError: nothing to train on, or training failed more often than `max_failures` allows.
+        StageError: nothing to train on, training failed more often than `max_failures` allows, or it diverged or
+            collapsed; no retry helps then.
+        RestartRequested: SIGTERM came; the same call resumes.
         ConfigError: MLflow is configured and not installed, or the probe's task does not exist.
     """
     run = run_name(workspace, recipe)
@@ -93,6 +103,27 @@ def _check(workspace: Workspace, recipe: Recipe) -> None:
 def _fit(
     workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None, probe: dict[str, Any] | None
 ) -> None:
+    """Train until the run ends, or this process is requested to."""
+    with StopRequest(workspace, run) as request:
+        while True:
+            ended = _train(workspace, recipe, run, mlflow=mlflow, probe=probe)
+            if "error" in ended:
+                raise StageError(**ended["error"])
+            if "stopped" not in ended:
+                return
+            if request.received:
+                raise RestartRequested(
+                    f"pretraining {run} was stopped by SIGTERM after step {ended['stopped']}, with a checkpoint",
+                    "Run the same command again: it resumes there",
+                    code="stopped",
+                )
+            logger.warning("a node is about to go: %s resumes at step %d without it", run, ended["stopped"])
+
+
+def _train(
+    workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None, probe: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What `train_loop` of rank 0 returned."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -131,7 +162,7 @@ def _fit(
         ),
     )
     try:
-        trainer.fit()
+        result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         found = explained(error)
         if isinstance(found, StageError):
@@ -142,14 +173,21 @@ def _fit(
             "Read the workers' logs below /tmp/ray/session_latest/logs, fix the cause, and run the same command again",
             code="pretrain",
         ) from error
+    return result.return_value or {}
 
 
-def train_loop(config: dict[str, Any]) -> None:
-    """The training function of each worker, started by Ray Train."""
+def train_loop(config: dict[str, Any]) -> dict[str, Any]:
+    """The training function of each worker, started by Ray Train.
+
+    Returns:
+        Empty if the run has finished; {"stopped": step} if it was interrupted; {"error": arguments of StageError} where
+        it diverged or collapsed, since Ray Train would repeat a function that raises.
+    """
     import ray.train
     import torch
     from ray.train.torch import get_device
 
+    from ctplatform.training.interruption import Interrupted
     from ctplatform.training.loop import Loop
 
     workspace, recipe = Workspace(config["workspace"]), Recipe.model_validate(config["recipe"])
@@ -169,8 +207,20 @@ def train_loop(config: dict[str, Any]) -> None:
             loop.probe = OnlineProbe(
                 workspace, recipe, config["run"], ProbeSubjects(**config["probe"]), loop.atlas
             )
+    watch = StopWatch(workspace, config["run"], rank=loop.rank)
+    loop.interrupted = watch.requested
     loop.resume()
-    loop.run()
+    try:
+        loop.run()
+    except Interrupted as stop:
+        return {"stopped": stop.step}
+    except StageError as error:
+        if error.code not in FINAL:
+            raise
+        return {"error": {"problem": error.problem, "remedy": error.remedy, "code": error.code}}
+    finally:
+        watch.close()
+    return {}
 
 
 def _summary(workspace: Workspace, run: str, *, trained: bool, seconds: float) -> PretrainSummary:
