@@ -322,9 +322,10 @@ class Loop:
 
     def resume(self) -> None:
         """Resume from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
-        if self.rank == 0:
-            self.checkpoints.prune()
         found = self._newest_finite()
+        if self.rank == 0:
+            self.checkpoints.discard_after(found[0].step if found else -1)
+            self.checkpoints.prune()
         if found is None:
             return
         checkpoint, state = found
