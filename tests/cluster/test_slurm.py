@@ -1,8 +1,8 @@
 """cluster/slurm.sh from its first line to its last, with two nodes of one machine in place of an allocation.
 
-SLURM is not here: `srun` runs its command on this machine, `scontrol` names two nodes and notes what is requeued, `sbatch`
-runs the script and sends it TERM, as SLURM does before the time limit. All else is the script's own. What the chain does
-when it is sent TERM is in `test_pretrain_kills`; here a stand-in of Python takes its place.
+SLURM is not here: `srun` runs its command on this machine, `scontrol` names two nodes and notes what is requeued,
+`sbatch` runs the script and sends it TERM, as SLURM does before the time limit. All else is the script's own. What the
+chain does when it is sent TERM is in `test_pretrain_kills`; here a stand-in of Python takes its place.
 """
 
 from __future__ import annotations

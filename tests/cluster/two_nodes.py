@@ -1,7 +1,8 @@
 """A Ray cluster of a head without CPUs and two workers, in a process of its own; for tests that kill a node.
 
 Prints its address; each line "kill" on standard input kills one worker node with SIGKILL, "drain" gives one a minute's
-notice of preemption, "add" adds one; ends with the end of input. Needs RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH in the environment.
+notice of preemption, "add" adds one; ends with the end of input. Needs RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH in the
+environment.
 """
 
 from __future__ import annotations

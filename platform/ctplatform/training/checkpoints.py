@@ -121,8 +121,8 @@ class Checkpoints:
         self.prune()
 
     def discard_after(self, step: int) -> None:
-        """Delete checkpoints of later steps: a run that resumes from `step` writes them again, and until then they would
-        count as the newest."""
+        """Delete checkpoints of later steps: a run that resumes from `step` writes them again, and until then they
+        would count as the newest."""
         for checkpoint in self.committed():
             if checkpoint.step > step:
                 self.workspace.delete(*self.path, checkpoint.name, CHECKPOINT_MANIFEST)
@@ -153,7 +153,7 @@ class Checkpoints:
             except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
                 raise StageError(
                     f"{self.workspace.display(*place)} is damaged: {type(error).__name__}",
-                    f"Delete the folder {checkpoint.name}; the run resumes from the checkpoint before it",
+                    f"Delete the folder {checkpoint.name}; the run resumes from the checkpoint before it, or begins",
                     code="damaged",
                 ) from error
         return content

@@ -339,16 +339,26 @@ class Loop:
         logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
 
     def _newest_finite(self) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again."""
+        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again.
+
+        Raises:
+            StageError: there is none, and one cannot be decoded, which need not be the file's fault.
+        """
+        undecoded: StageError | None = None
         for checkpoint in self.checkpoints.whole():
             try:
                 state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
             except StageError as error:
-                logger.warning("%s It is skipped.", error)
+                if error.code not in ("damaged", "missing"):  # missing: rank 0 has just deleted it
+                    raise
+                logger.warning("%s is skipped: %s", checkpoint.name, error.problem)
+                undecoded = error if error.code == "damaged" else undecoded
                 continue
             if all_finite(state["model"], state["optimizer"]):
                 return checkpoint, state
             logger.warning("checkpoint %s is not finite and skipped", checkpoint.name)
+        if undecoded is not None:
+            raise undecoded
         return None
 
     def publish(self) -> None:
