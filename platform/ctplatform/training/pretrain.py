@@ -109,15 +109,21 @@ def _fit(
             ended = _train(workspace, recipe, run, mlflow=mlflow, probe=probe)
             if "error" in ended:
                 raise StageError(**ended["error"])
-            if "stopped" not in ended:
-                return
+            step = ended.get("stopped")
             if request.received:
+                how = (
+                    "had just ended when SIGTERM came"
+                    if step is None
+                    else f"was stopped by SIGTERM after step {step}"
+                )
                 raise RestartRequested(
-                    f"pretraining {run} was stopped by SIGTERM after step {ended['stopped']}, with a checkpoint",
-                    "Run the same command again: it resumes there",
+                    f"pretraining {run} {how}, and is stored",
+                    "Run the same command again: it goes on there",
                     code="stopped",
                 )
-            logger.warning("a node is about to go: %s resumes at step %d without it", run, ended["stopped"])
+            if step is None:
+                return
+            logger.warning("a node is about to go: %s resumes at step %d without it", run, step)
 
 
 def _train(
