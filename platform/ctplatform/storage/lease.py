@@ -65,7 +65,7 @@ class Holder:
         if (self.host, self.namespace) != (socket.gethostname(), _namespace()):
             return False
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.born) > 1
+            return bool(abs(psutil.Process(self.pid).create_time() - self.born) > 1)
         except psutil.NoSuchProcess:
             return True
         except psutil.Error:

@@ -84,7 +84,9 @@ class Signs:
 
     def text(self) -> str:
         """The measures, for people."""
-        parts = [f"effective rank {self.rank:.1f} ({self.relative:.0%} of the batch's on a log scale)"]
+        parts = [f"effective rank {self.rank:.1f}"]
+        if math.isfinite(self.relative):
+            parts[0] += f" ({self.relative:.0%} of the batch's on a log scale)"
         if math.isfinite(self.uniformity):
             parts.append(f"uniformity {self.uniformity:.2f}")
         if math.isfinite(self.top1):
@@ -96,7 +98,7 @@ class Signs:
 
 def signs(lines: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> Signs | None:
     """Signs at the end of some logged lines, oldest first; None before there are `window` of them with a rank."""
-    recent = [line for line in lines if _number(line, "relative_rank") is not None][-window:]
+    recent = [line for line in lines if _number(line, "effective_rank") is not None][-window:]
     if len(recent) < window:
         return None
 

@@ -139,7 +139,7 @@ def _train(
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     trainer = TorchTrainer(
-        train_loop,
+        train_loop,  # type: ignore[arg-type]  # Train V2 hands on what it returns
         train_loop_config={
             "workspace": workspace.uri,
             "recipe": recipe.model_dump(mode="json"),
@@ -179,7 +179,8 @@ def _train(
             "Read the workers' logs below /tmp/ray/session_latest/logs, fix the cause, and run the same command again",
             code="pretrain",
         ) from error
-    return result.return_value or {}
+    ended: dict[str, Any] = getattr(result, "return_value", None) or {}
+    return ended
 
 
 def train_loop(config: dict[str, Any]) -> dict[str, Any]:
