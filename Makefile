@@ -24,9 +24,9 @@ install: $(VENV)/installed
 demo: install
 	$(BIN)/drasclr demo
 
-## evidence      the method beside its ablations and baselines on 160 synthetic subjects, at most an hour on two cores
+## evidence      what pretraining gives, claim by claim, into docs/evidence.json: at most an hour on two cores
 evidence: install
-	$(BIN)/python -m tests.benchmarks.evidence --workspace runs/evidence --pretrain-seeds 2 --write
+	$(BIN)/python -m tests.benchmarks.evidence --write
 
 ## test          the test suite without the multi-node tests
 test: install

@@ -148,6 +148,10 @@ class Encoder(nn.Module):
         """`multiscale` of S samples of each of G locations, [G, S, 496]."""
         return self._by_location(self._scales, patches_GSCDHW, locations_G3)
 
+    def grouped_all(self, patches_GSCDHW: Tensor, locations_G3: Tensor) -> Tensor:
+        """What `grouped` and then what `grouped_multiscale` give, [G, S, 128 + 496], in one pass."""
+        return self._by_location(self._all, patches_GSCDHW, locations_G3)
+
     def _mixed(self, compute: Compute, patches_BCDHW: Tensor, locations_B3: Tensor) -> Tensor:
         """What `compute` gives for patches of any mixture of locations, in their order."""
         locations_B3 = locations_B3.detach()
@@ -216,6 +220,9 @@ class Encoder(nn.Module):
             yield stride, layer
 
     def _scales(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
+        return self._all(x_BCDHW, locations_G3, groups)[:, FEATURES:]
+
+    def _all(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
         means: dict[int, list[Tensor]] = {number: [] for number in SCALES}
         spreads: dict[int, list[Tensor]] = {number: [] for number in SCALES}
 
@@ -228,8 +235,9 @@ class Encoder(nn.Module):
                 # The root of 0 has no gradient.
                 spreads[number].append(square.clamp(min=1e-12).sqrt())
 
-        self._features(x_BCDHW, locations_G3, groups, observe)
-        return torch.cat([torch.cat(parts) for parts in (*means.values(), *spreads.values())], dim=1)
+        features = self._features(x_BCDHW, locations_G3, groups, observe)
+        scales = [torch.cat(parts) for parts in (*means.values(), *spreads.values())]
+        return torch.cat([features, *scales], dim=1)
 
     def _features(
         self,
@@ -264,9 +272,7 @@ class Encoder(nn.Module):
         return x.flatten(1)
 
     def _train_on_cpu(self, x_BCDHW: Tensor, locations_G3: Tensor, groups: Groups) -> Tensor:
-        y, statistics = trunk.train(
-            x_BCDHW, self._stack(groups), self._tensors(locations_G3)
-        )
+        y, statistics = trunk.train(x_BCDHW, self._stack(groups), self._tensors(locations_G3))
         for (stride, layer), (mean, variance) in zip(self.stages(), statistics, strict=True):
             assert isinstance(layer.norm, NormELU)
             layer.norm.track(mean, variance, count=x_BCDHW[:, 0].numel() // stride**3)

@@ -52,7 +52,7 @@ def dense_features(
     *,
     locate: Callable[[Tensor], Tensor],
     stride: int = PATCH_SIZE // 2,
-    batch: int = 64,
+    batch: int = 256,
 ) -> Tensor:
     """Features of windows that slide over a volume, as a coarse map.
 
@@ -90,7 +90,7 @@ def window_features(
     locations_M3: Tensor,
     *,
     normalise: Callable[[Tensor], Tensor] | None = None,
-    batch: int = 64,
+    batch: int = 256,
 ) -> Tensor:
     """Features [M, 128] of windows of a volume, each encoded with its own location.
 

@@ -1,8 +1,8 @@
 """The whole stack of convolutions in evaluation mode on a CPU.
 
 The normalisation is folded into the kernels, and each part of the batch passes the whole stack while it stays in the
-processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So kernels
-are mixed for several locations in one matrix product, into memory that is used again; and in the last two layers, which
+processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So
+kernels are mixed for several locations in one matrix product, into memory that is used again; and in the last two layers, which
 hold three quarters of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed instead: they
 come from one matrix product over all samples.
 
@@ -24,8 +24,8 @@ from drasclr.convolution import PADDING, convolve
 
 # Locations whose kernels are mixed in one product; 4 MB each.
 RUN = 16
-# Of the last layers, outputs are mixed in place of kernels where a location has at most so many samples, on average, and
-# enough locations share the cost of arranging the experts for it.
+# Of the last layers, outputs are mixed in place of kernels where a location has at most so many samples, on average,
+# and enough locations share the cost of arranging the experts for it.
 DENSE_LAYERS, FEW_SAMPLES, MANY_LOCATIONS = 2, 4, 32
 # Samples of one product of the last layers.
 DENSE_SAMPLES = 512
@@ -110,7 +110,9 @@ def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[
         channels_out, channels_in = layer.kernels.shape[1], layer.kernels.shape[-1]
         sizes.append(trunk.samples(channels_in, channels_out, pixels, layer.stride))
         pixels //= layer.stride**3
-    return [(size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)]
+    return [
+        (size, list(numbers)) for size, numbers in itertools.groupby(range(len(sizes)), sizes.__getitem__)
+    ]
 
 
 def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
@@ -159,29 +161,27 @@ def _convolved(
 
 
 def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
-    """A convolution of a tiny grid as a product with a matrix that has rows for all voxels in and columns for all out.
+    """A convolution of a tiny grid as a product with a matrix that takes all voxels in to all voxels out.
 
-    The columns hold all experts; the outputs of a sample are then mixed as its location's routing says.
+    The matrix holds all experts; the outputs of a sample are then mixed as its location's routing says.
     """
     assert layer.routing_GE is not None
     (experts, channels_out), channels_in = layer.kernels.shape[:2], layer.kernels.shape[-1]
     taps_OI, sides = _taps(x_BCDHW.shape[2:], layer.stride)
-    taps = F.pad(layer.kernels.view(experts, channels_out, -1, channels_in), (0, 0, 0, 1))
-    columns = taps[:, :, taps_OI].permute(3, 4, 0, 2, 1).reshape(-1, experts * taps_OI.shape[0] * channels_out)
-    rows = x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1)
+    kernels = F.pad(layer.kernels.view(experts * channels_out, -1, channels_in), (0, 0, 0, 1))
+    # [experts, channels and voxels out; voxels and channels in]
+    matrix = kernels.index_select(1, taps_OI.flatten()).view(-1, taps_OI.shape[1] * channels_in)
     routing_B1E = layer.routing_GE.repeat_interleave(counts_G, dim=0)[:, None]
+    rows = x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1)
     mixed = [
-        torch.bmm(routing, (own @ columns).view(len(own), experts, -1))
-        for own, routing in zip(
-            rows.split(DENSE_SAMPLES), routing_B1E.split(DENSE_SAMPLES), strict=True
-        )
+        torch.bmm(routing, F.linear(own, matrix).view(len(own), experts, -1))
+        for own, routing in zip(rows.split(DENSE_SAMPLES), routing_B1E.split(DENSE_SAMPLES), strict=True)
     ]
-    y = torch.cat(mixed).view(-1, *sides, channels_out) + layer.bias
-    return y.permute(0, 4, 1, 2, 3)
+    return torch.cat(mixed).view(-1, channels_out, *sides) + layer.bias[:, None, None, None]
 
 
 def _taps(sides: Sequence[int], stride: int) -> tuple[Tensor, list[int]]:
-    """(tap of the kernel that takes each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)."""
+    """(tap of the kernel that takes each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)"""
     sides_out = [side // stride for side in sides]
     voxels_I3, voxels_O3 = (
         torch.cartesian_prod(*(torch.arange(side) for side in shape)) for shape in (sides, sides_out)

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from drasclr.atlas import Atlas
+from drasclr.card import FORMAT, check_finite, check_sizes, parsed_card
 from drasclr.encoder import FEATURES, LAYERS, PATCH_SIZE, Encoder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "drasclr-weights-1"
 WEIGHTS, CARD, README = "weights.safetensors", "card.json", "README.md"
 ATLAS, TEMPLATE = "atlas.json", "lung_mask.nii.gz"
-HUB_ID = re.compile(r"^(hf://)?(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
+HUB_ID = re.compile(r"^hf://(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 # The published state dict names its 13 layers by block.
 _PUBLISHED_LAYERS = (
@@ -132,8 +132,8 @@ def load(
     cannot do.
 
     Args:
-        path: folder, weights.safetensors file, Hugging Face Hub id ("owner/name", "hf://owner/name@revision"), or the
-            URI of a prefix in an object store (s3://, gs://, with the store's options after `?`).
+        path: folder, weights.safetensors file, Hugging Face Hub id ("hf://owner/name", "hf://owner/name@revision"), or
+            the URI of a prefix in an object store (s3://, gs://, with the store's options after `?`).
         atlas: check that the weights were trained with this atlas; or the folder of one (atlas.json and
             lung_mask.nii.gz), which weights without an atlas get.
         hu_window: check that they were trained with this window.
@@ -170,31 +170,31 @@ def load(
 
 def _read_card(fetch: Fetch, path: str | Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads(fetch(CARD).read_text(encoding="utf-8"))
+        return parsed_card(fetch(CARD).read_bytes(), name=f"{CARD} of {path}")
     except FileNotFoundError as error:
         if error.filename is None:
             raise
         raise FileNotFoundError(f"{path} has no {CARD}; weights cannot be used without their card") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{CARD} of {path} is damaged: {error}") from None
-    if card.get("format") != FORMAT:
-        raise ValueError(f"{CARD} of {path} has format {card.get('format')!r}; this version reads {FORMAT!r}")
-    return card
 
 
 def _read_weights(fetch: Fetch, path: str | Path, card: Mapping[str, Any]) -> Encoder:
     kind = card["encoder"]
-    encoder = Encoder(kind["experts"], kind["conditioning"], norm=kind["norm"])
     try:
         file = fetch(WEIGHTS)
         _check_digest(file, path, card)
+        with torch.device("meta"):
+            check_sizes(file, Encoder(kind["experts"], kind["conditioning"], norm=kind["norm"]))
         tensors = safetensors.torch.load_file(file)
+        check_finite(tensors)
     except FileNotFoundError as error:
         if error.filename is None:
             raise
         raise FileNotFoundError(f"{path} has no {WEIGHTS}") from None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{WEIGHTS} of {path} is damaged: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{WEIGHTS} of {path}: {error}") from None
+    encoder = Encoder(kind["experts"], kind["conditioning"], norm=kind["norm"])
     first = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), None)
     if first is not None:
         encoder.to(first.dtype)  # loading would otherwise round to single precision
@@ -367,7 +367,7 @@ def _source(path: str | Path) -> Iterator[Fetch]:
             yield _object_store(str(path), Path(temporary))
     else:
         raise FileNotFoundError(
-            f"there is no folder {path}, and it is neither a Hub id of the form owner/name nor a URI"
+            f"there is no folder {path}; weights on the Hugging Face Hub are named hf://owner/name"
         )
 
 

@@ -5,36 +5,24 @@ Stages whose inputs, settings and code are unchanged are skipped; the same comma
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 # A submitted job is a source tree without an installation.
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
-from ctplatform.cli.main import add_chain_options, add_label_options, run_chain_command
-from ctplatform.config.loader import load_recipe
-from ctplatform.errors import PlatformError
+from ctplatform.cli.main import job_parser, run_chain_command
+from ctplatform.errors import PlatformError, PreflightError
 
 
 def main() -> None:
     """Without --cohort, the recipe's synthetic cohort is made and used."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="fast", metavar="NAME|FILE")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--cohort", metavar="CSV")
-    add_label_options(parser)
-    parser.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
-    parser.add_argument("--workspace", default="runs/job", help="folder or s3:// gs:// URI")
-    add_chain_options(parser)
-    args = parser.parse_args()
-    args.address = None  # a job runs on the cluster that it was submitted to
+    args = job_parser(__doc__ or "").parse_args()
     try:
-        if not args.cohort and not args.status and not load_recipe(args.recipe, args.overrides).phantom:
-            parser.error(f"recipe {args.recipe!r} makes no synthetic cohort: give --cohort")
         run_chain_command(args)
     except PlatformError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, PreflightError) else 1)
 
 
 if __name__ == "__main__":

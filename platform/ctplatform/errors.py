@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+#: KEY:SECRET@ behind a scheme; a number and a slash behind the colon are the port of a host.
+_KEY_AND_SECRET = re.compile(r"(?<=://)[^\s/@:'\"]*:(?!\d+(?:/|$|\s))[^\s@'\"]*@")
+_USER = re.compile(r"(?<=://)[^\s/@'\"]*@")
+_SECRET_OPTION = re.compile(
+    r"\b((?:access|secret|session|account)_(?:key|token)|password|token)=[^&\s'\"]+", re.I
+)
+
 
 class PlatformError(Exception):
     """A problem that the user can act on.
@@ -13,13 +22,25 @@ class PlatformError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str, *, code: str = "error") -> None:
-        super().__init__(f"{problem.rstrip('.')}. {remedy.rstrip('.')}.")
+        problem, remedy = without_credentials(problem), without_credentials(remedy)
+        # The remedy of a list of problems is a line of its own.
+        super().__init__(("\n" if "\n" in problem else " ").join(map(_sentence, (problem, remedy))))
         self.problem = problem
         self.remedy = remedy
         self.code = code
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.problem, self.remedy, self.code)
+
+
+def without_credentials(text: str) -> str:
+    """A text whose URIs name no user, key, secret or token; secrets of object stores may hold slashes."""
+    return _SECRET_OPTION.sub(r"\1=***", _USER.sub("", _KEY_AND_SECRET.sub("", text)))
+
+
+def _sentence(text: str) -> str:
+    text = text.rstrip(".")
+    return text if text.endswith(("?", "!")) else f"{text}."
 
 
 def _rebuild(kind: type[PlatformError], problem: str, remedy: str, code: str) -> PlatformError:
@@ -36,6 +57,10 @@ class CohortError(PlatformError):
 
 class ConfigError(PlatformError):
     """The recipe or an override cannot be used."""
+
+
+class PreflightError(PlatformError):
+    """Something that is known before a run starts keeps it from ending well; nothing was started."""
 
 
 class StageError(PlatformError):

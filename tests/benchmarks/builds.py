@@ -79,6 +79,12 @@ def fastest(builds: Mapping[str, Build], case: str, *, repeats: int) -> dict[str
     return best
 
 
+def peak_mib() -> float:
+    """Peak of this process's own resident memory, MiB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def serve(work: Callable[[str], dict[str, Any]]) -> None:
     """Answer each line on stdin with what `work` gives for it and the CPU seconds that it took."""
     answers = os.fdopen(os.dup(1), "w")

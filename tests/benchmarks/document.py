@@ -9,12 +9,19 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 
 #: Sections by the page that holds them. A page's text above its sections is written by hand and stays as it is.
 PAGES = {
-    "method.md": ("Method", "Layouts and precisions", "The whole step", "Losses of 50 steps"),
+    "method.md": (
+        "Method",
+        "Layouts and precisions",
+        "The whole step",
+        "Losses of 50 steps",
+        "Embedding few scans",
+    ),
     "training.md": ("Two workers", "The cost of the published training", "GPU"),
     "options.md": ("Options of the method",),
     "feed.md": ("Feed", "Feed from an object store"),
     "preparation.md": (
         "Preparing scans",
+        "Preparing scans with two builds",
         "Sampling",
         "Ray's overhead",
         "Memory of preparing",

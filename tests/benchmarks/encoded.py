@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ctplatform.config.recipe import PhantomConfig
-from ctplatform.inference.encoding import MIN_INSIDE
+from ctplatform.inference.pooling import MIN_INSIDE
 from ctplatform.metrics.scores import METRICS, Targets
 from ctplatform.phantom.files import is_dicom
 from ctplatform.phantom.parameters import draw

@@ -1,139 +1,150 @@
-"""The demo-scale evidence: `python -m tests.benchmarks.evidence --workspace FOLDER`, or `make evidence`.
+"""What pretraining gives, claim by claim: `python -m tests.benchmarks.evidence --folder FOLDER`, or `make evidence`.
 
-Runs the recipe `evidence` on a synthetic cohort (pretraining, its ablations, embedding, end-to-end training, report),
-fits the frozen heads of every task with many label subsets, and prints what comes out as Markdown: each claim with its
-paired difference and interval, then why. `--write` puts it into docs/benchmarks/. What was finished before is not
-done again, so the same call goes on after an interruption.
+Encoders are pretrained on the cohort of recipe `demo`, with three seeds, and applied to two cohorts on which nothing
+was chosen. Prints the claims; with `--write` they are stored in docs/evidence.json. Parts that are finished are not
+made again, so the same call resumes an interrupted run; claims whose parts are missing are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 
-import pandas as pd
+from tests.benchmarks import evidence_page
+from tests.benchmarks.evidence_parts import (
+    ALL,
+    DENSITY,
+    DEVELOPMENT,
+    FEW,
+    FRESH,
+    HISTOGRAM,
+    MAIN,
+    PROCESSES,
+    RANDOM,
+    SEEDS,
+    VARIANTS,
+    Evidence,
+)
 
-from ctplatform.cli.console import Console
-from ctplatform.compute.session import ray_session
-from ctplatform.config.ablations import ablated
-from ctplatform.config.loader import load_recipe
-from ctplatform.config.recipe import Recipe
-from ctplatform.inference.embed import embed
-from ctplatform.phantom.cohort import phantom_cohort
-from ctplatform.pipeline.chain import run_chain
-from ctplatform.storage.workspace import Workspace
-from ctplatform.training.pretrain import pretrain
-from ctplatform.training.runs import run_name
-from tests.benchmarks import document, findings
-from tests.benchmarks.cost import CpuTime
-from tests.benchmarks.scores import frozen_scores, swept_scores
-
-SECTION = "Evidence, tables"
-#: Tasks of the frozen heads, and the metric that is printed of each.
-FROZEN = {
-    "emphysema_extent": "spearman",
-    "emphysema": "auroc",
-    "gold_stage": "kappa",
-    "fev1pp": "spearman",
-    "visual_emphysema": "kappa",
-    "survival": "c_index",
-}
-SUBSETS = 10  # of the labels, a fraction
+RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
+Part = tuple[Path, list[str]]  # the result, and the method with its arguments
 
 
-def run(workspace: Workspace, recipes: list[Recipe]) -> tuple[pd.DataFrame, str, float, float]:
-    """Everything that computes: (cohort, first run, wall seconds, CPU seconds) of this call.
+def phases(evidence: Evidence) -> list[list[Part]]:
+    """All parts, in phases: parts of one phase do not depend on each other."""
 
-    The first recipe goes through the whole chain; of the others, which differ in the seed of pretraining, the frozen
-    representations are made.
-    """
-    first = recipes[0]
-    assert first.phantom is not None
-    start = time.monotonic()
-    with CpuTime() as cpu, ray_session(first.ray):
-        cohort = phantom_cohort(workspace, first.phantom)
-        run_chain(workspace, cohort, first, Console(), last="split")
-        for recipe in recipes:
-            pretrain_side_by_side(workspace, recipe)
-        outcome = run_chain(workspace, cohort, first, Console())
-        for recipe in recipes[1:]:
-            for one in (recipe, *(ablated(recipe, name) for name in recipe.sweep.ablations)):
-                embed(workspace, one, run=run_name(workspace, one))
-    return cohort, outcome.run, time.monotonic() - start, cpu.seconds
+    def pretrained(variant: str) -> list[Part]:
+        return [(evidence.pretrained(variant, seed), ["pretrain", variant, str(seed)]) for seed in SEEDS]
 
+    def encoded(cohorts: tuple[str, ...], encoder: str, seeds: tuple[int, ...] = SEEDS) -> list[Part]:
+        return [
+            (evidence.features_file(cohort, encoder, seed), ["features", cohort, encoder, str(seed)])
+            for cohort in cohorts
+            for seed in seeds
+        ]
 
-def pretrain_side_by_side(workspace: Workspace, recipe: Recipe) -> None:
-    """The recipe's own run and its ablations, one process each and as many at a time as there are cores."""
-    import ray
+    def probed(encoder: str, seeds: tuple[int, ...] = SEEDS) -> list[Part]:
+        return [
+            (evidence.probed_file(cohort, encoder, seed), ["probe", cohort, encoder, str(seed)])
+            for cohort in FRESH
+            for seed in seeds
+        ]
 
-    @ray.remote(num_cpus=1)
-    def train(name: str, one: Recipe) -> tuple[str, float]:
-        return name, pretrain(workspace, one).seconds
+    def trained(start: str, labels: int, numbers: tuple[int, ...]) -> list[Part]:
+        from tests.benchmarks.evidence_claims import TRAINED
 
-    recipes = {"drasclr": recipe, **{name: ablated(recipe, name) for name in recipe.sweep.ablations}}
-    waiting = [train.remote(name, one) for name, one in recipes.items()]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        for name, seconds in ray.get(ready):
-            print(f"pretrained {name}, seed {recipe.pretrain.seed}, in {seconds:.0f} s", flush=True)
+        return [
+            (
+                evidence.trained_file(cohort, task, start, labels, number),
+                ["train", cohort, task, start, str(labels), str(number)],
+            )
+            for number in numbers
+            for task in TRAINED
+            for cohort in FRESH
+        ]
 
-
-def report(
-    workspace: Workspace,
-    cohort: pd.DataFrame,
-    recipes: list[Recipe],
-    main_run: str,
-    seconds: float,
-    cpu_seconds: float,
-) -> str:
-    """All tables, as Markdown."""
-    recipe = recipes[0]
-    fractions = recipe.sweep.fractions
-    count = recipe.sweep.bootstrap
-    frozen = frozen_scores(workspace, cohort, recipes, metrics=FROZEN, seeds=SUBSETS, bootstrap=count)
-    swept = swept_scores(workspace, cohort, recipe, run=main_run, metrics=FROZEN, bootstrap=count)
-    most = max(fractions)
-    parts: list[tuple[str, Callable[[], str]]] = [
-        ("Frozen: the method against the others", lambda: findings.differences(frozen, fractions)),
-        ("End to end", lambda: findings.claims(swept, fractions)),
-        ("Frozen: the scores", lambda: findings.score_tables(frozen, fractions)),
-        (
-            "What was learned, and what the features hold",
-            lambda: findings.why_tables(workspace, cohort, recipe, main_run),
+    fresh = tuple(FRESH)
+    return [
+        [(evidence.prepared(DEVELOPMENT), ["prepare", DEVELOPMENT])],
+        pretrained(MAIN),
+        [(evidence.prepared(cohort), ["prepare", cohort]) for cohort in FRESH],
+        encoded((DEVELOPMENT,), MAIN, SEEDS[:1]) + encoded((DEVELOPMENT,), RANDOM, SEEDS[:1]),
+        [(evidence.representation_file(), ["choose"])],
+        encoded(fresh, MAIN) + encoded(fresh, RANDOM),
+        probed(MAIN) + probed(RANDOM) + probed(DENSITY, (0,)) + probed(HISTOGRAM, (0,)),
+        trained("scratch", FEW, SEEDS) + trained("finetune", FEW, SEEDS),
+        trained("scratch", ALL, SEEDS[:1]),
+        *(
+            phase
+            for variant in VARIANTS
+            if variant != MAIN
+            for phase in (pretrained(variant), encoded(fresh, variant), probed(variant))
         ),
-        ("Learning curves", lambda: findings.curves(workspace, recipe, main_run)),
-        ("Cost", lambda: findings.cost_table(workspace, recipe, main_run, seconds, cpu_seconds)),
     ]
-    if len(recipes) > 1:
-        parts.insert(
-            3, (f"Frozen, run by run, {most:.0%} of the labels", lambda: findings.by_run(frozen, most))
-        )
-    return "\n\n".join(f"### {title}\n\n{make()}" for title, make in parts)
+
+
+def run(evidence: Evidence, parts: list[Part]) -> None:
+    """Run the parts that are missing, some at a time, each in a process of its own.
+
+    Raises SystemExit where one fails; the others are waited for.
+    """
+    waiting = [part for part in parts if not part[0].exists()]
+    running: dict[subprocess.Popen[bytes], tuple[float, list[str]]] = {}
+    failed = []
+    while waiting or running:
+        while waiting and len(running) < PROCESSES:
+            _, arguments = waiting.pop(0)
+            command = [sys.executable, "-m", "tests.benchmarks.evidence", "--folder", str(evidence.folder)]
+            process = subprocess.Popen([*command, "--part", *arguments], env=_environment())
+            running[process] = (time.monotonic(), arguments)
+        for process in [process for process in running if process.poll() is not None]:
+            start, arguments = running.pop(process)
+            outcome = f"{time.monotonic() - start:.0f} s" if process.returncode == 0 else "failed"
+            print(f"{' '.join(arguments)}: {outcome}", flush=True)
+            failed += [arguments] if process.returncode else []
+        time.sleep(0.2)
+    if failed:
+        raise SystemExit(f"{len(failed)} part(s) failed; the same call tries them again")
+
+
+def _environment() -> dict[str, str]:
+    from ctplatform.training.pretrain import MALLOC
+
+    return {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"}
 
 
 def main() -> None:
-    """Run, score, print."""
+    """Run what is missing, score, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workspace", default="runs/evidence", help="(default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks/")
-    parser.add_argument(
-        "--pretrain-seeds", type=int, default=1, help="runs of each encoder (default: %(default)s)"
-    )
+    parser.add_argument("--folder", default="runs/evidence", help="(default: %(default)s)")
+    parser.add_argument("--part", nargs="+", help="run one part only: its method and arguments")
+    parser.add_argument("--claims", action="store_true", help="run nothing, score what is there")
+    parser.add_argument("--write", action="store_true", help="store docs/evidence.json, tables and picture")
     options = parser.parse_args()
-    workspace = Workspace(options.workspace)
-    recipes = [
-        load_recipe("evidence", [*options.overrides, f"pretrain.seed={seed}"])
-        for seed in range(options.pretrain_seeds)
-    ]
-    cohort, main_run, seconds, cpu_seconds = run(workspace, recipes)
-    text = report(workspace, cohort, recipes, main_run, seconds, cpu_seconds)
-    workspace.write_bytes(text.encode(), "evaluation", main_run, "evidence.md")
+    evidence = Evidence(options.folder)
+    if options.part:
+        method, *arguments = options.part
+        getattr(evidence, method)(*(int(a) if a.isdigit() else a for a in arguments))
+        return
+    start = time.monotonic()
+    if not options.claims:
+        for parts in phases(evidence):
+            run(evidence, parts)
+    from tests.benchmarks.evidence_claims import Claims
+
+    found = Claims(evidence).all()
+    text = json.dumps(found, indent=1) + "\n"
     print(text)
-    print(f"\nIn {workspace.display('evaluation', main_run)}: evidence.md and report.html")
+    if not options.claims:
+        print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
     if options.write:
-        document.replace(SECTION, text)
+        RESULT.write_text(text, encoding="utf-8")
+        evidence_page.write(found)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from ctplatform.config.preparation import AtlasConfig
 from ctplatform.dataset import compaction, ledger, shards
 from ctplatform.dataset.atlas import image_to_bytes, read_atlas
 from ctplatform.imaging.fingerprint import fingerprint
-from ctplatform.preparation.atlas import given_template, locate
+from ctplatform.preparation.atlas import given_atlas, locate
 from ctplatform.preparation.plan import settings_hash
 from ctplatform.preparation.prepare import prepare
 from ctplatform.preparation.scan import prepare_scan
@@ -149,7 +149,7 @@ def real_scan(workspace: Workspace, path: str, recipe: Any) -> dict[str, int]:
 def atlas_at(folder: str, source: str, side: int) -> Workspace:
     """A workspace with the given atlas, its patches of `side` voxels."""
     workspace = Workspace(folder)
-    template, corners = given_template(source)
+    template, corners = given_atlas(source)
     made = locate(template, AtlasConfig(source=source, patch_size=side), corners_N3=corners)
     workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
     workspace.write_json(made.to_json(), ATLAS, ATLAS_FILE)

@@ -11,11 +11,12 @@ import pandas as pd
 import psutil
 import pytest
 
+from ctplatform.config.loader import load_recipe
 from ctplatform.config.recipe import PhantomConfig
 from ctplatform.metrics.scores import Targets
-from tests.benchmarks import encoded
+from tests.benchmarks import encoded, evidence_parts
 from tests.benchmarks.cost import CpuTime
-from tests.benchmarks.scores import Scores
+from tests.benchmarks.evidence_scores import Score, difference, seed_means
 
 
 @pytest.fixture
@@ -71,22 +72,54 @@ def test_truths_are_those_of_the_generator():
     assert truth["centrilobular extent"] == subject.labels["centrilobular_extent"]
 
 
+def scored(truth_T: np.ndarray, runs: list[list[np.ndarray]]) -> Score:
+    return Score({"first": runs}, {"first": Targets(truth_T)}, "spearman")
+
+
 def test_a_difference_is_paired(rng):
-    truth_N = rng.normal(size=60)
-    scores = Scores({"fev1pp": "spearman"}, seeds=2)
-    targets = Targets(truth_N)
-    good, shared_noise = truth_N + 0.5 * rng.normal(size=60), rng.normal(size=60)
-    for name, extra in (("drasclr", 0.0), ("random", 0.4)):
-        runs = [[good + extra * shared_noise for _ in range(2)] for _ in range(3)]
-        scores.add("fev1pp", name, 1.0, targets, runs, bootstrap=500, n_train=30)
-    difference, low, high = scores.difference("fev1pp", ("drasclr", 1.0), ("random", 1.0))
-    own = scores.cells["fev1pp", "drasclr", 1.0]
-    assert low < difference < high
-    assert high - low < np.ptp(np.quantile(own.draws_B, [0.025, 0.975])) * 2
-    assert scores.difference("fev1pp", ("drasclr", 1.0), ("drasclr", 1.0)) == (0, 0, 0)
-    assert len(own.by_run) == 3
-    assert own.value == pytest.approx(np.mean(own.by_run))
-    assert scores.n_test == 60
+    truth_T = rng.normal(size=60)
+    good_T, shared_T = truth_T + 0.5 * rng.normal(size=60), rng.normal(size=60)
+    ours = scored(truth_T, [[good_T, good_T] for _ in range(3)])
+    other = scored(truth_T, [[good_T + 0.4 * shared_T] * 2 for _ in range(3)])
+    found, draws_B = difference(ours, other)
+    assert found.low < found.value < found.high
+    own_B = seed_means(ours)
+    assert found.high - found.low < np.ptp(np.quantile(own_B, [0.025, 0.975])) * 2
+    assert found.value == pytest.approx(found.first - found.second)
+    assert np.quantile(draws_B, 0.025) == pytest.approx(found.low)
+    same, _ = difference(ours, ours)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert ours.values().shape == (3,)
+
+
+def test_seeds_are_drawn_too(rng):
+    truth_T = rng.normal(size=200)
+    steady = scored(truth_T, [[truth_T]] * 3)
+    unsteady = scored(truth_T, [[truth_T], [truth_T], [rng.normal(size=200)]])
+    found, _ = difference(steady, unsteady)
+    # All three draws may be the third seed's, or none of them.
+    assert found.low == pytest.approx(0, abs=0.02)
+    assert found.high > 0.9
+    assert found.value == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_cohorts_are_averaged_and_resampled_apart(rng):
+    truth = {name: rng.normal(size=80) for name in ("first", "second")}
+    targets = {name: Targets(values) for name, values in truth.items()}
+    score = Score({"first": [[truth["first"]]], "second": [[rng.normal(size=80)]]}, targets, "spearman")
+    assert score.of("first").values()[0] == pytest.approx(1)
+    assert score.values()[0] == pytest.approx((1 + score.of("second").values()[0]) / 2)
+
+
+def test_the_recipe_of_the_evidence_is_that_of_the_demo():
+    demo, evidence = load_recipe("demo"), evidence_parts.recipe_of("development")
+    changed = {"beta", "max_steps", "num_workers", "checkpoint_every"}
+    plain, own = demo.pretrain.model_dump(), evidence.pretrain.model_dump()
+    assert {key for key in plain if plain[key] != own[key]} == changed
+    assert (evidence.phantom, evidence.split) == (demo.phantom, demo.split)
+    fresh = evidence_parts.recipe_of("first")
+    assert fresh.phantom.seed not in (0, 101, 2026)
+    assert fresh.pretrain == evidence.pretrain
 
 
 def test_cpu_time_counts_children():

@@ -230,6 +230,7 @@ def test_services_on_one_machine_stay_on_it():
     for name, service in compose["services"].items():
         assert re.search(r":(?!latest)[\w.-]+$", service["image"]), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert {"mem_limit", "cpus", "pids_limit"} <= service.keys(), f"{name} can take the machine with it"
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert source.startswith("$") or source in compose["volumes"] or (folder / source).exists(), (
@@ -237,6 +238,8 @@ def test_services_on_one_machine_stay_on_it():
             )
     assert "--web.listen-address=127.0.0.1:" in compose["services"]["prometheus"]["command"]
     assert compose["services"]["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+    password = compose["services"]["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    assert password.startswith("${GRAFANA_PASSWORD:?"), "without a password, compose refuses to start it"
     build = compose["services"]["tensorboard"]["build"]
     assert f"AS {build['target']}" in (folder / build["context"] / build["dockerfile"]).read_text(
         encoding="utf-8"

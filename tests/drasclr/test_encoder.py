@@ -95,3 +95,13 @@ def test_multiscale_checks_its_input():
         Encoder(1).multiscale(torch.zeros(1, 1, 16, 32, 32), torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"locations of shape \[2, 3\]"):
         Encoder(1).grouped_multiscale(torch.zeros(2, 2, 1, 32, 32, 32), torch.zeros(1, 3))
+
+
+def test_all_features_are_those_of_both_calls():
+    torch.manual_seed(0)
+    encoder = Encoder(experts=2).eval()
+    patches, locations = torch.randn(2, 3, 1, 32, 32, 32), torch.rand(2, 3)
+    with torch.no_grad():
+        both = encoder.grouped_all(patches, locations)
+        torch.testing.assert_close(both[..., :128], encoder.grouped(patches, locations))
+        torch.testing.assert_close(both[..., 128:], encoder.grouped_multiscale(patches, locations))

@@ -96,7 +96,7 @@ def test_load_by_id_and_revision(hub, encoder, tmp_path):
     code = f"""
 import torch, drasclr
 patches, locations = torch.load({str(tmp_path / "input.pt")!r})
-for name in ("lung-lab/encoder", "lung-lab/encoder@v1", "hf://lung-lab/encoder"):
+for name in ("hf://lung-lab/encoder", "hf://lung-lab/encoder@v1"):
     encoder = drasclr.load(name, hu_window=(-1024, 240))
     with torch.no_grad():
         torch.save(encoder(patches, locations), {str(tmp_path / "output.pt")!r})
@@ -114,8 +114,8 @@ for name in ("lung-lab/encoder", "lung-lab/encoder@v1", "hf://lung-lab/encoder")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lung-lab/nothing", "lung-lab/nothing could not be loaded from the Hugging Face Hub"),
-        ("lung-lab/encoder@v9", "lung-lab/encoder@v9 could not be loaded from the Hugging Face Hub"),
+        ("hf://lung-lab/nothing", "lung-lab/nothing could not be loaded from the Hugging Face Hub"),
+        ("hf://lung-lab/encoder@v9", "lung-lab/encoder@v9 could not be loaded from the Hugging Face Hub"),
     ],
 )
 def test_what_the_hub_does_not_hold_is_said(hub, name, message):

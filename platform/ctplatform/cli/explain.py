@@ -124,7 +124,8 @@ def _row(workspace: Workspace, scan_id: str) -> dict[str, Any]:
             f"{workspace.display(layout.SCANS)} has no scan {scan_id!r}",
             f"Did you mean {', '.join(near)}"
             if near
-            else f"It holds {len(known)} scans: `drasclr status` lists them",
+            else f"It holds {len(known)} scans, such as {', '.join(sorted(known)[:5])}; column scan_id of the cohort "
+            "table has all",
             code="no-such-scan",
         )
     if known[scan_id] == ledger.STARTED:

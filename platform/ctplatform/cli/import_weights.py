@@ -21,7 +21,7 @@ def import_checkpoint(checkpoint: str, output: str, *, atlas: str | None = None)
         StageError: the file is no such checkpoint, or the folder holds no atlas.
     """
     from ctplatform.dataset.atlas import image_to_bytes
-    from ctplatform.preparation.atlas import given_template, locate
+    from ctplatform.preparation.atlas import given_atlas, locate
     from drasclr import weights
 
     try:
@@ -41,7 +41,7 @@ def import_checkpoint(checkpoint: str, output: str, *, atlas: str | None = None)
             "pretraining, but embeds no scan"
         ]
     else:
-        template, corners_N3 = given_template(atlas)
+        template, corners_N3 = given_atlas(atlas)
         made = locate(template, load_recipe("published").atlas, corners_N3=corners_N3)
         card["atlas_hash"] = made.hash
         weights.save(folder, encoder, card, atlas=made, template=image_to_bytes(template))

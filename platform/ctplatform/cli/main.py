@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ctplatform import __version__
-from ctplatform.errors import PlatformError
+from ctplatform.errors import ConfigError, PlatformError, PreflightError
 from ctplatform.pipeline.graph import COHORT_INPUTS, GRAPH, STAGES
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ INCOMPLETE = 3
 
 EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
 weights (SCAN... --weights DIR)."""
-EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist;
-3 embed: done, but some scans have no vector; 130 interrupted"""
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist, or
+a problem found before anything started; 3 embed: done, but some scans have no vector; 130 interrupted"""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
@@ -38,9 +41,57 @@ EPILOG = """examples:
 """
 
 
+STOPPED = "stopped; run the same command again to go on"
+_NO_PHANTOM = "recipe {!r} makes no synthetic cohort"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest command, stage or option for one that does not exist."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        option = re.search(r"unrecognized arguments: (--[^\s=]*)", message)
+        wrong, known = "", []
+        if choice:
+            wrong, known = choice.group(1), re.findall(r"[\w-]+", choice.group(2))
+        elif option:
+            wrong, known = option.group(1), [name for name in self._all_options() if name.startswith("--")]
+        close = difflib.get_close_matches(wrong, known, n=1) if wrong else []
+        super().error(f"{message}; did you mean {close[0]}?" if close else message)
+
+    def _all_options(self) -> list[str]:
+        found = [name for action in self._actions for name in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [name for sub in action.choices.values() for name in sub._all_options()]
+        return found
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no amount of 0 or more")
+    return value
+
+
+def _above_0(text: str) -> float:
+    value = _amount(text)
+    if not value:
+        raise argparse.ArgumentTypeError("it must be above 0")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="drasclr",
         description=DESCRIPTION,
         epilog=f"{EPILOG}\n{EXIT_STATUS}",
@@ -96,6 +147,8 @@ def parser() -> argparse.ArgumentParser:
             # Labels come with the cohort: the stages after prepare read them from it.
             required = not set(COHORT_INPUTS).isdisjoint(stage.inputs)
             _stage_options(sub, required=required, workspace=name != "embed")
+            if name == "prepare":
+                _prefetch_option(sub)
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
@@ -104,13 +157,13 @@ def parser() -> argparse.ArgumentParser:
     estimate = command(
         "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
     )
-    estimate.add_argument("--scans", type=int, required=True)
-    estimate.add_argument("--locations", type=int, help="default: by the recipe's atlas.step")
-    estimate.add_argument("--cores", type=float, default=1, help="(default: %(default)s)")
-    estimate.add_argument("--gpus", type=float, default=0, help="(default: %(default)s)")
-    estimate.add_argument("--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU")
-    estimate.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
-    estimate.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
+    estimate.add_argument("--scans", type=_count, required=True)
+    estimate.add_argument("--locations", type=_count, help="default: by the recipe's atlas.step")
+    estimate.add_argument("--cores", type=_above_0, default=1, help="(default: %(default)s)")
+    estimate.add_argument("--gpus", type=_amount, default=0, help="(default: %(default)s)")
+    estimate.add_argument("--gpu-rate", type=_above_0, metavar="N", help="anchors trained a second and GPU")
+    estimate.add_argument("--core-price", type=_amount, default=0, metavar="PRICE", help="of a core-hour")
+    estimate.add_argument("--gpu-price", type=_amount, default=0, metavar="PRICE", help="of a GPU-hour")
     estimate.add_argument("--workspace", help="take costs measured in this one")
     _json_option(estimate)
     _recipe_options(estimate)
@@ -280,11 +333,22 @@ def add_label_options(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _prefetch_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--prefetch",
+        type=int,
+        metavar="N",
+        help="series of public buckets fetched ahead for each scan in preparation",
+    )
+
+
 def add_chain_options(sub: argparse.ArgumentParser) -> None:
     """Options of commands that run more than one stage."""
     sub.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0], help="first stage")
     sub.add_argument("--to", dest="last", choices=STAGES, default=STAGES[-1], help="last stage")
-    sub.add_argument("--dry-run", action="store_true", help="say what would run, and how much work it is")
+    sub.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what would run, and how much work it is"
+    )
     sub.add_argument("--status", action="store_true", help="say where the workspace stands, and end")
     _json_option(sub, "print what --dry-run or --status say as JSON")
     sub.add_argument(
@@ -294,17 +358,34 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
         "--keep-older", action="store_true", help="keep what another version of this software finished"
     )
     sub.add_argument(
-        "--gpu-rate", type=float, metavar="N", help="anchors trained a second and GPU, for --dry-run"
+        "--gpu-rate", type=_above_0, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
+    _prefetch_option(sub)
     terms = sub.add_argument_group("for --dry-run on scans of public buckets")
-    terms.add_argument("--core-price", type=float, default=0, metavar="PRICE", help="of a core-hour")
-    terms.add_argument("--gpu-price", type=float, default=0, metavar="PRICE", help="of a GPU-hour")
+    terms.add_argument("--core-price", type=_amount, default=0, metavar="PRICE", help="of a core-hour")
+    terms.add_argument("--gpu-price", type=_amount, default=0, metavar="PRICE", help="of a GPU-hour")
     terms.add_argument(
-        "--egress-price", type=float, default=0, metavar="PRICE", help="of a GB out of a bucket"
+        "--egress-price", type=_amount, default=0, metavar="PRICE", help="of a GB out of a bucket"
     )
-    terms.add_argument("--node-cores", type=int, default=16, metavar="N", help="(default: %(default)s)")
+    terms.add_argument("--node-cores", type=_count, default=16, metavar="N", help="(default: %(default)s)")
     terms.add_argument("--node-gpus", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    terms.add_argument("--night", type=float, default=10, metavar="HOURS", help="(default: %(default)s)")
+    terms.add_argument("--night", type=_above_0, default=10, metavar="HOURS", help="(default: %(default)s)")
+
+
+def job_parser(description: str = "", prog: str | None = None) -> argparse.ArgumentParser:
+    """Options of `jobs/pipeline.py`, which a submission runs; without --cohort, it makes a synthetic cohort."""
+    job = Parser(prog=prog, description=description)
+    job.add_argument("--recipe", default="fast", metavar="NAME|FILE")
+    job.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    job.add_argument("--cohort", metavar="CSV")
+    add_label_options(job)
+    job.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
+    job.add_argument("--workspace", default="runs/job", help="folder or s3:// gs:// URI")
+    job.set_defaults(
+        address=None, cohort_or_phantom=True
+    )  # a job runs on the cluster that it was submitted to
+    add_chain_options(job)
+    return job
 
 
 def run_chain_command(args: argparse.Namespace) -> None:
@@ -312,8 +393,9 @@ def run_chain_command(args: argparse.Namespace) -> None:
     if args.status:
         _status(args)
         return
+    _check_order(args)
     if args.json and not args.dry_run:
-        raise PlatformError(
+        raise PreflightError(
             "--json is of --dry-run and --status", "Leave it out, or add one of them", code="usage"
         )
     from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
@@ -331,10 +413,34 @@ def run_chain_command(args: argparse.Namespace) -> None:
             args.core_price, args.gpu_price, args.egress_price, args.node_cores, args.node_gpus, args.night
         ),
     )
+    recipe = _checked_recipe(args)
     if getattr(args, "cohort", None):
-        run_cohort(args.workspace, args.cohort, _recipe(args), options, labels=_labels(args))
+        run_cohort(args.workspace, args.cohort, recipe, options, labels=_labels(args))
+    elif recipe.phantom is None and getattr(args, "cohort_or_phantom", False):
+        raise PreflightError(_NO_PHANTOM.format(args.recipe), "Give --cohort", code="usage")
     else:
-        run_demo(args.workspace, _recipe(args), options)
+        run_demo(args.workspace, recipe, options)
+
+
+def _check_order(args: argparse.Namespace) -> None:
+    if STAGES.index(args.first) > STAGES.index(args.last):
+        raise PreflightError(
+            f"--from {args.first} --to {args.last}: {args.last} comes before {args.first}",
+            f"The order is {', '.join(STAGES)}",
+            code="usage",
+        )
+
+
+def _checked_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe; where it cannot be used, its problems and those of the other inputs are reported together."""
+    try:
+        return _recipe(args)
+    except ConfigError as error:
+        from ctplatform.cli.run import findings_without_recipe
+        from ctplatform.pipeline.checks.finding import require
+
+        require(findings_without_recipe(error, args.workspace, getattr(args, "cohort", None)))
+        raise
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -345,6 +451,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         overrides.append(f"ray.address={args.address}")
     if getattr(args, "atlas", None):
         overrides.append(f"atlas.source={args.atlas}")
+    if getattr(args, "prefetch", None) is not None:
+        overrides.append(f"prepare.prefetch={args.prefetch}")
     return load_recipe(args.recipe, overrides)
 
 
@@ -363,8 +471,10 @@ def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
 
         # The encoder must not see held-out subjects, so the split is made first.
         first = "split" if stage == "pretrain" else stage
+        if stage == "prepare" and args.atlas:
+            first = "atlas"
         options = ChainOptions(first=first, last=stage)
-        run_cohort(args.workspace, args.cohort, _recipe(args), options, labels=_labels(args))
+        run_cohort(args.workspace, args.cohort, _checked_recipe(args), options, labels=_labels(args))
 
     return run
 
@@ -603,24 +713,65 @@ def _submit(args: argparse.Namespace) -> None:
     if args.attach:
         sys.exit(follow_job(args.attach, address=args.address, options=options))
     rest = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    _check_submission(job_parser(prog="drasclr submit --").parse_args(rest))
     follow = not args.detach
     sys.exit(submit(rest, address=args.address, follow=follow, install=args.install, options=options))
 
 
+def _check_submission(job: argparse.Namespace) -> None:
+    """What a job's arguments show before it is submitted; the job checks the rest where it runs.
+
+    Raises:
+        PreflightError: it could not end well.
+    """
+    from pathlib import Path
+
+    from ctplatform.cohort.table import read_cohort
+    from ctplatform.pipeline.checks.cohort import cohort_findings
+    from ctplatform.pipeline.checks.finding import Finding, of_error, require
+    from ctplatform.pipeline.checks.recipe import recipe_findings
+    from ctplatform.pipeline.graph import between
+
+    _check_order(job)
+    try:
+        recipe = _recipe(job)
+    except ConfigError as error:
+        require([of_error("--recipe", error)])
+        raise
+    if recipe.phantom is None and not job.cohort and not job.status:
+        require([Finding("error", "--cohort", _NO_PHANTOM.format(job.recipe), "Give --cohort")])
+    stages = between(job.first, job.last)
+    found = recipe_findings(recipe, stages)
+    # Labels of a second table are joined where the job runs.
+    if job.cohort and not job.labels and Path(job.cohort).is_file():
+        found += cohort_findings(read_cohort(job.cohort), recipe, stages, local=False)
+    for finding in found:
+        if finding.level == "warning":
+            print(finding.line(), file=sys.stderr)
+    require(found)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `drasclr` command; an error that the user can correct ends with one message and status 1."""
+    """Entry point of the `drasclr` command.
+
+    An error that the user can correct ends with one message and status 1; with 2 if it was found before anything
+    started.
+    """
     args = parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"
     )
+    from ctplatform.compute.interruption import STATUS, ends_within
+
     try:
-        args.run(args)
+        with ends_within(message=STOPPED):
+            args.run(args)
     except PlatformError as error:
         print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, PreflightError) else 1)
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        print(f"\n{STOPPED}", file=sys.stderr)
+        sys.exit(STATUS)
 
 
 if __name__ == "__main__":

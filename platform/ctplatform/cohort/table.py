@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 COLUMNS = ("scan_id", "subject_id", "path", "series_uid")
 REQUIRED = ("scan_id", "path")
-LABEL_MAP_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+LUNG_MASK = "lung_mask"
+"""Column with the path of a lung mask, which is used in place of the segmenter's; no label."""
+
+LABEL_MAP_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".dcm")
 """A label column in which every value ends like this holds paths, resolved as those of `path` are."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 MAX_LINES = 20
 """Problems shown in one error message."""
@@ -40,8 +44,8 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
 
     Relative paths are resolved against the folder of the table. An empty subject_id becomes the scan_id. A path
     that does not exist is no error here: that scan alone fails later. Label columns become numbers where all their
-    values are, and paths where all are label maps (.nii, .nii.gz, .nrrd, .mha); empty, NA, NaN, none and null are
-    missing values.
+    values are, and paths where all are label maps (`LABEL_MAP_SUFFIXES`), as `LUNG_MASK` is; empty, NA, NaN, none and
+    null are missing values.
 
     Returns:
         Columns `COLUMNS` first (str), then the labels, in the order of the file.
@@ -71,7 +75,7 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
     series_uids = columns.pop("series_uid", [""] * len(rows))
     problems = _check_ids(numbers, scan_ids, "scan_id") + _check_ids(numbers, subject_ids, "subject_id")
     problems += _check_unique(numbers, scan_ids)
-    problems += _check_paths(numbers, paths, series_uids)
+    problems += _check_paths(numbers, paths, series_uids, str(csv_path))
     if problems:
         raise _problems(csv_path, problems)
     table: dict[str, Any] = {
@@ -81,7 +85,11 @@ def read_cohort(csv_path: str | Path) -> pd.DataFrame:
         "series_uid": series_uids,
     }
     for name, values in columns.items():
-        table[name] = label_values(values, str(csv_path))
+        table[name] = (
+            [_resolve(v, str(csv_path)) if v.lower() not in _MISSING else "" for v in values]
+            if name == LUNG_MASK
+            else label_values(values, str(csv_path))
+        )
     return pd.DataFrame(table)
 
 
@@ -147,6 +155,8 @@ def _parse(text: str, *, name: str) -> tuple[list[str], list[tuple[int, list[str
 
 
 def _check_header(header: Sequence[str]) -> list[str]:
+    from ctplatform.dataset.ledger import SCHEMA
+
     problems = [f"column {name!r} is missing" for name in REQUIRED if name not in header]
     if problems and len(header) == 1 and re.search(r"[;\t]", header[0]):
         return ["the columns are not separated by commas"]
@@ -154,6 +164,11 @@ def _check_header(header: Sequence[str]) -> list[str]:
         f"column {name!r} occurs twice" for name in sorted({n for n in header if header.count(n) > 1})
     ]
     problems += [f"column {i + 1} has no name" for i, name in enumerate(header) if not name]
+    problems += [
+        f"column {name!r} has the name of a column of the ledger; give it another name"
+        for name in header
+        if name not in COLUMNS and name in SCHEMA.names
+    ]
     return problems
 
 
@@ -182,14 +197,19 @@ def _check_unique(numbers: Sequence[int], scan_ids: Sequence[str]) -> list[str]:
     return problems
 
 
-def _check_paths(numbers: Sequence[int], paths: Sequence[str], series_uids: Sequence[str]) -> list[str]:
+def _check_paths(
+    numbers: Sequence[int], paths: Sequence[str], series_uids: Sequence[str], csv_path: str
+) -> list[str]:
     problems = []
     seen: dict[tuple[str, str], int] = {}
     for number, path, uid in zip(numbers, paths, series_uids):
         if not path:
             problems.append(f"row {number}: path is empty")
             continue
-        first = seen.setdefault((path, uid), number)
+        if "\0" in path:
+            problems.append(f"row {number}: path holds a character that no path has")
+            continue
+        first = seen.setdefault((_real(_resolve(path, csv_path)), uid), number)
         if first != number:
             problems.append(f"rows {first} and {number}: the same scan twice ({path})")
     return problems
@@ -227,6 +247,25 @@ def names_label_maps(values: Iterable[Any]) -> bool:
     given = [v for v in values if isinstance(v, str) and v.strip()]
     others = [v for v in values if not isinstance(v, str) and v is not None and v == v]
     return bool(given) and not others and all(v.lower().endswith(LABEL_MAP_SUFFIXES) for v in given)
+
+
+def _real(path: str) -> str:
+    """A local path with all links followed."""
+    return path if _URI.match(path) else os.path.realpath(path)
+
+
+def similar_subjects(subject_ids: Iterable[object]) -> list[str]:
+    """A line for each group of ids that differ only in case, leading zeros or a decimal point: perhaps one person."""
+    groups: dict[str, set[str]] = {}
+    for value in map(str, subject_ids):
+        key = value.casefold()
+        match = _NUMBER.fullmatch(key)
+        groups.setdefault(match.group(1) if match else key, set()).add(value)
+    return [
+        f"{', '.join(map(repr, sorted(group)))} count as {len(group)} subjects; write the id of one person alike"
+        for _, group in sorted(groups.items())
+        if len(group) > 1
+    ]
 
 
 def label_values(values: Sequence[str], csv_path: str) -> Sequence[Any]:

@@ -48,7 +48,8 @@ def search_tree(
         small: files of a tree up to which this process searches in any case.
     """
     options = SearchOptions(root, key, every_series)
-    folders = walk_folders(root)
+    refused: list[OSError] = []
+    folders = walk_folders(root, on_error=refused.append)
     first: list[Folder] = []
     count = 0
     for folder in folders:
@@ -58,17 +59,33 @@ def search_tree(
             from ctplatform.compute.session import ray_session
 
             with ray_session(ray_config):
-                return _search_with_ray(options, itertools.chain(first, folders))
-    return _collected(options, ([scans_of_folder(options, *folder)] for folder in first))
+                found = _search_with_ray(options, itertools.chain(first, folders))
+                return Findings(found.scans, found.passed_over + _refused(refused, root))
+    found = _collected(options, ([scans_of_folder(options, *folder)] for folder in first))
+    return Findings(found.scans, found.passed_over + _refused(refused, root))
 
 
-def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+def _refused(errors: Iterable[OSError], root: Path) -> list[str]:
+    """A line for each folder that may not be read."""
+    return [
+        f"{os.path.relpath(error.filename, root)}: the folder cannot be read ({error.strerror})"
+        for error in errors
+    ]
+
+
+def walk_folders(
+    root: Path, *, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
     """Folders and the names of their files, in a fixed order.
 
     Hidden ones are left out; links are followed, but no folder is visited twice.
+
+    Args:
+        root: where to begin.
+        on_error: called for a folder that cannot be read, which is then left out.
     """
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=on_error, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -72,6 +74,8 @@ SUBMISSION_LOGGERS = {
 }
 
 _WORKER = "ray._private.worker"
+#: Node type in the status of a cluster without an autoscaler.
+_UNMANAGED = re.compile(r"node_[0-9a-f]+")
 
 
 def set_levels(loggers: dict[str, int]) -> None:
@@ -103,6 +107,22 @@ def session_folder() -> Path | None:
     except (ImportError, AttributeError):
         folder = _connected().address_info.get("session_dir")
     return Path(folder) if folder else None
+
+
+def autoscaler_configured() -> bool:
+    """Whether an autoscaler can add nodes to the cluster that this process is connected to.
+
+    Ray has no public answer. Version 2 of its autoscaler runs only where it was configured; version 1 also writes a
+    status for clusters that it does not manage, with one type a node. Fallback: yes, so that a run waits for nodes.
+    """
+    try:
+        if import_module("ray.autoscaler.v2.utils").is_autoscaler_v2(fetch_from_server=True):
+            return True
+        status = import_module("ray.experimental.internal_kv")._internal_kv_get("__autoscaling_status")
+        types = json.loads(status)["autoscaler_report"]["active_nodes"]
+    except Exception:
+        return True
+    return not types or any(not _UNMANAGED.fullmatch(name) for name in types)
 
 
 def _connected() -> Any:

@@ -12,6 +12,10 @@ from typing import Any
 
 from ctplatform.compute.ray_internals import SESSION_LOGGERS, set_levels
 from ctplatform.config.cluster import RayConfig
+from ctplatform.errors import StageError
+
+#: Where a local session listens: nothing outside of this machine needs it.
+LOOPBACK = "127.0.0.1"
 
 #: Set before Ray is imported: no output of Ray's own, as the console shows the progress of each stage.
 SILENCING = {
@@ -20,7 +24,11 @@ SILENCING = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+
+#: Set before Ray is imported: seconds for which its node may take to come up; 30 are too few on a busy machine.
+PATIENCE = {"RAY_raylet_start_wait_time_s": "120"}
 
 
 @contextmanager
@@ -29,8 +37,11 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
     Args:
         config: address of a cluster (else RAY_ADDRESS), or CPUs and dashboard of a local one.
+
+    Raises:
+        StageError: there is no cluster at the address, or no local one could be started.
     """
-    for name, value in SILENCING.items():
+    for name, value in (SILENCING | PATIENCE).items():
         os.environ.setdefault(name, value)
     set_levels(SESSION_LOGGERS)
     import ray
@@ -40,17 +51,40 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if address:
-        ray.init(address=address, runtime_env=_runtime_env(), **options)
-    else:
-        ray.init(
-            address="local", num_cpus=config.num_cpus, include_dashboard=config.include_dashboard, **options
-        )
+    try:
+        if address:
+            ray.init(address=address, runtime_env=_runtime_env(), **options)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=config.num_cpus,
+                include_dashboard=config.include_dashboard,
+                dashboard_host=LOOPBACK,
+                **options,
+            )
+    except Exception as error:  # of a node that does not come up, Ray raises just that
+        raise _no_session(address, error) from error
     silence()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _no_session(address: str | None, error: Exception) -> StageError:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if address:
+        return StageError(
+            f"no Ray cluster answers at {address}: {reason}",
+            "Check the address, and that its head runs (`ray status`)",
+            code="no-cluster",
+        )
+    return StageError(
+        f"Ray did not start on this machine: {reason}",
+        "Wait until the machine is less busy or free some of its memory, then run it again; Ray's logs are "
+        "below /tmp/ray/session_latest/logs",
+        code="no-ray",
+    )
 
 
 def _runtime_env() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from ctplatform import __version__
 from ctplatform.compute.job_log import FollowOptions, connect, follow_job
-from ctplatform.errors import StageError
+from ctplatform.errors import StageError, without_credentials
 
 EXCLUDES = [
     ".git",
@@ -85,6 +85,7 @@ def metadata(arguments: Sequence[str]) -> dict[str, str]:
                 values[option.strip("-")] = arguments[place + 1]
             elif word.startswith(f"{option}="):
                 values[option.strip("-")] = word.partition("=")[2]
+    values = {key: without_credentials(value) for key, value in values.items()}
     try:
         values["submitted_by"] = getpass.getuser()
     except (KeyError, OSError):  # containers run under ids without a name

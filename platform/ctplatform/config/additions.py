@@ -12,6 +12,10 @@ from typing import Any
 
 #: By dotted key, of settings or whole sections, whose defaults are how version 0.1.0 computed without them.
 LATER = (
+    "embed.features",
+    "prepare.max_bytes_unpacked",
+    "prepare.max_seconds",
+    "prepare.max_voxels",
     "pretrain.augmentation",
     "pretrain.clip_norm",
     "pretrain.decoupled",
@@ -21,6 +25,7 @@ LATER = (
     "pretrain.routing_gain",
     "pretrain.routing_lr",
     "pretrain.variance_weight",
+    "split.balance",
 )
 
 

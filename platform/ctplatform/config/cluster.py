@@ -56,7 +56,7 @@ class TrackingConfig(Section):
 
     @model_validator(mode="after")
     def _no_password(self) -> TrackingConfig:
-        if re.search(r"://[^/@]*:[^/@$]+@", self.mlflow or ""):
+        if re.search(r"://[^/@:]*:(?!\d+/)[^@$]+@", self.mlflow or ""):
             raise ValueError(
                 "watch.mlflow holds a password, and recipes are stored with their runs; write $NAME in its place "
                 "and set that variable"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ctplatform.config.section import Section
+from ctplatform.config.section import Name, Section
 
 INITIALISATIONS = ("drasclr", "finetune", "scratch", "density", "random")
 _FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,59}")
@@ -125,14 +125,16 @@ class SweepConfig(Section):
         default=(),
         description="pretrained and embedded beside the main run: one loss only, no conditioning, or both",
     )
-    runs: dict[str, str] = Field(
+    runs: dict[Name, Name] = Field(
         default_factory=dict, description="initialisation name -> pretraining run of this workspace, embedded"
     )
     external: dict[str, str] = Field(
         default_factory=dict,
         description="initialisation name -> table of vectors of an encoder of your own: scan_id and features",
     )
-    fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.1, 0.3, 1.0), description="of the training labels, above 0 and up to 1"
+    )
     seeds: int = Field(default=5, gt=0)
     scratch: ScratchConfig = ScratchConfig()
     finetune: FinetuneConfig = FinetuneConfig()
@@ -168,6 +170,12 @@ class SweepConfig(Section):
             raise ValueError(
                 f"external: {', '.join(map(repr, bad))}: taken, or no file name; use letters, digits, `_` and `.`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _some_fraction(self) -> SweepConfig:
+        if not self.fractions:
+            raise ValueError("fractions: at least one is needed")
         return self
 
     @model_validator(mode="after")

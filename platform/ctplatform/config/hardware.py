@@ -5,8 +5,11 @@ Finished work is kept, and an interrupted run is continued, when only these diff
 
 from __future__ import annotations
 
-PREPARATION = {"num_cpus", "memory_gb"}
+PREPARATION = {"num_cpus", "memory_gb", "prefetch"}
 """Keys of `prepare`."""
+
+LIMITS = {"max_seconds", "max_voxels", "max_bytes_unpacked"}
+"""Keys of `prepare` that decide which scans are refused, not what the others look like."""
 
 PRETRAINING = {
     "num_workers",

@@ -7,6 +7,7 @@ overrides single keys. Unknown keys and wrong values are reported one a line, wi
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -18,6 +19,13 @@ from ctplatform.config.recipe import Recipe
 from ctplatform.errors import ConfigError
 
 RECIPE_DIR = Path(__file__).parent / "recipes"
+#: A recipe file has about a kilobyte.
+MAX_BYTES = 1_000_000
+MAX_ALIASES = 20
+#: Recipes in one chain of `extends`.
+MAX_PARENTS = 20
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
 def recipe_names() -> list[str]:
@@ -56,17 +64,62 @@ def _resolve(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"recipe {name_or_path!r} extends itself", "Remove the circle of `extends`", code="config"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    if len(seen) == MAX_PARENTS:
         raise ConfigError(
-            f"recipe {path} is not valid YAML: {error}", "Correct the file", code="config"
-        ) from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"recipe {path} holds no mapping", "Write `key: value` lines", code="config")
+            f"recipe {seen[0]} extends more than {MAX_PARENTS} others", "Put them together", code="config"
+        )
+    values = _read(path)
     parent = values.pop("extends", None)
+    if parent is not None and not isinstance(parent, str):
+        raise ConfigError(
+            f"recipe {path}: extends: the name or file of one recipe is needed (got {_short(parent)})",
+            "Correct this key",
+            code="config",
+        )
     base = _resolve(parent, (*seen, str(path))) if parent else {}
     return _merge(base, {"name": path.stem, **values})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a recipe file."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(
+            f"recipe {path} has more than {MAX_BYTES:,} bytes", "Check what the file is", code="config"
+        )
+    try:
+        values = _yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(
+            f"recipe {path} is not valid YAML: {text[:300]}", "Correct the file", code="config"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"recipe {path} cannot be read: {error.strerror}", "Check the file", code="config"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"recipe {path} holds no mapping", "Write `key: value` lines", code="config")
+    return values
+
+
+def _yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is none; a date or number of it does not exist; too many aliases or levels.
+    """
+    try:
+        if text.count("*") > MAX_ALIASES:  # merged again and again, a hundred of them fill any memory
+            aliases = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+            if aliases > MAX_ALIASES:
+                raise ValueError(f"it has {aliases} aliases (*name), more than {MAX_ALIASES}")
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except (TypeError, AttributeError, OverflowError, KeyError, IndexError) as error:  # PyYAML's of odd tags
+        raise ValueError(f"a value cannot be read ({type(error).__name__})") from None
 
 
 def _recipe_path(name_or_path: str) -> Path:
@@ -107,8 +160,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {parent!r} is no section", "Check the key", code="config")
         node = child
     try:
-        node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        node[leaf] = _yaml(text)
+    except (yaml.YAMLError, ValueError):
         node[leaf] = text
 
 
@@ -119,7 +172,16 @@ def _explain(item: Any) -> str:
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return f"{location}: unknown key; {hint}"
-    return f"{location}: {item['msg']} (got {item['input']!r})" if item["loc"] else item["msg"]
+    problem = str(item["ctx"]["error"]) if item["type"] == "value_error" else str(item["msg"])
+    if isinstance(item["input"], Mapping) and item["type"] == "value_error":
+        return f"{location}: {problem}"  # of several keys, which it names
+    return f"{location}: {problem} (got {_short(item['input'])})"
+
+
+def _short(value: Any) -> str:
+    """A value for a message, cut where it is long or deep."""
+    text = _REPR.repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:

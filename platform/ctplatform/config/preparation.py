@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctplatform.config.section import Section
 
@@ -65,6 +65,13 @@ class QualityConfig(Section):
         default=True, description="whether flagged scans are pretrained on and evaluated"
     )
 
+    @model_validator(mode="after")
+    def _ranges(self) -> QualityConfig:
+        for name, value in self:
+            if isinstance(value, tuple) and not value[0] < value[1]:
+                raise ValueError(f"{name} is (low, high), not {list(value)}")
+        return self
+
 
 class AtlasConfig(Section):
     """The lung-mask template and its grid of locations."""
@@ -86,14 +93,36 @@ class AtlasConfig(Section):
 class PrepareConfig(Section):
     """Ray Data: cohort to shards."""
 
-    hu_window: tuple[int, int] = (-1024, 240)
+    hu_window: tuple[int, int] = Field(default=(-1024, 240), description="HU that become 0 and 1")
     lungs: LungsConfig = LungsConfig()
     registration: RegistrationConfig = RegistrationConfig()
     sampling: SamplingConfig = SamplingConfig()
     quality: QualityConfig = QualityConfig()
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs a scan")
     memory_gb: float = Field(default=0.0, ge=0, description="memory reserved a scan; 0 reserves none")
+    prefetch: int = Field(
+        default=1,
+        ge=0,
+        description="series of public buckets that are fetched ahead for each scan in preparation",
+    )
     overlays: bool = True
+    max_seconds: float = Field(
+        default=1800.0, gt=0, description="for one scan; a worker that takes longer is ended, the scan failed"
+    )
+    max_voxels: int = Field(
+        default=1 << 30,
+        gt=0,
+        description="of a scan, by its header; a larger one is refused before it is read",
+    )
+    max_bytes_unpacked: int = Field(
+        default=8 << 30, gt=0, description="of a packed file's content; a larger one is refused"
+    )
+
+    @model_validator(mode="after")
+    def _window(self) -> PrepareConfig:
+        if not self.hu_window[0] < self.hu_window[1]:
+            raise ValueError(f"hu_window is (low, high), not {list(self.hu_window)}")
+        return self
 
 
 class SplitConfig(Section):
@@ -107,3 +136,7 @@ class SplitConfig(Section):
     )
     seed: int = 0
     stratify: str | None = Field(default=None, description="label column; None: by lung density (LAA-950)")
+    balance: tuple[str, ...] = Field(
+        default=(),
+        description="columns whose classes are held out in their share, e.g. [kernel, manufacturer, site]",
+    )

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ctplatform.config.cluster import PlacementsConfig, RayConfig, TrackingConfig
 from ctplatform.config.evaluation import ReportConfig, SweepConfig
 from ctplatform.config.preparation import AtlasConfig, PrepareConfig, SplitConfig
-from ctplatform.config.section import Section
+from ctplatform.config.section import Name, Section
 from ctplatform.config.tasks import TaskConfig
 from ctplatform.config.training import EmbedConfig, PretrainConfig
 
@@ -30,7 +30,7 @@ class PhantomConfig(Section):
 class Recipe(Section):
     """Everything that a run depends on."""
 
-    name: str = "fast"
+    name: Name = Field(default="fast", description="first part of the names of its runs")
     description: str = ""
     atlas: AtlasConfig = AtlasConfig()
     prepare: PrepareConfig = PrepareConfig()

@@ -144,7 +144,9 @@ class PretrainConfig(Section):
         ge=0,
         description="with min_workers: seconds between checks whether more workers fit",
     )
-    use_gpu: bool = False
+    use_gpu: bool | None = Field(
+        default=None, description="a GPU a worker; None: where there are some, and no more workers than GPUs"
+    )
     cpus_per_worker: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=200, gt=0, description="steps")
     keep_checkpoints: int = Field(default=2, gt=0, description="the newest ones")
@@ -171,10 +173,10 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"min_workers={self.min_workers} must be between 1 and num_workers={self.num_workers}"
             )
-        if self.location_norm and self.scans_per_batch < 2:
+        if self.scans_per_batch < 2:
             raise ValueError(
-                f"location_norm compares the scans of a batch, and scans_per_batch={self.scans_per_batch}; "
-                "set scans_per_batch to 2 or more, or location_norm=false"
+                f"scans_per_batch={self.scans_per_batch}: the losses and location_norm compare the scans of a batch; "
+                "set scans_per_batch to 2 or more"
             )
         if self.min_workers is not None and self.shuffle_keys:
             raise ValueError(
@@ -190,6 +192,15 @@ class EmbedConfig(Section):
     encoders: tuple[Literal["drasclr", "random"], ...] = ("drasclr", "random")
     scans_per_batch: int = Field(default=8, gt=0)
     num_workers: int = Field(default=2, gt=0)
-    use_gpu: bool = False
+    use_gpu: bool | None = Field(default=None, description="None: where there are some")
     gpus_per_worker: float = Field(default=1.0, gt=0, description="with use_gpu; 0.5: two workers share one")
-    pooling: Literal["mean", "mean_std"] = "mean"
+    features: Literal["last", "multiscale"] = Field(
+        default="last",
+        description="of a patch: the 128 of the last layer; multiscale: and means and spreads of the maps at strides 1 "
+        "to 16, 624 in all",
+    )
+    pooling: Literal["mean", "mean_std", "standardised", "standardised_spread"] = Field(
+        default="mean",
+        description="over locations; standardised: of features with mean 0 and variance 1 at each location over the "
+        "training scans; standardised_spread: and the spread over locations",
+    )

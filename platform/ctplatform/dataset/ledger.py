@@ -9,6 +9,7 @@ one.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -96,6 +97,21 @@ def write_row(workspace: Workspace, row: dict[str, Any]) -> None:
     row = {"version": 1, **row, "committed": time.time_ns()}
     table = pa.Table.from_pylist([row], schema=SCHEMA)
     workspace.write_table(table, SCANS, _file(row["scan_id"], row["version"]))
+
+
+def with_acquisition(rows: pd.DataFrame, cohort: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Rows whose acquisition is completed: where a column is empty, as in rows of earlier versions, from `source` and
+    from the scan table."""
+    rows = rows.copy()
+    sources = [json.loads(text) if isinstance(text, str) and text else {} for text in rows["source"]]
+    table = None if cohort is None else cohort.drop_duplicates("scan_id").set_index("scan_id")
+    for name in ACQUISITION:
+        said = pd.Series([source.get(name) or None for source in sources], rows.index, dtype=object)
+        if table is not None and name in table:
+            said = said.where(said.notna(), rows["scan_id"].map(table[name]))
+        column = rows[name].astype(object)
+        rows[name] = column.where(column.notna(), said).infer_objects()
+    return rows
 
 
 def read_row(workspace: Workspace, scan_id: str, version: int) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.dataset.duplicates import Pair, near_duplicates
 from ctplatform.errors import StageError
-from ctplatform.metrics.stratification import quantile_strata, stratified_order
+from ctplatform.metrics.stratification import balanced_subset, quantile_strata, stratified_order
 from ctplatform.storage.layout import SPLITS_FILE
 from ctplatform.storage.workspace import Workspace
 
@@ -35,6 +35,7 @@ class Split:
         stratify: column whose quantiles or classes were kept in proportion; None: not stratified.
         test_fraction: of the subjects, as configured.
         similar: (scan_id, scan_id, correlation) of near-duplicate scans of different subjects.
+        balance: columns whose classes were kept in proportion.
     """
 
     train: tuple[str, ...]
@@ -43,6 +44,7 @@ class Split:
     stratify: str | None = None
     test_fraction: float = 0.0
     similar: tuple[tuple[str, str, float], ...] = ()
+    balance: tuple[str, ...] = ()
 
     def check(self, table: pd.DataFrame) -> None:
         """Check that nothing of a test subject is on the training side.
@@ -84,7 +86,8 @@ def make_split(
     """Draw the test subjects; the same table in any order gives the same split.
 
     Subjects that share a scan with identical content, or have scans that are near-duplicates, stay on one side. Of each
-    quantile bin of `config.stratify` (numbers) or each of its classes (texts), the same share goes to the test side.
+    quantile bin of `config.stratify` (numbers) or each of its classes (texts), the same share goes to the test side;
+    with `config.balance` about the same share, and of each class of those columns, too.
 
     Args:
         table: one row a scan: `subject_id`, and where there are any `content_hash` and the column to stratify on.
@@ -96,13 +99,12 @@ def make_split(
         StageError: no such column, or too few subjects for two group_in_test.
     """
     column = config.stratify if config.stratify is not None else DEFAULT_COLUMN
+    for name in config.balance:
+        if name not in table:
+            raise _no_column("split.balance", name, table)
     if column not in table:
         if config.stratify is not None:
-            raise StageError(
-                f"split.stratify names {column!r}, which is no column: {', '.join(map(str, table.columns))}",
-                "Name one of these columns",
-                code="split",
-            )
+            raise _no_column("split.stratify", column, table)
         logger.warning("the split is not stratified: there is no column %r", column)
         column = ""
     subjects = table["subject_id"].astype(str).to_numpy()
@@ -120,13 +122,20 @@ def make_split(
     for subject in sorted(fixed):
         group_in_test.setdefault(group_of.get(subject, subject), fixed[subject])
     open_groups = [group for group in groups if group not in group_in_test]
-    strata = _strata(table[column] if column else None, [group_of[s] for s in subjects], open_groups)
-    drawn = stratified_order(strata, seed=config.seed)
+    group_of_row = [group_of[s] for s in subjects]
+    strata = _strata(table[column] if column else None, group_of_row, open_groups)
     count = round(config.test_fraction * len(open_groups))
     if not fixed:
         count = min(max(count, 1), len(groups) - 1)
-    for place, index in enumerate(drawn):
-        group_in_test[open_groups[index]] = place < count
+    if config.balance:
+        classes = [_classes(table[name], group_of_row, open_groups) for name in config.balance]
+        chosen = balanced_subset(
+            np.stack([strata - strata.min(initial=0), *classes], 1), count, seed=config.seed
+        )
+        group_in_test |= dict(zip(open_groups, chosen.tolist()))
+    else:
+        for place, index in enumerate(stratified_order(strata, seed=config.seed)):
+            group_in_test[open_groups[index]] = place < count
     in_test = {
         subject: fixed.get(subject, group_in_test[group]) for subject, group in group_of.items()
     } | fixed
@@ -137,6 +146,7 @@ def make_split(
         stratify=column or None,
         test_fraction=config.test_fraction,
         similar=tuple((pair.a, pair.b, round(pair.correlation, 3)) for pair, _, _ in pairs),
+        balance=config.balance,
     )
     split.check(table)
     return split
@@ -144,7 +154,10 @@ def make_split(
 
 def write_split(workspace: Workspace, split: Split) -> None:
     """Commit the split."""
-    workspace.write_json(asdict(split), SPLITS_FILE)
+    values = asdict(split)
+    if not split.balance:  # as files of splits without it have always been
+        del values["balance"]
+    workspace.write_json(values, SPLITS_FILE)
 
 
 def read_split(workspace: Workspace) -> Split:
@@ -159,6 +172,7 @@ def read_split(workspace: Workspace) -> Split:
         train=tuple(split.train),
         test=tuple(split.test),
         similar=tuple((a, b, value) for a, b, value in split.similar),
+        balance=tuple(split.balance),
     )
 
 
@@ -215,6 +229,13 @@ def _linked_subjects(
     return {subject: first_of[linked[subject]] for subject in linked}
 
 
+def _classes(column: pd.Series, group_of_row: list[str], groups: list[str]) -> np.ndarray:
+    """Class number of each group: the most frequent class of its scans, of several the first."""
+    texts = column.astype("string").fillna("")
+    most = texts.groupby(group_of_row).agg(lambda values: values.mode().iloc[0])
+    return np.asarray(pd.factorize(most.loc[groups], sort=True)[0])
+
+
 def _strata(column: pd.Series | None, group_of_row: list[str], groups: list[str]) -> np.ndarray:
     if column is None or not groups:
         return np.zeros(len(groups), int)
@@ -235,6 +256,14 @@ def _some(subjects: Iterable[object]) -> str:
     return f"subject(s) {', '.join(names[:5])}{more}"
 
 
+def _no_column(key: str, name: str, table: pd.DataFrame) -> StageError:
+    return StageError(
+        f"{key} names {name!r}, which is no column: {', '.join(map(str, table.columns))}",
+        "Name one of these columns",
+        code="split",
+    )
+
+
 def _leak(problem: str) -> StageError:
     return StageError(
         f"the split leaks: {problem}",
@@ -250,6 +279,7 @@ def ensure_split(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe) -> 
         StageError: no usable scan, or as of `make_split`.
     """
     rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=recipe.prepare.quality.use_flagged)
+    rows = ledger.with_acquisition(rows, cohort)
     extra = [c for c in cohort.columns if c == "scan_id" or c not in rows.columns]
     table = rows.merge(cohort[extra], on="scan_id", how="left")
     previous = read_split(workspace) if workspace.exists(SPLITS_FILE) else None

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ctplatform.config.digest import config_hash
 from ctplatform.evaluation.cells import Cell, Chosen, Trial
@@ -84,7 +83,7 @@ class SweepContext:
         path = layout.trial(self.run, cell.name)
         if not self.workspace.exists(*path):
             return None
-        table = pq.read_table(pa.BufferReader(self.workspace.read_bytes(*path)))
+        table = self.workspace.read_table(*path)
         record = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
         if record.get("fingerprint") != self.fingerprint(cell):
             return None

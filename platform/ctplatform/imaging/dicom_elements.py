@@ -95,17 +95,23 @@ def padding(data: pydicom.Dataset, *, signed: bool) -> tuple[int, ...]:
     return min(ends), max(ends)
 
 
-def pixel_bytes(data: pydicom.Dataset, stream: BinaryIO) -> int:
-    """Bytes of PixelData in the file, of which the stream stands at the start; -1 if their number is not given."""
+def pixel_range(data: pydicom.Dataset, stream: BinaryIO) -> tuple[int, int]:
+    """(bytes of PixelData in the file, where they start); the stream stands at the start of the element.
+
+    The number is -1 if it is not given; the offset is -1 where no plain little-endian pixels follow.
+    """
     implicit, little = data.original_encoding
     head = stream.read(8 if implicit else 12)
     order: Literal["little", "big"] = "little" if little or little is None else "big"
     tag = (int.from_bytes(head[0:2], order), int.from_bytes(head[2:4], order))
     if tag != (0x7FE0, 0x0010):
-        return 0
+        return 0, -1
     length = int.from_bytes(head[-4:], order)
-    left = os.fstat(stream.fileno()).st_size - stream.tell()
-    return -1 if length == 0xFFFFFFFF else min(length, left)
+    offset = stream.tell()
+    if length == 0xFFFFFFFF:
+        return -1, -1
+    left = os.fstat(stream.fileno()).st_size - offset
+    return min(length, left), offset if order == "little" else -1
 
 
 def _tag(keyword: str) -> int:

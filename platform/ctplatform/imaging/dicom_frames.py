@@ -1,4 +1,4 @@
-"""Multi-frame CT: Enhanced CT and Legacy Converted Enhanced CT images, as one `Slice` a frame.
+"""Multi-frame CT: Enhanced CT and Legacy Converted Enhanced CT images, as one `dicom_headers.Slice` a frame.
 
 What a single image has in its header, a frame has in functional groups: in its own item of the per-frame sequence, or
 in the shared one. Sources: DICOM PS3.3 A.38 (Enhanced CT), A.70 (Legacy Converted), C.7.6.16 (functional groups),
@@ -7,9 +7,8 @@ C.8.15.3 (those of CT).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydicom
 from numpy.typing import NDArray
@@ -17,9 +16,6 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ctplatform.imaging.dicom_elements import numbers, rescale, text, words
-
-if TYPE_CHECKING:
-    from ctplatform.imaging.dicom_headers import Slice
 
 MULTI_FRAME_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
@@ -36,17 +32,15 @@ _OF_SERIES = {
 }
 
 
-def frames_of(data: pydicom.Dataset, image: Slice, rescale_type: Any) -> list[Slice]:
-    """The frames of a multi-frame image.
+def frame_fields(data: pydicom.Dataset, frames: int) -> list[dict[str, Any]]:
+    """What the functional groups say of each frame, as fields of `dicom_headers.Slice`; others are the image's own.
 
-    Args:
-        image: the header outside of the functional groups; what no group holds is taken from it.
-        rescale_type: from a stored text to a known word.
+    `rescale_type` is the text as stored.
     """
     shared = _items(data, "SharedFunctionalGroupsSequence")[:1]
     per_frame = _items(data, "PerFrameFunctionalGroupsSequence")
     result = []
-    for k in range(image.frames):
+    for k in range(frames):
         groups = [*per_frame[k : k + 1], *shared]
         position, orientation, measures, values, content, kind, kernel, cardiac, breath, others = (
             _group(groups, name)
@@ -63,33 +57,27 @@ def frames_of(data: pydicom.Dataset, image: Slice, rescale_type: Any) -> list[Sl
                 "UnassignedPerFrameConvertedAttributesSequence",
             )
         )
-        frame_type = tuple(word.upper() for word in words(kind, "FrameType"))
-        result.append(
-            replace(
-                image,
-                sop_uid=f"{image.sop_uid} frame {k + 1}",
-                image_type=frame_type or image.image_type,
-                acquisition=text(content, "FrameAcquisitionNumber")
-                or text(others, "AcquisitionNumber")
-                or image.acquisition,
-                reconstruction=(
-                    *words(kernel, "ConvolutionKernel"),
-                    text(content, "StackID"),
-                    text(content, "TemporalPositionIndex"),
-                    text(cardiac, "NominalPercentageOfCardiacPhase"),
-                    text(breath, "NominalPercentageOfRespiratoryPhase"),
-                ),
-                instance=None,
-                position=numbers(position, "ImagePositionPatient", 3),
-                orientation=numbers(orientation, "ImageOrientationPatient", 6),
-                pixel_spacing=numbers(measures, "PixelSpacing", 2),
-                frames=1,
-                rescale=rescale(values) if values else image.rescale,
-                rescale_type=rescale_type(text(values, "RescaleType").upper()) or image.rescale_type,
-                pixel_bytes=image.pixel_bytes // image.frames if image.pixel_bytes > 0 else image.pixel_bytes,
-                frame=k,
-            )
-        )
+        fields: dict[str, Any] = {
+            "reconstruction": (
+                *words(kernel, "ConvolutionKernel"),
+                text(content, "StackID"),
+                text(content, "TemporalPositionIndex"),
+                text(cardiac, "NominalPercentageOfCardiacPhase"),
+                text(breath, "NominalPercentageOfRespiratoryPhase"),
+            ),
+            "position": numbers(position, "ImagePositionPatient", 3),
+            "orientation": numbers(orientation, "ImageOrientationPatient", 6),
+            "pixel_spacing": numbers(measures, "PixelSpacing", 2),
+        }
+        optional = {
+            "image_type": tuple(word.upper() for word in words(kind, "FrameType")),
+            "acquisition": text(content, "FrameAcquisitionNumber") or text(others, "AcquisitionNumber"),
+            "rescale_type": text(values, "RescaleType"),
+        }
+        fields |= {name: value for name, value in optional.items() if value}
+        if values:
+            fields["rescale"] = rescale(values)
+        result.append(fields)
     return result
 
 

@@ -25,7 +25,7 @@ from ctplatform.imaging import acquisition, dicom_frames
 from ctplatform.imaging.dicom_elements import (
     numbers,
     padding,
-    pixel_bytes,
+    pixel_range,
     rescale,
     text,
     whole_number,
@@ -37,8 +37,8 @@ _KEYWORDS = (
     "SeriesInstanceUID", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "SliceThickness", "ConvolutionKernel",
     "Manufacturer", "GantryDetectorTilt", "InstanceNumber", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
-    "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleType", "ModalityLUTSequence", "BodyPartExamined", "SeriesDescription", "TemporalPositionIdentifier",
     *acquisition.KEYWORDS, *dicom_frames.KEYWORDS,
 )  # fmt: skip
 _TAGS: list[int] = [int(tag) for k in _KEYWORDS if (tag := tag_for_keyword(k)) is not None]
@@ -82,13 +82,14 @@ class Slice:
         patient_id, study_uid: of this image; identifying, compared only.
         reconstruction: convolution kernel and temporal position as stored; compared only.
         instance: InstanceNumber.
-        photometric, samples, bits_allocated, bits_stored, signed: how pixels are stored.
+        photometric, samples, bits_allocated, bits_stored, high_bit, signed: how pixels are stored.
         rescale: slope and intercept; None where both elements are absent, empty where they are blank, incomplete, not
             numbers, of slope zero, or replaced by a lookup table.
         rescale_type: unit of the rescaled values; a known word, else empty.
         padding: lowest and highest stored value of padding, as PixelPaddingValue and its limit say.
         dose: `acquisition.NUMBERS`: kV, mAs, mGy.
         pixel_bytes: bytes of uncompressed pixels that the file holds; -1 where the header does not show it.
+        pixel_offset: where they start in the file; -1 where they are not plain little-endian numbers.
         invalid: keywords of elements that cannot be read.
         frame: index in a multi-frame file; None where the file has one image.
     """
@@ -112,12 +113,14 @@ class Slice:
     samples: int
     bits_allocated: int
     bits_stored: int
+    high_bit: int
     signed: bool
     rescale: tuple[float, ...] | None
     rescale_type: str
     padding: tuple[int, ...]
     dose: tuple[float | None, ...]
     pixel_bytes: int
+    pixel_offset: int
     compressed: bool
     deflated: bool
     invalid: tuple[str, ...]
@@ -222,6 +225,8 @@ def quiet_pydicom() -> Iterator[None]:
 
 def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
     """SeriesInstanceUID, elements, and what they say of each image in the file; None if it is no DICOM image."""
+    if not file.is_file():  # reading a pipe may never end
+        return None
     try:
         with file.open("rb") as stream:
             start = stream.read(132)
@@ -235,11 +240,23 @@ def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
                 return None
             image = _slice(file, data, stream)
             if image.sop_class in dicom_frames.MULTI_FRAME_CLASSES:
-                frames = dicom_frames.frames_of(data, image, _rescale_type)
-                return str(data.SeriesInstanceUID), dicom_frames.with_shared(data), frames
+                return str(data.SeriesInstanceUID), dicom_frames.with_shared(data), _frames(data, image)
             return str(data.SeriesInstanceUID), data, [image]
     except Exception:  # a broken file can raise anything in the parser
         return None
+
+
+def _frames(data: pydicom.Dataset, image: Slice) -> list[Slice]:
+    """The frames of a multi-frame image, whose header outside of the functional groups is `image`."""
+    count = image.frames
+    share = image.pixel_bytes // count if image.pixel_bytes > 0 else image.pixel_bytes
+    common = replace(image, frames=1, instance=None, pixel_bytes=share)
+    frames = []
+    for k, fields in enumerate(dicom_frames.frame_fields(data, count)):
+        if "rescale_type" in fields:
+            fields["rescale_type"] = _rescale_type(fields["rescale_type"].upper())
+        frames.append(replace(common, sop_uid=f"{image.sop_uid} frame {k + 1}", frame=k, **fields))
+    return frames
 
 
 def _series(uid: str, found: list[tuple[pydicom.Dataset, Slice]]) -> Series:
@@ -285,7 +302,9 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
     modality = text(data, "Modality").upper()
     instance = numbers(data, "InstanceNumber", 1)
     bits = whole("BitsAllocated", 16)
+    bits_stored = min(max(whole("BitsStored", bits), 1), 64)
     signed = whole("PixelRepresentation", 0) == 1
+    length, offset = (-1, -1) if compressed or deflated else pixel_range(data, stream)
     return Slice(
         file=file,
         sop_uid=text(data, "SOPInstanceUID"),
@@ -305,13 +324,15 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
         photometric=text(data, "PhotometricInterpretation").upper(),
         samples=whole("SamplesPerPixel", 1),
         bits_allocated=bits,
-        bits_stored=min(max(whole("BitsStored", bits), 1), 64),
+        bits_stored=bits_stored,
+        high_bit=whole("HighBit", bits_stored - 1),
         signed=signed,
         rescale=rescale(data),
         rescale_type=_rescale_type(text(data, "RescaleType").upper()),
         padding=padding(data, signed=signed),
         dose=acquisition.dose_of_image(data),
-        pixel_bytes=-1 if compressed or deflated else pixel_bytes(data, stream),
+        pixel_bytes=length,
+        pixel_offset=offset,
         compressed=compressed or deflated,
         deflated=deflated,
         invalid=tuple(invalid),

@@ -1,7 +1,8 @@
 """DICOM series of a folder: which one to use, and its pixels in HU.
 
 Last of four steps, after `dicom_headers` (files to series), `dicom_uniformity` and `dicom_geometry` (slices to a grid).
-Pixels are read with SimpleITK (GDCM), and with pydicom where GDCM refuses or changes them.
+Plain pixels are read from the files as they are; all others with SimpleITK (GDCM), and with pydicom where GDCM refuses
+or changes them.
 
 Errors name positions in mm and counts, never file names or header texts, which may name a patient.
 """
@@ -24,6 +25,8 @@ from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
 from ctplatform.imaging.dicom_headers import Series, Slice, quiet_pydicom
 from ctplatform.imaging.dicom_uniformity import is_derived
 from ctplatform.imaging.hounsfield import PADDING_HU
+from ctplatform.imaging.image_buffer import empty_image
+from ctplatform.imaging.limits import check_voxels
 from ctplatform.imaging.volume_checks import truncated_slice
 
 AXIAL_COSINE = 0.8
@@ -108,42 +111,79 @@ def is_sharp_kernel(kernel: str) -> bool:
     return name in {"LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "SHARP", "D", "E", "L", "YC", "YD"}
 
 
-def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], list[str]]:
+def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], sitk.Image | None, list[str]]:
     """Pixels of a series in HU, [z, y, x]: int16, or int32 or float32 where int16 does not hold them; and notes.
 
+    Between them, the image whose memory the pixels are, where they are int16.
+
     Raises:
-        ScanError: truncated or unreadable pixels.
+        ScanError: truncated or unreadable pixels, too-large.
     """
     shape = (len(geometry.slices), *geometry.slices[0].shape)
+    check_voxels(shape)
     pixel_type = _pixel_type(geometry.slices)
-    hu_ZYX: NDArray[Any] = np.empty(shape, np.int16)
+    owner: sitk.Image | None
+    hu_ZYX: NDArray[Any]
+    owner, hu_ZYX = empty_image(shape)
     padded = 0
     # Links with neutral names: the file names that the reader writes to its log cannot name a person.
     with tempfile.TemporaryDirectory(prefix="series-") as folder:
         for start in range(0, shape[0], SLICES_AT_A_TIME):
-            slices = geometry.slices[start : start + SLICES_AT_A_TIME]
+            stop = min(start + SLICES_AT_A_TIME, shape[0])
+            encoded = [k for k in range(start, stop) if not _read_plain(geometry.slices[k], hu_ZYX[k])]
             files = []
-            for k, header in enumerate(slices, start):
+            for k in encoded:
                 link = Path(folder) / f"{k:05d}.dcm"
-                link.symlink_to(header.file.absolute())
+                link.symlink_to(geometry.slices[k].file.absolute())
                 files.append(str(link))
-            decoded, _owner = _decode(files, slices, pixel_type)
-            part_ZYX = decoded.reshape(-1, *shape[1:])
-            if part_ZYX.dtype.kind == "f":
-                hu_ZYX = hu_ZYX.astype(np.float32, copy=False)
-            elif hu_ZYX.dtype == np.int16 and (part_ZYX.min() < -32768 or part_ZYX.max() > 32767):
-                hu_ZYX = hu_ZYX.astype(np.int32)
-            hu_ZYX[start : start + len(slices)] = part_ZYX
-            for header, slice_YX in zip(slices, hu_ZYX[start:]):
+            if encoded:
+                decoded, _owner = _decode(files, [geometry.slices[k] for k in encoded], pixel_type)
+                part_ZYX = decoded.reshape(-1, *shape[1:])
+                if part_ZYX.dtype.kind == "f":
+                    hu_ZYX, owner = hu_ZYX.astype(np.float32, copy=False), None
+                elif hu_ZYX.dtype == np.int16 and (part_ZYX.min() < -32768 or part_ZYX.max() > 32767):
+                    hu_ZYX, owner = hu_ZYX.astype(np.int32), None
+                hu_ZYX[encoded] = part_ZYX
+            for header, slice_YX in zip(geometry.slices[start:stop], hu_ZYX[start:stop]):
                 padded += _fill_padding(slice_YX, header)
     share = padded / hu_ZYX.size
-    return hu_ZYX, (
+    return (
+        hu_ZYX,
+        owner,
         [
             f"padding: {share:.1%} of the voxels hold the PixelPaddingValue of the header; set to {PADDING_HU} HU"
         ]
         if share > 0.001
-        else []
+        else [],
     )
+
+
+def _read_plain(header: Slice, hu_YX: NDArray[Any]) -> bool:
+    """Read a slice of 16-bit numbers straight from its file, in HU; False, with any content, where that is not enough.
+
+    That is wherever a decoder would do more than add the intercept: pixels that are compressed, of another byte order,
+    size or number than the header says, with bits beside the stored ones; or HU that int16 does not hold.
+    """
+    slope, intercept = header.slope_intercept
+    size = 2 * header.shape[0] * header.shape[1]
+    plain = header.bits_allocated == 16 and header.high_bit == header.bits_stored - 1 <= 15
+    plain = plain and header.samples == header.frames == 1 and _is_plain(header) and not header.compressed
+    plain = plain and header.pixel_offset >= 0 and header.pixel_bytes == size
+    if not (plain and slope == 1 and intercept.is_integer() and hu_YX.dtype == np.int16):
+        return False
+    with header.file.open("rb", buffering=0) as stream:
+        stream.seek(header.pixel_offset)
+        if stream.readinto(hu_YX.reshape(-1).view(np.uint8)) != size:  # type: ignore[attr-defined]
+            return False
+    stored_YX = hu_YX.view(np.int16 if header.signed else np.uint16)
+    low, high = int(stored_YX.min()), int(stored_YX.max())
+    bits = header.bits_stored
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if header.signed else (0, (1 << bits) - 1)
+    if low < least or high > most or low + intercept < -32768 or high + intercept > 32767:
+        return False
+    # Modulo 2^16, like the sum of unsigned numbers in it.
+    hu_YX += np.array(int(intercept) & 0xFFFF, np.uint16).astype(np.int16)
+    return True
 
 
 def _pixel_type(slices: Sequence[Slice]) -> int:

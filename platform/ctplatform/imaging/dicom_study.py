@@ -61,14 +61,15 @@ def read_dicom(files: Sequence[Path], series_uid: str | None) -> StoredVolume:
         )
     series, notes = _series(found, series_uid)
     geometry = series_geometry(series)
-    hu_ZYX, padding = read_pixels(geometry)
+    hu_ZYX, owner, padding = read_pixels(geometry)
     spacing, origin, direction = geometry.spacing, geometry.origin, geometry.direction
     if geometry.shear:
         straight = upright(hu_ZYX, geometry.shear)
-        hu_ZYX, spacing = straight.hu_ZYX, straight.spacing
+        hu_ZYX, owner, spacing = straight.hu_ZYX, None, straight.spacing
         origin, direction = straight.origin, straight.direction
     return StoredVolume(
         values_ZYX=hu_ZYX,
+        owner=owner,
         spacing=spacing,
         origin=origin,
         direction=direction,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
+from ctplatform.errors import ScanError
+from ctplatform.imaging.data_files import data_file, data_files, form_of, header_fields
 from ctplatform.imaging.files import (
     ARCHIVE_SUFFIX,
     DETACHED_SUFFIXES,
     DICOMDIR,
+    ITK_SUFFIXES,
     VOLUME_SUFFIXES,
     folders_of,
 )
@@ -53,6 +57,10 @@ def fingerprint(path: str, series_uid: str = "") -> str:
             stem = info.base_name.rpartition(".")[0] + "."
             beside = fs.get_file_info(pafs.FileSelector(inner.rpartition("/")[0] or "."))
             files = [file for file in beside if file.base_name.startswith(stem)]
+        if info.is_file and "://" not in path and inner.lower().endswith(ITK_SUFFIXES):
+            known = {file.path for file in files}
+            named = [str(name) for name in _named(Path(inner)) if str(name) not in known]
+            files = [*files, *(fs.get_file_info(named) if named else [])]
         return sorted((file.size, file.mtime_ns) for file in files if file.is_file)
 
     try:
@@ -64,6 +72,15 @@ def fingerprint(path: str, series_uid: str = "") -> str:
     if not stamps:
         return ""
     return _digest([stamps, series_uid])
+
+
+def _named(header: Path) -> list[Path]:
+    """Data files that a NRRD or MetaImage header names in its own folder."""
+    try:
+        form = form_of(header)
+        return data_files(header, data_file(header_fields(header, form), form), form)
+    except ScanError:  # reading the scan says why
+        return []
 
 
 def named_by_content(path: str) -> bool:

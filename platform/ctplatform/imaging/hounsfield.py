@@ -24,15 +24,15 @@ _TISSUE_RANGE = (-200, 300)
 _REMEDY = "Export it in HU (stored value x rescale slope + intercept, once); masks and labels are no scans"
 
 
-def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], float, list[str]]:
+def to_hu(values_ZYX: NDArray[Any], hu_ZYX: NDArray[np.int16]) -> tuple[float, list[str]]:
     """Round, clamp to at least `PADDING_HU` and convert to int16, slice by slice.
 
     Args:
-        values_ZYX: overwritten where it is int16 and writeable.
+        values_ZYX: as the file has them.
+        hu_ZYX: receives the result; may be the same array, if that is int16.
 
     Returns:
-        int16 [z, y, x]; air in HU as `check_hu` finds it, before values are clamped; and notes on padding and
-        non-finite voxels.
+        Air in HU as `check_hu` finds it, before values are clamped; and notes on padding and non-finite voxels.
 
     Raises:
         ScanError: not-finite, not-hu.
@@ -50,24 +50,23 @@ def to_hu(values_ZYX: NDArray[Any]) -> tuple[NDArray[np.int16], float, list[str]
     if non_finite:
         notes.append(f"{non_finite} voxels ({share:.2%}) were not finite; set to {PADDING_HU} HU")
     air_hu = check_hu(values_ZYX)
-    in_place = values_ZYX.dtype == np.int16 and values_ZYX.flags.writeable
-    hu_ZYX = values_ZYX if in_place else np.empty(values_ZYX.shape, np.int16)
     low = 0
-    for z, slice_YX in enumerate(values_ZYX):
+    for slice_YX, out_YX in zip(values_ZYX, hu_ZYX):
         if is_float:
             slice_YX = np.rint(
                 np.where(np.isfinite(slice_YX), slice_YX, PADDING_HU) if non_finite else slice_YX
             )
-        low += int(np.count_nonzero(slice_YX < PADDING_HU))
-        if values_ZYX.dtype == np.int16:
-            np.maximum(slice_YX, PADDING_HU, out=hu_ZYX[z])
+        if slice_YX.min() < PADDING_HU:
+            low += int(np.count_nonzero(slice_YX < PADDING_HU))
+        if slice_YX.dtype == np.int16:
+            np.maximum(slice_YX, PADDING_HU, out=out_YX)
         else:
-            hu_ZYX[z] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
+            out_YX[:] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
     if low > 0.001 * values_ZYX.size:
         notes.append(
             f"padding: {low / values_ZYX.size:.1%} of the voxels lay below {PADDING_HU} HU; set to it"
         )
-    return hu_ZYX, air_hu, notes
+    return air_hu, notes
 
 
 def check_hu(values_ZYX: NDArray[Any]) -> float:

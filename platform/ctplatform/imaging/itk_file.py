@@ -8,6 +8,7 @@ the MetaIO documentation (itk.org).
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.data_files import check_data_files, check_metaimage, data_file, form_of, header_fields
 from ctplatform.imaging.files import volume_suffix
+from ctplatform.imaging.limits import unpacked_limit
 from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
 
 _SPACES = {
@@ -36,7 +39,6 @@ _UNITS_MM = {
     "": 1.0, "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "um": 0.001, "µm": 0.001,
     "micron": 0.001, "microns": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "in": 25.4, "inch": 25.4,
 }  # fmt: skip
-_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,20 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
     Raises:
         ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-space, bad-units.
     """
-    form = _form(path)
-    fields = _fields(path, form)
-    data_file = _data_file(fields, form)
+    form = form_of(path)
+    fields = header_fields(path, form)
+    named = data_file(fields, form)
+    if form == "MetaImage":
+        check_metaimage(fields)
+    check_data_files(path, named, form)
+    _check_packed_size(path, fields, form)
     if form == "NRRD" and fields.get("encoding", "raw").lower() not in _ENCODINGS:
         raise ScanError(
             "the voxel data of the NRRD file is in an encoding that cannot be read (such as bzip2)",
             "Store it with the encoding gzip or raw",
             code="unreadable",
         )
-    with _neutral(path, data_file) as link:
+    with _neutral(path, named) as link:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(link))
         try:
@@ -94,6 +100,8 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
     if reader.GetNumberOfComponents() > 1:
         raise not_scalar()
     size = check_shape(tuple(reader.GetSize()), least=least)
+    voxel_bytes = int(sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent())
+    unpacked_limit(math.prod(size) * voxel_bytes)
     slope, intercept, notes = 1.0, 0.0, []
     if form == "NRRD":
         notes = _check_space(fields)
@@ -118,8 +126,8 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         origin=(float(origin[0]), float(origin[1]), float(origin[2])),
         direction=tuple(direction_33.ravel().tolist()),
-        voxel_bytes=int(sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent()),
-        data_file=data_file,
+        voxel_bytes=voxel_bytes,
+        data_file=named,
         slope=slope,
         intercept=intercept,
         notes=tuple(notes),
@@ -153,50 +161,32 @@ def read_itk_voxels(path: Path, header: ItkHeader) -> tuple[NDArray[Any], sitk.I
     return values_ZYX, image
 
 
-def _form(path: Path) -> str:
-    return "NRRD" if volume_suffix(path) in (".nrrd", ".nhdr") else "MetaImage"
-
-
-def _fields(path: Path, form: str) -> dict[str, str]:
-    """Fields of a text header; names of NRRD fields in lower case."""
-    with path.open("rb") as stream:
-        head = stream.read(_HEADER_BYTES).replace(b"\r", b"")
-    fields: dict[str, str] = {}
-    if form == "NRRD":
-        for line in head.split(b"\n\n")[0].decode("latin-1").split("\n"):
-            match = re.match(r"([A-Za-z][^:=#]*):(?!=)\s*(.*)", line)
-            if match:
-                fields[match.group(1).strip().lower()] = match.group(2).strip()
-        return fields
-    for line in head.decode("latin-1").split("\n"):
-        name, _, value = line.partition("=")
-        fields[name.strip()] = value.strip()
-        if name.strip() == "ElementDataFile":
-            break
-    return fields
-
-
-def _data_file(fields: Mapping[str, str], form: str) -> str:
-    if form == "NRRD":
-        return fields.get("data file", fields.get("datafile", ""))
-    name = fields.get("ElementDataFile", "")
-    return "" if name.upper() == "LOCAL" else name
-
-
 @contextlib.contextmanager
-def _neutral(path: Path, data_file: str) -> Iterator[Path]:
+def _neutral(path: Path, named: str) -> Iterator[Path]:
     """The file under a name that identifies nobody, with the files beside it where the header names some."""
     suffix = volume_suffix(path)
-    if data_file and path.name.endswith(suffix):
+    if named and path.name.endswith(suffix):
         yield path  # in place: a header finds its data beside itself
         return
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
         link = Path(folder) / f"scan{suffix}"
-        if data_file:  # SimpleITK recognises suffixes in lower case only
+        if named:  # SimpleITK recognises suffixes in lower case only
             for beside in path.absolute().parent.iterdir():
                 (Path(folder) / beside.name).symlink_to(beside)
         link.symlink_to(path.absolute())
         yield link
+
+
+def _check_packed_size(path: Path, fields: Mapping[str, str], form: str) -> None:
+    """A MetaImage header says how much packed data follows, and ITK takes as much memory.
+
+    Raises:
+        ScanError: truncated, bad-header.
+    """
+    if form == "NRRD" or "CompressedDataSize" not in fields:
+        return
+    if _number(fields, "CompressedDataSize", 0.0) > path.stat().st_size and not data_file(fields, form):
+        raise truncated()
 
 
 def _check_space(fields: Mapping[str, str]) -> list[str]:

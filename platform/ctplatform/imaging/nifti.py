@@ -6,8 +6,8 @@ Source: NIfTI-1 and NIfTI-2 standards (nifti.nimh.nih.gov), nibabel's reading of
 from __future__ import annotations
 
 import contextlib
+import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,26 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.image_buffer import empty_image
+from ctplatform.imaging.limits import check_regular, unpacked_limit, unpacks_to_more
 from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
 
 SIZE_TOLERANCE = 0.01
 """Relative difference of the voxel sizes of sform and pixdim: 3 mm over a chest."""
 
+PIECE_BYTES = 1 << 18
+"""Of a file at a time."""
+
 _UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _PACKED = b"\x1f\x8b"
+_START_BYTES = 4096
+MAX_OFFSET = 64 << 20
+"""Of the first voxel: what lies before it are extensions."""
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -68,9 +78,13 @@ def read_header(path: Path, *, least: int = 2) -> NiftiHeader:
         ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-header, orientation-conflict,
             spacing-conflict.
     """
+    check_regular(path)
     try:
+        _check_start(path)
         with _suffix_of_content(path) as link:
             image = nib.load(link)
+    except ScanError:
+        raise
     except Exception:  # nibabel also passes on errors of zlib and struct
         raise _unreadable() from None
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.Nifti1Pair | nib.Nifti2Pair):
@@ -102,8 +116,8 @@ def read_header(path: Path, *, least: int = 2) -> NiftiHeader:
     )
 
 
-def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
-    """Scaled voxel values, [z, y, x] of the file's own axes; read-only where slope and intercept change nothing.
+def read_voxels(path: Path, header: NiftiHeader) -> tuple[NDArray[Any], sitk.Image | None]:
+    """Scaled voxel values, [z, y, x] of the file's own axes; and the image whose memory they are, where they are int16.
 
     Without ITK: its NIfTI reader turns NaN into 0 (blood, in HU), fills up a truncated file, reads `a.nii` instead of
     `a.nii.gz` where both exist, and writes file names into the log.
@@ -111,43 +125,101 @@ def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
     Raises:
         ScanError: truncated, bad-header.
     """
-    data = path.read_bytes()
-    if data[:2] == _PACKED:
-        data = _unpack(data)
-    if len(data) < header.end:
-        raise truncated()
-    if header.offset_missing and any(data[header.offset - 4 : header.offset]):
+    check_regular(path)
+    shape_ZYX, plain = header.size[::-1], header.slope == 1.0 and header.intercept == 0.0
+    owner: sitk.Image | None = None
+    values_ZYX: NDArray[Any]
+    if plain and header.dtype == np.dtype(np.int16):
+        owner, values_ZYX = empty_image(shape_ZYX)
+    else:
+        values_ZYX = np.empty(shape_ZYX, header.dtype)
+    start = _fill(
+        values_ZYX.reshape(-1).view(np.uint8), _content(path, unpacked_limit(header.end)), skip=header.offset
+    )
+    if header.offset_missing and any(start[-4:]):
         raise ScanError(
             "the header gives no voxel offset, and extensions follow it",
             "Export the scan again",
             code="bad-header",
         )
-    count = int(np.prod(header.size))
-    values_ZYX = np.frombuffer(data, header.dtype, count, header.offset).reshape(header.size[::-1])
-    if header.slope != 1.0 or header.intercept != 0.0:
-        return values_ZYX.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
-    return values_ZYX
+    if not plain:
+        values_ZYX = values_ZYX.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
+    return values_ZYX, owner
 
 
-def _unpack(data: bytes) -> bytes:
-    """Content of a gzip file of one or more members.
+def _fill(bytes_N: NDArray[np.uint8], pieces: Iterator[bytes], *, skip: int) -> bytes:
+    """Fill an array with what follows the first `skip` bytes, which are returned; all pieces are taken.
 
     Raises:
-        ScanError: truncated, or a check sum does not match.
+        ScanError: truncated.
     """
-    parts = []
-    while data[:2] == _PACKED:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(member.decompress(data))
-        except zlib.error:
-            raise ScanError(
-                "the packed voxel data is damaged", "Copy or export the file again", code="truncated"
-            ) from None
-        if not member.eof:
-            raise truncated()
-        data = member.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    start, at = b"", 0
+    for piece in pieces:
+        missing = skip - len(start)
+        start += piece[:missing] if missing else b""
+        content = np.frombuffer(piece, np.uint8)[missing : missing + len(bytes_N) - at]
+        bytes_N[at : at + len(content)] = content
+        at += len(content)
+    if at < len(bytes_N):
+        raise truncated()
+    return start
+
+
+def _content(path: Path, most: int) -> Iterator[bytes]:
+    """The content of a file piece by piece, unpacked where it is packed: a gzip file of one or more members.
+
+    Raises:
+        ScanError: truncated, or a check sum does not match; too-large, where it has more.
+    """
+    left = most
+    with path.open("rb") as stream:
+        data = stream.read(PIECE_BYTES)
+        if data[:2] != _PACKED:
+            while data:
+                yield data
+                data = stream.read(PIECE_BYTES)
+            return
+        while data[:2] == _PACKED:
+            member = isal_zlib.decompressobj(wbits=31)
+            while not member.eof:
+                if not data:
+                    raise truncated()
+                try:
+                    part = member.decompress(data, left + 1)
+                except isal_zlib.error:
+                    raise ScanError(
+                        "the packed voxel data is damaged", "Copy or export the file again", code="truncated"
+                    ) from None
+                left -= len(part)
+                if left < 0:
+                    raise unpacks_to_more()
+                yield part
+                data = member.unused_data if member.eof else stream.read(PIECE_BYTES)
+            if len(data) < len(_PACKED):
+                data += stream.read(PIECE_BYTES)
+
+
+def _check_start(path: Path) -> None:
+    """Refuse a header whose extensions would be read into memory and are larger than any.
+
+    Raises:
+        ScanError: bad-header.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(_START_BYTES)
+    if start[:2] == _PACKED:
+        start = isal_zlib.decompressobj(wbits=31).decompress(start, _START_BYTES)
+    for order in ("<", ">"):
+        for size, place, kind in ((348, 108, "f"), (540, 168, "q")):
+            if len(start) < place + 8 or struct.unpack_from(f"{order}i", start)[0] != size:
+                continue
+            offset = struct.unpack_from(f"{order}{kind}", start, place)[0]
+            if not 0 <= offset <= MAX_OFFSET:
+                raise ScanError(
+                    f"the header gives {offset:g} as the place of the first voxel",
+                    "Export the scan again",
+                    code="bad-header",
+                )
 
 
 def _unreadable() -> ScanError:

@@ -22,6 +22,7 @@ from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_study import dicom_files, read_dicom, series_of
 from ctplatform.imaging.files import folders_of, is_archive, local_copy, quiet_itk, unpacked, volume_suffix
 from ctplatform.imaging.hounsfield import to_hu
+from ctplatform.imaging.image_buffer import empty_image
 from ctplatform.imaging.volume_checks import MIN_SLICES
 from ctplatform.imaging.volume_file import StoredVolume, read_volume_file
 
@@ -105,8 +106,11 @@ def _checked(stored: StoredVolume) -> Volume:
             "Give the complete scan",
             code="too-few-slices",
         )
-    hu_ZYX, air_hu, notes = to_hu(stored.values_ZYX)
-    image = sitk.GetImageFromArray(hu_ZYX)
+    if stored.owner is not None and stored.writeable:
+        image, hu_ZYX = stored.owner, stored.values_ZYX
+    else:
+        image, hu_ZYX = empty_image(stored.values_ZYX.shape)
+    air_hu, notes = to_hu(stored.values_ZYX, hu_ZYX)
     image.SetSpacing(stored.spacing)
     image.SetOrigin(stored.origin)
     image.SetDirection(stored.direction)

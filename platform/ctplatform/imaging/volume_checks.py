@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.limits import check_voxels
 
 MIN_SLICES = 10
 """Fewer along any axis are no volume that can be registered."""
@@ -17,7 +18,7 @@ def check_shape(shape: tuple[int, ...], *, least: int = 2) -> tuple[int, int, in
     """The first three sizes, each at least `least`; all further ones must be 1.
 
     Raises:
-        ScanError: not-3d, four-d.
+        ScanError: not-3d, four-d, too-large.
     """
     if any(n > 1 for n in shape[3:]):
         raise ScanError(
@@ -31,6 +32,7 @@ def check_shape(shape: tuple[int, ...], *, least: int = 2) -> tuple[int, int, in
             "Give a 3-D chest CT",
             code="not-3d",
         )
+    check_voxels(shape[:3])
     return shape[0], shape[1], shape[2]
 
 

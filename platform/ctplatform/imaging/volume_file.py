@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ class StoredVolume:
     """Content of a file before its check: scaled values, geometry in mm and LPS.
 
     Attributes:
-        owner: the image whose memory `values_ZYX` is a view of, kept alive with it.
+        owner: the image whose memory `values_ZYX` is, kept alive with it.
     """
 
     values_ZYX: NDArray[Any]
@@ -33,6 +34,11 @@ class StoredVolume:
     notes: tuple[str, ...]
     source: dict[str, Any]
     owner: sitk.Image | None = None
+
+    @property
+    def writeable(self) -> bool:
+        """Whether the values are int16 and may be overwritten."""
+        return self.values_ZYX.dtype == np.int16 and bool(self.values_ZYX.flags.writeable)
 
 
 def read_volume_file(path: Path, *, least: int = 2) -> StoredVolume:
@@ -45,12 +51,11 @@ def read_volume_file(path: Path, *, least: int = 2) -> StoredVolume:
     Raises:
         ScanError: of `nifti` and `itk_file`.
     """
-    owner = None
     if volume_suffix(path) in NIFTI_SUFFIXES:
         form = "NIfTI"
         nifti = read_header(path, least=least)
         grid = (nifti.spacing, nifti.origin, nifti.direction, nifti.notes)
-        values_ZYX = read_voxels(path, nifti)
+        values_ZYX, owner = read_voxels(path, nifti)
     else:
         itk = read_itk_header(path, least=least)
         form = itk.form

@@ -1,7 +1,7 @@
 """Batch inference with Ray Data: a vector for every patch, and one for every scan.
 
-An item is a group of scans, read block by block so that the location-conditioned kernels are computed once a location
-for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control that shows
+An item is a group of scans, read by blocks of locations so that the location-conditioned kernels are computed once a
+location for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control that shows
 how much of a result is learned.
 """
 
@@ -11,21 +11,25 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
+from ctplatform.config.training import EmbedConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
-from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
+from ctplatform.inference.encoding import coordinates_of, encode_patches
+from ctplatform.inference.patient_vectors import standardised_patients
+from ctplatform.inference.pooling import STANDARDISED, Pooling, pool
 from ctplatform.storage import layout
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
+# Blocks of about so many patches are encoded together: arranging the weights costs as much as a few dozen patches.
+PATCHES_PER_CALL = 600
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,14 @@ class EmbedSummary:
         encoders: names of the encoders that they are of.
         done: groups of scans that were embedded by this call, over all encoders.
         seconds: wall time of this call.
+        left_out: scan_id -> why its shard could not be read; the next call tries it again.
     """
 
     scans: int
     encoders: tuple[str, ...]
     done: int
     seconds: float
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def embed(
@@ -59,7 +67,8 @@ def embed(
     """Embed every usable scan, training and test subjects alike, with each of the recipe's encoders.
 
     Writes `embeddings/<run>/patches/*.parquet` (scan_id, location, inside, vector) and
-    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept.
+    `embeddings/<run>/patients-<encoder>.parquet` (scan_id, subject_id, vector). Finished groups of scans are kept. A
+    standardised pooling also writes its statistics beside the weights (`patient_vectors`).
 
     Args:
         workspace: holds ledger, shards and the run's weights.
@@ -68,7 +77,7 @@ def embed(
         on_progress: called with (finished groups, all groups of this call).
 
     Raises:
-        StageError: the run has no weights, or they were trained on another atlas.
+        StageError: the run has no weights, they were trained on another atlas, or not one shard can be read.
     """
     import ray
 
@@ -83,11 +92,13 @@ def embed(
     scans = rows.to_dict("records")
     groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
     items = [
-        {"encoder": encoder, "group": _group_name(group, config.pooling), "scans": json.dumps(group)}
+        {"encoder": encoder, "group": _group_name(group, config), "scans": json.dumps(group)}
         for encoder in config.encoders
         for group in groups
     ]
     todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
+    written = {(item["encoder"], item["group"]): item["group"] for item in items}
+    left_out: dict[str, str] = {}
     if todo:
         dataset: ray.data.Dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
         workers = min(config.num_workers, len(todo))
@@ -108,17 +119,31 @@ def embed(
                 num_cpus=1,
                 **ray_options(recipe.placement.embed),
             )
-        for done, _ in enumerate(dataset.iter_rows(), 1):
+        for done, row in enumerate(dataset.iter_rows(), 1):
+            written[row["encoder"], row["group"]] = row["written"]
+            left_out |= json.loads(row["left_out"])
             if on_progress:
                 on_progress(done, len(todo))
     for encoder in config.encoders:
-        tables = [
-            workspace.read_table(*_scan_file(run, encoder, item["group"]))
-            for item in items
-            if item["encoder"] == encoder
-        ]
-        workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, encoder))
-    return EmbedSummary(len(scans), config.encoders, len(todo), time.monotonic() - start)
+        groups_written = [written[encoder, item["group"]] for item in items if item["encoder"] == encoder]
+        names = [group for group in groups_written if group]
+        if not names:
+            scan, reason = next(iter(left_out.items()))
+            raise StageError(
+                f"no shard of {len(scans)} scans can be read; the first, of {scan}: {reason}",
+                "Run `drasclr prepare` again",
+                code="missing",
+            )
+        if config.pooling in STANDARDISED:
+            patients = standardised_patients(workspace, recipe, run=run, encoder=encoder, groups=names)
+        else:
+            patients = pa.concat_tables(
+                [workspace.read_table(*_scan_file(run, encoder, name)) for name in names]
+            )
+        workspace.write_table(patients, *layout.patient_vectors(run, encoder))
+    return EmbedSummary(
+        len(scans) - len(left_out), config.encoders, len(todo), time.monotonic() - start, left_out
+    )
 
 
 class Embedder:
@@ -140,10 +165,40 @@ class Embedder:
             else:
                 encoder = random_encoder(self.workspace, self.recipe)
             self.encoders[name] = encoder.to(self.device).eval()
-        scans = json.loads(item["scans"])
-        vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
-        self._write(name, item["group"], scans, vectors_SND, inside_SN)
-        return {"scans": len(scans)}
+        scans, group = json.loads(item["scans"]), item["group"]
+        left_out: dict[str, str] = {}
+        try:
+            vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
+        except Exception:
+            left_out = self._unreadable([scan["scan_id"] for scan in scans])
+            if not left_out:
+                raise
+            scans = [scan for scan in scans if scan["scan_id"] not in left_out]
+            # Under the name of those that are left: the whole group stays unfinished, and is tried again.
+            group = _group_name(scans, self.recipe.embed) if scans else ""
+            if scans:
+                vectors_SND, inside_SN = self.encode(self.encoders[name], [scan["scan_id"] for scan in scans])
+        if scans:
+            self._write(name, group, scans, vectors_SND, inside_SN)
+        return {
+            "encoder": name,
+            "group": item["group"],
+            "written": group,
+            "left_out": json.dumps(left_out),
+        }
+
+    def _unreadable(self, scan_ids: list[str]) -> dict[str, str]:
+        """Scans whose shards cannot be read, and why."""
+        found = {}
+        for scan in scan_ids:
+            try:
+                footer = shards.footer_of(self.workspace, scan)
+                for index in range(self.atlas.num_blocks):
+                    shards.read_block(self.workspace, scan, index, footer=footer)
+            except Exception as error:  # of a damaged file, a reader may raise anything
+                logger.warning("the shard of %s cannot be read: %s", scan, type(error).__name__)
+                found[scan] = getattr(error, "problem", f"an unexpected {type(error).__name__}")
+        return found
 
     def encode(self, encoder: Encoder, scan_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Features of all locations: vectors_SND float32; inside_SN float32, the part of each patch inside the scan."""
@@ -152,25 +207,40 @@ class Embedder:
         vectors: np.ndarray | None = None
         inside_SN = np.zeros((len(scan_ids), count), np.float32)
         footers = [shards.footer_of(self.workspace, scan) for scan in scan_ids]
-        for index in range(self.atlas.num_blocks):
-            blocks = [
+        blocks_per_call = max(1, PATCHES_PER_CALL * self.atlas.num_blocks // (count * len(scan_ids)))
+        for start in range(0, self.atlas.num_blocks, blocks_per_call):
+            here_L, hu_LSDHW, inside_LS = self._read(
+                scan_ids, footers, range(start, min(start + blocks_per_call, self.atlas.num_blocks))
+            )
+            features_LSD = encode_patches(
+                encoder,
+                hu_LSDHW,
+                coordinates_N3[here_L],
+                hu_window=self.recipe.prepare.hu_window,
+                features=self.recipe.embed.features,
+            )
+            if vectors is None:
+                vectors = np.zeros((len(scan_ids), count, features_LSD.shape[-1]), np.float32)
+            vectors[:, here_L] = features_LSD.swapaxes(0, 1)
+            inside_SN[:, here_L] = inside_LS.T
+        assert vectors is not None
+        return vectors, inside_SN
+
+    def _read(
+        self, scan_ids: list[str], footers: list[pq.FileMetaData], blocks: range
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(locations of some blocks, their patches int16 [L, S, D, H, W], share of each inside its scan [L, S])."""
+        here, hu, inside = [], [], []
+        for index in blocks:
+            read = [
                 shards.read_block(self.workspace, scan, index, footer=footer)
                 for scan, footer in zip(scan_ids, footers, strict=True)
             ]
-            home = blocks[0].home_N
-            here = blocks[0].locations_N[home]
-            features_GSD = encode_patches(
-                encoder,
-                np.stack([block.hu_NDHW[home] for block in blocks], axis=1),
-                coordinates_N3[here],
-                hu_window=self.recipe.prepare.hu_window,
-            )
-            if vectors is None:
-                vectors = np.zeros((len(scan_ids), count, features_GSD.shape[-1]), np.float32)
-            vectors[:, here] = features_GSD.swapaxes(0, 1)
-            inside_SN[:, here] = np.stack([block.inside_N[home] for block in blocks])
-        assert vectors is not None
-        return vectors, inside_SN
+            home = read[0].home_N
+            here.append(read[0].locations_N[home])
+            hu.append(np.stack([block.hu_NDHW[home] for block in read], axis=1))
+            inside.append(np.stack([block.inside_N[home] for block in read], axis=1))
+        return np.concatenate(here), np.concatenate(hu), np.concatenate(inside)
 
     def _write(
         self,
@@ -190,7 +260,7 @@ class Embedder:
             }
         )
         self.workspace.write_table(patches, *layout.patch_vectors(self.run, name, group))
-        pooled = pool(vectors_SND, inside_SN, self.recipe.embed.pooling)
+        pooled = pool(vectors_SND, inside_SN, _stored(self.recipe.embed.pooling))
         patients = pa.table(
             {
                 "scan_id": [s["scan_id"] for s in scans],
@@ -221,9 +291,15 @@ def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
     return layout.scan_vectors(run, encoder, group)
 
 
-def _group_name(group: list[dict[str, str]], pooling: str) -> str:
+def _stored(pooling: Pooling) -> Pooling:
+    """Pooling of the vectors of a group of scans: what is standardised needs the vectors of all training scans."""
+    return "mean" if pooling in STANDARDISED else pooling
+
+
+def _group_name(group: list[dict[str, str]], config: EmbedConfig) -> str:
     content = [f"{scan['scan_id']} {scan['content_hash']}" for scan in group]
-    return config_hash("|".join(content), pooling)
+    own = [_stored(config.pooling), *([config.features] if config.features != "last" else [])]
+    return config_hash("|".join(content), *own)
 
 
 def _vectors(vectors_ND: np.ndarray) -> pa.Array:

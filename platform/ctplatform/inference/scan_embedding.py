@@ -23,7 +23,8 @@ from ctplatform import __version__
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset.shards import row_order
 from ctplatform.errors import StageError
-from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
+from ctplatform.inference.encoding import coordinates_of, encode_patches
+from ctplatform.inference.pooling import STANDARDISED, pool
 from ctplatform.preparation.scan import StepClock, failure, sample_scan
 
 if TYPE_CHECKING:
@@ -128,9 +129,17 @@ class ScanEmbedder:
             )
         self.model, self.atlas = model, model.atlas
         self.config = preparation_of(model.card).model_copy(update={"overlays": overlays})
-        self.pooling = pooling or model.card.get("pooling", "mean")
+        self.pooling: Any = pooling or model.card.get("pooling", "mean")
+        if self.pooling in STANDARDISED:
+            raise StageError(
+                f"pooling {self.pooling!r} needs the statistics of the scans that were trained on, which weights alone "
+                "do not hold",
+                f"Use {' or '.join(POOLINGS)}",
+                code="usage",
+            )
         if self.pooling not in POOLINGS:
             raise StageError(f"pooling is not {self.pooling!r}", f"Use {' or '.join(POOLINGS)}", code="usage")
+        self.features = str(model.card.get("features", "last"))
         self.template = Template.from_image(image_from_bytes(model.template), config=self.config.registration)
         self.coordinates_N3 = coordinates_of(self.atlas)
 
@@ -196,6 +205,7 @@ class ScanEmbedder:
                 hu_NDHW[here][:, None],
                 self.coordinates_N3[here],
                 hu_window=self.config.hu_window,
+                features=self.features,
             )
             if vectors_NP is None:
                 vectors_NP = np.zeros((len(hu_NDHW), features_GSD.shape[-1]), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import SimpleITK as sitk
@@ -65,14 +66,9 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
     """
     if not sitk.GetArrayViewFromImage(labels).any():
         raise ScanError("no lung was found in the scan", "Check that it is a CT of the chest", code="no-lung")
-    image = _part_with_lung(image, labels)
-    native = sitk.Resample(
-        labels, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8, True
-    )
-    labels_ZYX = sitk.GetArrayViewFromImage(native)
     # Slice by slice, without a copy of all lung voxels.
     histogram, total, right = np.zeros(1 - PADDING_HU, np.int64), 0, 0
-    for hu_YX, label_YX in zip(sitk.GetArrayViewFromImage(image), labels_ZYX):
+    for hu_YX, label_YX in _slices(image, labels):
         hu = np.maximum(hu_YX[label_YX > 0], PADDING_HU)
         histogram += np.bincount(np.minimum(hu, 0) - PADDING_HU, minlength=len(histogram))
         total += int(hu.sum(dtype=np.int64))
@@ -87,6 +83,50 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
         "right_l": right * voxel_l,
         "left_l": (count - right) * voxel_l,
     }
+
+
+def _slices(image: sitk.Image, labels: sitk.Image) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
+    """Slices of the scan with the nearest label of each voxel, both cropped to the lungs."""
+    factors = _whole_factors(image, labels)
+    if factors is None:
+        image = _part_with_lung(image, labels)
+        native = sitk.Resample(
+            labels, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8, True
+        )
+        yield from zip(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(native))
+        return
+    hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(labels)
+    # The last coarse voxel of an axis is also the nearest one of what is left over.
+    nearest_ZYX = [
+        np.minimum(np.arange(fine) // factor, coarse - 1)
+        for fine, factor, coarse in zip(hu_ZYX.shape, factors[::-1], labels_ZYX.shape)
+    ]
+    for coarse, label_YX in enumerate(labels_ZYX):
+        if not label_YX.any():
+            continue
+        rows, columns = (
+            slice(int(used[0]), int(used[-1]) + 1)
+            for used in (
+                np.flatnonzero(label_YX.any(axis=1 - axis)[nearest])
+                for axis, nearest in enumerate(nearest_ZYX[1:])
+            )
+        )
+        fine_YX = label_YX[nearest_ZYX[1][rows]][:, nearest_ZYX[2][columns]]
+        for z in np.flatnonzero(nearest_ZYX[0] == coarse):
+            yield hu_ZYX[z, rows, columns], fine_YX
+
+
+def _whole_factors(image: sitk.Image, labels: sitk.Image) -> tuple[int, ...] | None:
+    """Voxels of the scan along x, y, z that a voxel of the mask consists of; None where blocks of them make none."""
+    factors = tuple(
+        max(1, round(coarse / fine)) for coarse, fine in zip(labels.GetSpacing(), image.GetSpacing())
+    )
+    same = np.allclose(labels.GetDirection(), image.GetDirection(), rtol=0, atol=1e-6)
+    whole = np.allclose(np.array(image.GetSpacing()) * factors, labels.GetSpacing(), rtol=1e-6, atol=0)
+    first = image.TransformPhysicalPointToContinuousIndex(labels.GetOrigin())
+    centred = np.allclose(first, [(factor - 1) / 2 for factor in factors], rtol=0, atol=1e-3)
+    sizes = all(n // factor == m for n, factor, m in zip(image.GetSize(), factors, labels.GetSize()))
+    return factors if same and whole and centred and sizes else None
 
 
 def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:

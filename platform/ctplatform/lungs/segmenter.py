@@ -30,6 +30,20 @@ SEGMENTERS: dict[str, Callable[[LungsConfig], LungSegmenter]] = {
 """By the value of `prepare.lungs.segmenter`; a further segmenter is a further entry."""
 
 
+def lung_mask(image: sitk.Image, config: LungsConfig, *, given: str = "") -> LungMask:
+    """Both lungs of a scan: the mask at the path `given`, else the segmenter's.
+
+    Raises:
+        ScanError: no lung was found, or the given mask does not fit.
+        StageError: the segmenter's package is not installed.
+    """
+    if given:
+        from ctplatform.lungs.given_mask import read_lung_mask
+
+        return read_lung_mask(given, image, spacing_mm=config.spacing_mm)
+    return make_segmenter(config)(image)
+
+
 def make_segmenter(config: LungsConfig) -> LungSegmenter:
     """The segmenter that a recipe names.
 

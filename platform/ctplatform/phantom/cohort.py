@@ -34,13 +34,9 @@ def phantom_cohort(
     Each subject is made in a temporary folder of its worker and copied to the workspace, so that no disk need be
     shared; its row is written last and marks it as complete.
     """
-    import pandas as pd
     import ray
 
-    from ctplatform.phantom.files import LABEL_MAPS
-
-    version = config_hash(config)
-    names = [layout.phantom_row(version, index)[-1] for index in range(config.subjects)]
+    names = _names(config)
     existing = set(workspace.files(PHANTOM, PHANTOM_ROWS, suffix=".json"))
     missing = [index for index, name in enumerate(names) if name not in existing]
     make = ray.remote(num_cpus=1, **ray_options(placement or PlacementConfig()))(_make_subject)
@@ -49,13 +45,34 @@ def phantom_cohort(
         missing,
         on_progress=on_progress and (lambda done: on_progress(done, len(missing))),
     )
+    table = _table(workspace, names)
+    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, PHANTOM_TABLE)
+    return table
+
+
+def made_cohort(workspace: Workspace, config: PhantomConfig) -> pd.DataFrame | None:
+    """The table that `phantom_cohort` returns, without Ray; None as long as a subject is missing."""
+    names = _names(config)
+    if not set(names) <= set(workspace.files(PHANTOM, PHANTOM_ROWS, suffix=".json")):
+        return None
+    return _table(workspace, names)
+
+
+def _names(config: PhantomConfig) -> list[str]:
+    version = config_hash(config)
+    return [layout.phantom_row(version, index)[-1] for index in range(config.subjects)]
+
+
+def _table(workspace: Workspace, names: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    from ctplatform.phantom.files import LABEL_MAPS
+
     rows = [workspace.read_json(PHANTOM, PHANTOM_ROWS, name) for name in names]
     for row in rows:
         for column in ("path", *(name for name in LABEL_MAPS if name in row)):
             row[column] = workspace.uri_of(PHANTOM, row[column])
-    table = pd.DataFrame(rows)
-    workspace.write_bytes(table.to_csv(index=False).encode(), PHANTOM, PHANTOM_TABLE)
-    return table
+    return pd.DataFrame(rows)
 
 
 def _make_subject(workspace: Workspace, index: int, config: PhantomConfig, name: str) -> None:

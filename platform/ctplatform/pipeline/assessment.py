@@ -54,7 +54,7 @@ def assess(state: WorkspaceState, name: str, *, older_code: str = "redo") -> Dec
     if record is None:
         return Decision(name, "run", "it has not run in this workspace")
     if record.state != "finished":
-        how = "failed" if record.state == "failed" else "was cut off"
+        how = {"failed": "failed", "interrupted": "was interrupted"}.get(record.state, "was cut off")
         progress = f" after {record.done} of {record.total}" if record.total else ""
         return Decision(name, "resume", f"its last run {how}{progress}")
     reason = _changed(state, stage, record)

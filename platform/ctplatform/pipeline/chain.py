@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ctplatform.compute.failures import explained
+from ctplatform.compute.interruption import on_interrupt, requested
 from ctplatform.config.recipe import Recipe
-from ctplatform.errors import StageError
+from ctplatform.errors import PlatformError, StageError
 from ctplatform.pipeline.assessment import assess, input_digests
 from ctplatform.pipeline.graph import GRAPH, STAGES, between
-from ctplatform.pipeline.postmortem import write_bundle
+from ctplatform.pipeline.postmortem import scrubber, write_bundle
 from ctplatform.pipeline.progress import Decision, Observer, Outcome
 from ctplatform.pipeline.prometheus import Meter
 from ctplatform.pipeline.recorder import Recorder
@@ -97,17 +99,23 @@ def _run_stage(
     try:
         recorder.write()
         try:
-            result = stage.run(state, recorder)
+            with on_interrupt(partial(_interrupted, recorder, start)):
+                result = stage.run(state, recorder)
         except StageError as missing:
             # Scans without labels still deserve their encoder, embeddings and quality report.
             if missing.code != "no-labels" or last:
                 raise
             result, left_out = StageResult(None, f"left out: {missing}"), True
     except BaseException as raised:
+        if isinstance(raised, KeyboardInterrupt) or (isinstance(raised, SystemExit) and requested()):
+            _interrupted(recorder, start)
+            raise KeyboardInterrupt from None
         seconds, error = time.monotonic() - start, explained(raised)
         if error is not raised:
             error.__cause__ = raised
         problem = str(error) or type(error).__name__
+        if not isinstance(error, PlatformError):  # texts of libraries may hold a path, and so a name
+            problem = scrubber(state.cohort)(problem)
         recorder.end(recorder.record.ended_as("failed", seconds=seconds, text=problem[:2000], complete=False))
         write_bundle(state.workspace, state.cohort, state.recipe, name, error)
         if error is raised:
@@ -122,3 +130,12 @@ def _run_stage(
     outcome.run = result.run or outcome.run
     outcome.summaries[name], outcome.seconds[name] = result.summary, seconds
     meter.observer.finished(name, result.text, seconds)
+
+
+def _interrupted(recorder: Recorder, start: float) -> None:
+    """Record that the user stopped the stage: no failure, and nothing to be explained."""
+    recorder.end(
+        recorder.record.ended_as(
+            "interrupted", seconds=time.monotonic() - start, text="stopped by the user", complete=False
+        )
+    )

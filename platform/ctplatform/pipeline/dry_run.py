@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def plan(
     *,
     first: str = STAGES[0],
     last: str = STAGES[-1],
+    redo: Collection[str] = (),
     older_code: str = "redo",
     scans: int | None = None,
     costs: Costs | None = None,
@@ -47,6 +49,7 @@ def plan(
         recipe: of the run.
         first: earlier stages are taken as done.
         last: where to stop.
+        redo: stages whose finished work is made again.
         older_code: as of `run_chain`.
         scans: size of a cohort that does not exist yet.
         costs: where the workspace has none of its own.
@@ -59,6 +62,8 @@ def plan(
     for name in between(first, last):
         stage = GRAPH[name]
         decision, record = assess(state, name, older_code=older_code), last_record(state, stage)
+        if name in redo and decision.action != "wait":
+            decision = Decision(name, "run", "it is to be made again", redo=True)
         if name in cause and decision.action in ("skip", "wait"):
             decision = replace(decision, action="after", why=f"depends on what {cause[name]} makes")
         work = stage.work(recipe, size, measured)

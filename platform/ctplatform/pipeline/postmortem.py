@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
+from ctplatform.errors import without_credentials
 from ctplatform.pipeline.records import now, read_records, sources_digest
 from ctplatform.storage.layout import POSTMORTEM, POSTMORTEM_LOGS, POSTMORTEM_SUMMARY
 from ctplatform.storage.workspace import Workspace
@@ -40,6 +41,14 @@ CODE_PATH = re.compile(
     r"/(?:[^/\s'\"]+/)*(?:site-packages|ctplatform|drasclr|jobs|lib/python[0-9.]+|session_[^/\s]+)/[^\s'\":]*"
 )
 ANY_PATH = re.compile(r"(?:[a-z0-9]+://|/)(?:[^/\s'\",:;()]+/)+[^\s'\",:;()]*")
+#: A path in quotation marks, whatever it holds.
+QUOTED_PATH = re.compile(r"(?P<mark>['\"])(?P<path>(?:[a-z0-9]+://|/|~)[^'\"\n]*)(?P=mark)")
+#: A path with blanks: their parts before another slash, or before the suffix of a scan.
+BLANKS_PATH = re.compile(
+    r"(?:[a-z0-9]+://|(?<![\w<])/)[^\s/'\",:;()]+(?: [^\s/'\",:;()]+)*"
+    r"(?:/[^\s/'\",:;()]+(?: [^\s/'\",:;()]+)*)*"
+    r"(?:/[^\s/'\",:;()]*|\.(?:nii(?:\.gz)?|dcm|ima|nrrd|nhdr|mha|mhd|raw|img|zip)\b)"
+)
 ERROR_LINE = re.compile(r"Traceback|Error|ERROR|FATAL|Killed|out of memory|SIG[A-Z]+")
 
 
@@ -117,8 +126,13 @@ def scrubber(cohort: pd.DataFrame) -> Callable[[str], str]:
     )
 
     def clean(text: str) -> str:
+        text = without_credentials(text)
         if pattern:
             text = pattern.sub(lambda match: known[match.group()], text)
+        text = QUOTED_PATH.sub(
+            lambda m: m.group() if CODE_PATH.fullmatch(m["path"]) else f"{m['mark']}<path>{m['mark']}", text
+        )
+        text = BLANKS_PATH.sub(lambda m: "<path>" if " " in m.group() else m.group(), text)
         return ANY_PATH.sub(lambda m: m.group() if CODE_PATH.fullmatch(m.group()) else "<path>", text)
 
     return clean

@@ -37,13 +37,13 @@ class Recorder:
     def end(self, record: Record) -> None:
         """Write the record of a stage that has ended.
 
-        An error of the workspace is suppressed where the stage failed: it must not hide why.
+        An error of the workspace is suppressed where the stage did not finish: it must not hide why.
         """
         self.record = record
         try:
             self.write()
         except (OSError, StageError):
-            if record.state != "failed":
+            if record.state == "finished":
                 raise
 
     def announced(self, lines: Sequence[str]) -> None:

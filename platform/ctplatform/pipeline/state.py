@@ -88,12 +88,16 @@ class WorkspaceState:
 
 def scans_digest(state: WorkspaceState) -> str:
     """Digest of the cohort's scans: their ids, paths, and sizes and times of their files; empty without a cohort."""
+    from ctplatform.cohort.table import LUNG_MASK
     from ctplatform.imaging.fingerprint import fingerprint
+    from ctplatform.imaging.label_map import given_path
 
     if state.cohort.empty:
         return ""
     rows = [
-        [str(row.get(name) or "") for name in IDENTITY] + [fingerprint(str(row["path"]))]
+        [str(row.get(name) or "") for name in IDENTITY]
+        + [fingerprint(str(row["path"]))]
+        + [fingerprint(mask) for mask in [given_path(row.get(LUNG_MASK))] if mask]
         for row in state.cohort.to_dict("records")
     ]
     return config_hash({"scans": sorted(rows)})
@@ -104,10 +108,10 @@ def labels_digest(state: WorkspaceState) -> str:
 
     So do the recipe's tables of vectors, which come from outside of the workspace too.
     """
-    from ctplatform.cohort.table import names_label_maps
+    from ctplatform.cohort.table import LUNG_MASK, names_label_maps
     from ctplatform.imaging.fingerprint import fingerprint
 
-    labels = state.cohort[[name for name in state.cohort if name not in IDENTITY[2:]]]
+    labels = state.cohort[[name for name in state.cohort if name not in (*IDENTITY[2:], LUNG_MASK)]]
     maps = [name for name in labels if names_label_maps(labels[name].tolist())]
     labels = labels.assign(
         **{n: [fingerprint(v) if isinstance(v, str) else "" for v in labels[n]] for n in maps}

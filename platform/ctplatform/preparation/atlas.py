@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctplatform.compute.placement import ray_options
+from ctplatform.compute.time_limit import time_limit
 from ctplatform.config.digest import config_hash
 from ctplatform.config.preparation import AtlasConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import image_from_bytes, image_to_bytes
 from ctplatform.errors import ScanError, StageError
+from ctplatform.imaging.label_map import given_path
+from ctplatform.preparation.scan import limits_of
+from ctplatform.preparation.waves import one_task_a_scan
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PUBLISHED_TEMPLATE, PUBLISHED_CORNERS = "atlas_lung_mask.nii.gz", "atlas_patch_loc.npy"
+
+RETRIES = 1
+"""Times that a scan is tried again whose worker died."""
+MIN_LUNG_L = 0.1
+"""Of each lung of a scan that goes into a template."""
 
 Progress = Callable[[int, int], None]
 
@@ -62,7 +71,7 @@ def atlas(
         template, used = _build_template(workspace, cohort, recipe, on_progress)
         corners = None
     else:
-        template, corners = given_template(config.source)
+        template, corners = given_atlas(config.source)
         used = 0
     made = locate(template, config, corners_N3=corners)
     workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
@@ -106,19 +115,31 @@ def _build_template(
     )
     rows = cohort.iloc[order[: config.max_scans]].to_dict("records")
     items = [
-        {"scan_id": r["scan_id"], "path": r["path"], "series_uid": r.get("series_uid") or ""} for r in rows
+        {
+            "scan_id": r["scan_id"],
+            "path": r["path"],
+            "series_uid": r.get("series_uid") or "",
+            "lung_mask": given_path(r.get("lung_mask")),
+        }
+        for r in rows
     ]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _Masker(recipe), num_cpus=recipe.prepare.num_cpus, **ray_options(recipe.placement.prepare)
-    )
+    dataset = one_task_a_scan(items, _Masker(recipe), recipe, retries=RETRIES)
+    dataset.context.max_errored_blocks = -1  # a block is one scan: a lost one is no reason to stop the others
     refs, reasons = [], []
+    lost = {item["scan_id"] for item in items}
     for done, row in enumerate(dataset.iter_rows(), 1):
+        lost.discard(row["scan_id"])
         if row["mask"]:
             refs.append(ray.put(row["mask"]))
         else:
             reasons.append(f"{row['scan_id']}: {row['problem']}")
         if on_progress:
             on_progress(done, len(items))
+    reasons += [
+        f"{scan}: its worker died each time: out of memory, a crash of a decoder, or longer than "
+        f"prepare.max_seconds={recipe.prepare.max_seconds:g}"
+        for scan in sorted(lost)
+    ]
     for reason in reasons:
         logger.info("not in the atlas: %s", reason)
     if not refs:
@@ -142,21 +163,29 @@ class _Masker:
         import SimpleITK as sitk
 
         from ctplatform.imaging.volume import read_volume
-        from ctplatform.lungs.segmenter import make_segmenter
+        from ctplatform.lungs.segmenter import lung_mask
 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         quality = self.recipe.prepare.quality
+        config = self.recipe.prepare
         try:
-            volume = read_volume(row["path"], series_uid=row["series_uid"] or None)
-            mask = make_segmenter(self.recipe.prepare.lungs)(volume.image)
+            with time_limit(config.max_seconds, lambda: None), limits_of(config):
+                volume = read_volume(row["path"], series_uid=row["series_uid"] or None)
+                mask = lung_mask(volume.image, config.lungs, given=row["lung_mask"])
         except ScanError as error:
             return {"scan_id": row["scan_id"], "mask": b"", "problem": error.problem}
+        except Exception as error:  # of a library: one scan less, as in prepare
+            logger.exception("scan %s", row["scan_id"])
+            problem = f"an unexpected {type(error).__name__} while working on this scan"
+            return {"scan_id": row["scan_id"], "mask": b"", "problem": problem}
         low, high = quality.flag_volume_l
         litres = mask.measures["volume_l"]
         cut = max(mask.measures["cut_top_cm2"], mask.measures["cut_bottom_cm2"])
         problem = ""
         if not low <= litres <= high:
             problem = f"lung volume {litres:.1f} L"
+        elif min(mask.measures["right_l"], mask.measures["left_l"]) < MIN_LUNG_L:
+            problem = "one lung only (a crop, or a lung that was removed)"
         elif cut > quality.flag_cut_cm2:
             problem = f"lungs cut off at an end slice ({cut:.0f} cm2)"
         data = b"" if problem else image_to_bytes(mask.labels)
@@ -174,8 +203,12 @@ def _mean_template(refs: list[Any], iterations: int) -> bytes:
     return image_to_bytes(make_mean_template(masks, iterations=iterations))
 
 
-def given_template(source: str) -> tuple[sitk.Image, np.ndarray | None]:
-    """Template and corners from a NIfTI file, a workspace's atlas folder, or the published atlas's folder."""
+def given_atlas(source: str) -> tuple[sitk.Image, np.ndarray | None]:
+    """Template and corners from a NIfTI file, a workspace's atlas folder, or the published atlas's folder.
+
+    Raises:
+        StageError: there is none.
+    """
     import SimpleITK as sitk
 
     place = Workspace(source)

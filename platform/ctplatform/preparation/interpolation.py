@@ -22,6 +22,9 @@ from ctplatform.imaging.hounsfield import PADDING_HU
 BLOCK = 64
 NEGLIGIBLE = 1e-5
 """Weights below this are dropped; their sum changes a value by less than 0.05 HU."""
+VANISHING = 1e-30
+"""Weights below this, between larger ones, become 0: products with denormal numbers take many times as long, and no
+rounded sum shows them."""
 
 Interpolation = Literal["bspline", "linear"]
 
@@ -50,7 +53,9 @@ class Axis:
                 continue
             used = np.flatnonzero((np.abs(weights_NV[block][~outside_N[block]]) > NEGLIGIBLE).any(axis=0))
             taken = slice(int(used[0]), int(used[-1]) + 1)
-            blocks.append((block, taken, np.ascontiguousarray(weights_NV[block, taken], np.float32)))
+            weights = np.ascontiguousarray(weights_NV[block, taken], np.float32)
+            weights[np.abs(weights) < VANISHING] = 0
+            blocks.append((block, taken, weights))
         return cls(tuple(blocks), outside_N)
 
     @property

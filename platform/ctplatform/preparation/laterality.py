@@ -22,6 +22,9 @@ HEART_MM, SOFT = 8.0, 0.2
 SLOPE = 3.0
 """Log odds a unit of evidence: lower than measured, since it was measured on few scans."""
 
+SLOPE_ALONE = 1.0
+"""The same where the domes cannot be seen: collapse and effusion shift the heart as far as most mirroring does."""
+
 SOFT_HU = (0, 250)
 LEVELS = (0.1, 0.65)
 """Range in which the heart is looked for, as shares of the lungs' height from below."""
@@ -38,7 +41,7 @@ class Laterality:
 
     Attributes:
         heart_mm: how far left of the middle between the outer edges of the lungs the tissue between them lies.
-        soft: share of soft tissue under the right dome minus that under the left one; 0 where it cannot be seen.
+        soft: share of soft tissue under the right dome minus that under the left one; NaN where it cannot be seen.
     """
 
     heart_mm: float
@@ -47,8 +50,11 @@ class Laterality:
     @property
     def mirrored(self) -> float:
         """Probability that the scan is mirrored, if both were equally likely before."""
-        evidence = self.heart_mm / HEART_MM + self.soft / SOFT
-        return 1 / (1 + math.exp(min(50.0, SLOPE * evidence)))
+        if math.isnan(self.soft):
+            log_odds = SLOPE_ALONE * self.heart_mm / HEART_MM
+        else:
+            log_odds = SLOPE * (self.heart_mm / HEART_MM + self.soft / SOFT)
+        return 1 / (1 + math.exp(min(50.0, log_odds)))
 
 
 def measure_laterality(hu_ZYX: NDArray[np.int16], labels: sitk.Image) -> Laterality:
@@ -82,7 +88,7 @@ def _heart(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, ...]) -> float:
 
 def _soft(hu_ZYX: NDArray[np.int16], labels_ZYX: NDArray[np.uint8], spacing: tuple[float, ...]) -> float:
     if (labels_ZYX[0] > 0).sum() * spacing[0] * spacing[1] / 100 > OPEN_CM2:
-        return 0.0
+        return math.nan
     shares = []
     for label in (RIGHT, LEFT):
         lung = labels_ZYX == label
@@ -96,6 +102,6 @@ def _soft(hu_ZYX: NDArray[np.int16], labels_ZYX: NDArray[np.uint8], spacing: tup
         y_MN, x_MN = np.broadcast_to(y_N, z_MN.shape)[seen_MN], np.broadcast_to(x_N, z_MN.shape)[seen_MN]
         values = hu_ZYX[z_MN[seen_MN], y_MN, x_MN][labels_ZYX[z_MN[seen_MN], y_MN, x_MN] == 0]
         if values.size < 50:
-            return 0.0
+            return math.nan
         shares.append(float(np.mean((values > SOFT_HU[0]) & (values < SOFT_HU[1]))))
     return shares[0] - shares[1]

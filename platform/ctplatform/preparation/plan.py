@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.isolation import PART_SIZE
 from ctplatform.config.digest import config_hash
-from ctplatform.config.hardware import PREPARATION
+from ctplatform.config.hardware import LIMITS, PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.imaging.fingerprint import fingerprint, named_by_content
+from ctplatform.imaging.label_map import given_path
+from ctplatform.imaging.limits import TOO_LARGE, TOO_SLOW
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PATCHES, SCANS
 from ctplatform.storage.workspace import Workspace
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Codes of failures that may pass by themselves: the next run tries these scans again.
 TRANSIENT = ("unexpected", "io-error", "missing-path", "access-denied", "cache-too-small", "crashed")
+#: Codes of scans beyond a limit: tried again whenever the stage runs, since the limit may be another one.
+BEYOND_LIMITS = (TOO_LARGE, TOO_SLOW)
 #: Columns of a row from which the cause of its renewal follows; kept in the row that marks the renewal.
 OLD = ("subject_id", "code", "fingerprint", "atlas_hash", "config_hash")
 
@@ -87,6 +91,7 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
     sizes = {info.base_name: info.size for info in workspace.infos(PATCHES)}
     rows = cohort.to_dict("records")
     prints = fingerprints([(row["path"], row.get("series_uid") or "") for row in rows])
+    prints = [_with_mask(found, given_path(row.get("lung_mask"))) for found, row in zip(prints, rows)]
     items: list[dict[str, Any]] = []
     unreachable = 0
     changes: dict[tuple[str, str], str] = {}
@@ -107,6 +112,7 @@ def make_plan(workspace: Workspace, cohort: pd.DataFrame, recipe: Recipe, atlas_
                 "subject_id": row["subject_id"],
                 "path": row["path"],
                 "series_uid": row.get("series_uid") or "",
+                "lung_mask": given_path(row.get("lung_mask")),
                 "fingerprint": found,
                 "version": 1 if old is None else int(old.version or 1) + (old.state != ledger.STARTED),
                 "cause": cause,
@@ -170,6 +176,14 @@ def fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
     return [found for part in fan_out(task.remote, chunks) for found in part]
 
 
+def _with_mask(found: str, lung_mask: str) -> str:
+    """The fingerprint of a scan with its given lung mask; unchanged without one, empty if either is unreadable."""
+    if not lung_mask or not found:
+        return found
+    mask = fingerprint(lung_mask)
+    return config_hash(found, mask)[: len(found)] if mask else ""
+
+
 def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda scan: fingerprint(*scan), scans))
@@ -177,7 +191,7 @@ def _fingerprints(scans: Sequence[tuple[str, str]]) -> list[str]:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     # `use_flagged` decides which scans are used, not what they look like.
-    excluded: dict[str, Any] = {**dict.fromkeys(PREPARATION, True), "quality": {"use_flagged"}}
+    excluded: dict[str, Any] = {**dict.fromkeys(PREPARATION | LIMITS, True), "quality": {"use_flagged"}}
     return recipe.prepare.model_dump(mode="json", exclude=excluded)
 
 
@@ -199,7 +213,7 @@ def _known(workspace: Workspace) -> dict[str, Any]:
 
 def _cause(old: Any, subject_id: str, found: str, sizes: dict[str, int]) -> str:
     """Why a scan with unchanged settings is prepared again; empty if it is not."""
-    if old.code in TRANSIENT:
+    if old.code in TRANSIENT or old.code in BEYOND_LIMITS:
         return f"retry: {old.code}"
     if old.subject_id != subject_id:
         return "subject"

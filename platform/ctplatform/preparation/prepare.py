@@ -20,6 +20,7 @@ from ctplatform.dataset.compaction import compact, remove_leftovers
 from ctplatform.preparation.plan import Plan, plan_in_parts, settings_hash
 from ctplatform.preparation.scan import Process, process_scan
 from ctplatform.preparation.waves import RETRIES, Preparer, prepare_in_waves
+from ctplatform.storage.public import public_place
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def prepare(
         on_plan(plan)
     if parts:
         settings = settings_hash(recipe, atlas_hash)
-        worker = Preparer(workspace, recipe.prepare, settings, process or process_scan)
+        fetched = any(public_place(str(path)) for path in cohort["path"])
+        prefetch = recipe.prepare.prefetch if fetched else 0
+        worker = Preparer(workspace, recipe.prepare, settings, process or process_scan, prefetch=prefetch)
         prepare_in_waves(parts, worker, recipe, runner=runner, total=plan.todo, on_progress=on_progress)
         _tidy(workspace, recipe)
     (outcome,) = runner(_outcome, workspace, cohort["scan_id"], recipe.prepare.quality.use_flagged)

@@ -14,6 +14,13 @@ from ctplatform.config.preparation import QualityConfig
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
 from ctplatform.lungs.measures import density
+from ctplatform.preparation.body_axes import (
+    FLAG_BONE,
+    FLAG_SHAPE,
+    REJECT_BONE,
+    REJECT_SHAPE,
+    measure_body_axes,
+)
 from ctplatform.preparation.laterality import measure_laterality
 from ctplatform.preparation.sampling import Patches
 from ctplatform.registration.affine import transform_points
@@ -33,6 +40,9 @@ OPAQUE_HU = -300
 
 MIN_INNER = 200
 """Fewest points inside the scan of which a share is computed."""
+
+REJECT_TOP_CM2 = 60.0
+"""Lung on the last slice above which the apices are missing: about 25 mm of them, and all of their patches."""
 
 MIN_AIR = 0.005
 """Smallest share of room air among the voxels for a median; a patient may fill the field of view."""
@@ -62,6 +72,8 @@ def measure(
     hu_ZYX = sitk.GetArrayViewFromImage(hu)
     found = measure_laterality(hu_ZYX, mask.labels)
     measures |= {"heart_left_mm": found.heart_mm, "liver_right": found.soft, "mirrored": found.mirrored}
+    axes = measure_body_axes(hu_ZYX, mask.labels)
+    measures |= {"bone_behind": axes.bone_behind, "apex_above": axes.apex_above}
     air = hu_ZYX[(sitk.GetArrayViewFromImage(mask.labels) == 0) & (hu_ZYX < DARK_HU) & (hu_ZYX > PADDING_HU)]
     measures["air_hu"] = float(np.median(air)) if air.size > MIN_AIR * hu_ZYX.size else math.nan
     if volume.air_hu < PADDING_HU:  # the volume itself is clamped there
@@ -136,18 +148,38 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
     below("air_hu", reject_air[0], flag_air[0], not_hu)
     above("air_hu", reject_air[1], flag_air[1], not_hu)
     heart, liver = measures.get("heart_left_mm", math.nan), measures.get("liver_right", math.nan)
+    domes = (
+        "the domes of the diaphragm cannot be compared"
+        if math.isnan(liver)
+        else f"under the right dome there is {abs(liver):.0%} {'more' if liver > 0 else 'less'} soft tissue than under "
+        "the left one"
+    )
     above(
         "mirrored",
         config.reject_mirrored,
         config.flag_mirrored,
         "the scan seems to be mirrored left-right (probability {:.0%}): the tissue between the lungs lies "
-        f"{abs(heart):.0f} mm to the {'left' if heart > 0 else 'right'} of the middle, and under the right dome "
-        f"there is {abs(liver):.0%} {'more' if liver > 0 else 'less'} soft tissue than under the left one",
+        f"{abs(heart):.0f} mm to the {'left' if heart > 0 else 'right'} of the middle, and {domes}",
+    )
+    below(
+        "bone_behind",
+        REJECT_BONE,
+        FLAG_BONE,
+        "the scan seems to be reversed front to back (y axis): of the bone near the midline there is more in front of "
+        "the lungs than behind ({:.2f}, where 1 is all behind and -1 all in front)",
+    )
+    below(
+        "apex_above",
+        REJECT_SHAPE,
+        FLAG_SHAPE,
+        "the scan seems to be upside down (z axis): the lungs are convex below and flat or concave above ({:.1f} mm a "
+        "mm, where lungs of upright scans have 1 to 3)",
     )
     cut = (config.reject_cut_cm2, config.flag_cut_cm2)
     above(
         "cut_top_cm2",
-        *cut,
+        min(REJECT_TOP_CM2, config.reject_cut_cm2),
+        config.flag_cut_cm2,
         "the lungs are cut off at the top of the scan ({:.0f} cm2 of lung on the last slice)",
     )
     above(

@@ -6,15 +6,17 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ctplatform import __version__
+from ctplatform.compute.time_limit import time_limit
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.errors import ScanError, StageError
+from ctplatform.imaging.limits import TOO_SLOW, Limits, reading_limits
 from ctplatform.preparation.plan import NEW
 from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
@@ -77,7 +79,7 @@ def prepare_scan(
 
     Args:
         workspace: holds the atlas; receives shard, overlay and row.
-        item: of a plan: scan_id, subject_id, path, series_uid, fingerprint, version, cause, old.
+        item: of a plan: scan_id, subject_id, path, series_uid, lung_mask, fingerprint, version, cause, old.
         config: how it is prepared.
         config_hash: `plan.settings_hash`, kept in the row.
         process: instead of `process_scan`.
@@ -96,7 +98,15 @@ def prepare_scan(
     try:
         atlas, template = _atlas_of(workspace, config.model_dump_json(), config_hash)
         row["atlas_hash"] = atlas.hash
-        row.update((process or process_scan)(workspace, item, config, atlas, template, clock, config_hash))
+        with (
+            time_limit(
+                config.max_seconds, partial(commit, workspace, row | _too_slow(config))
+            ) as clock.restart_limit,
+            limits_of(config),
+        ):
+            row.update(
+                (process or process_scan)(workspace, item, config, atlas, template, clock, config_hash)
+            )
     except StageError:
         raise
     except Exception as error:  # an unforeseen error of a library must not stop the other scans
@@ -148,6 +158,42 @@ class SampledScan:
     fields: dict[str, Any]
 
 
+def limits_of(config: PrepareConfig) -> AbstractContextManager[None]:
+    """The recipe's limits for what is read in the context."""
+    return reading_limits(Limits(config.max_voxels, config.max_bytes_unpacked))
+
+
+def _too_slow(config: PrepareConfig) -> dict[str, str]:
+    return {
+        "state": "failed",
+        "reason": f"the scan took longer than prepare.max_seconds={config.max_seconds:g}, and its worker was ended",
+        "remedy": "Look at the scan; if it is a good one, set the key higher",
+        "code": TOO_SLOW,
+    }
+
+
+@contextmanager
+def _at_hand(item: dict[str, Any], clock: StepClock) -> Iterator[str]:
+    """The path of a scan, and a CPU slot where the item limits them.
+
+    A series of a public bucket is fetched before the slot is taken, and held in the node's cache until the context
+    ends; the path is that of its folder there. Raises as `public_series` does.
+    """
+    from ctplatform.compute.cpu_slots import cpu_slot
+    from ctplatform.imaging.public_series import public_series
+    from ctplatform.storage.public import public_place
+    from ctplatform.storage.series_cache import SeriesCache
+
+    with ExitStack() as scope:
+        path = str(item["path"])
+        if place := public_place(path):
+            with clock.step("fetch"):
+                path = str(scope.enter_context(public_series(place)))
+        scope.enter_context(cpu_slot(SeriesCache.of_this_node().root / "slots", item.get("slots", 0)))
+        clock.restart_limit()
+        yield path
+
+
 def process_scan(
     workspace: Workspace,
     item: dict[str, Any],
@@ -162,7 +208,8 @@ def process_scan(
     Raises:
         ScanError: the scan cannot be used.
     """
-    scan = sample_scan(item, config, atlas, template, clock)
+    with _at_hand(item, clock) as path:
+        scan = sample_scan(item | {"path": path}, config, atlas, template, clock)
     found, patches = scan.fields, scan.patches
     if scan.overlay is not None:
         workspace.write_bytes(scan.overlay, *layout.overlay(item["scan_id"]))
@@ -210,7 +257,7 @@ def sample_scan(
 
     from ctplatform.imaging.acquisition import acquisition
     from ctplatform.imaging.volume import content_hash, read_volume
-    from ctplatform.lungs.segmenter import make_segmenter
+    from ctplatform.lungs.segmenter import lung_mask
     from ctplatform.preparation.overlay import overlay_png
     from ctplatform.preparation.quality import assess, measure
     from ctplatform.preparation.sampling import sample_patches
@@ -221,7 +268,7 @@ def sample_scan(
         volume = read_volume(item["path"], series_uid=item["series_uid"] or None)
         digest = content_hash(volume)
     with clock.step("mask"):
-        mask = make_segmenter(config.lungs)(volume.image)
+        mask = lung_mask(volume.image, config.lungs, given=item.get("lung_mask") or "")
     with clock.step("register"):
         registration = register(mask.labels, template, config.registration)
     with clock.step("sample"):
@@ -280,10 +327,16 @@ def _atlas_of(workspace: Workspace, config_json: str, key: str) -> tuple[Atlas, 
 
 
 class StepClock:
-    """CPU-seconds of each step, and wall-clock and CPU-seconds since it was created."""
+    """CPU-seconds of each step, and wall-clock and CPU-seconds since it was created.
+
+    Attributes:
+        steps: CPU-seconds by name.
+        restart_limit: begins the time limit of the scan anew, once it has been fetched and has a CPU.
+    """
 
     def __init__(self) -> None:
         self.steps: dict[str, float] = {}
+        self.restart_limit: Callable[[], None] = lambda: None
         self._start = (time.monotonic(), time.process_time())
 
     @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
+from ctplatform.compute.cpu_slots import slots_of_this_node
 from ctplatform.compute.isolation import PART_SIZE, Runner, resolve
 from ctplatform.compute.placement import ray_options
 from ctplatform.compute.ray_internals import CPU_COUNTING, TASK_POLLING
@@ -126,7 +127,7 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
     silence()
     left = [item for part in parts for item in part]
     for _ in range(2):
-        dataset = _one_task_a_scan(left, worker, recipe)
+        dataset = one_task_a_scan(left, worker, recipe, prefetch=worker.prefetch)
         dataset.context.max_errored_blocks = (
             -1
         )  # a block is one scan: a lost one is no reason to stop the others
@@ -147,19 +148,36 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
         yield _CRASHED["state"]
 
 
-def _one_task_a_scan(items: list[dict[str, Any]], worker: Preparer, recipe: Recipe) -> ray.data.Dataset:
+def one_task_a_scan(
+    items: list[dict[str, Any]],
+    worker: Callable[[dict[str, Any]], Any],
+    recipe: Recipe,
+    *,
+    retries: int = RETRIES,
+    prefetch: int = 0,
+) -> ray.data.Dataset:
+    """A dataset that applies a worker to each item, in a Ray task with the resources of a scan.
+
+    Args:
+        items: one a scan.
+        worker: a picklable callable object.
+        recipe: where scans run, and on how much.
+        retries: of a task whose process died.
+        prefetch: tasks that fetch their scan, or wait with it, for each that computes.
+    """
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
+    tasks = 1 + prefetch
     with warnings.catch_warnings():
         # `max_retries` is none of the named parameters that replace Ray's remote arguments, which are deprecated;
         # without it Ray Data retries for ever, and one bad scan would hold up all.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return ray.data.from_items(items, override_num_blocks=len(items)).map(
             worker,
-            num_cpus=recipe.prepare.num_cpus,
-            memory=recipe.prepare.memory_gb * 2**30 or None,
-            max_retries=RETRIES,
+            num_cpus=recipe.prepare.num_cpus / tasks,
+            memory=recipe.prepare.memory_gb * 2**30 / tasks or None,
+            max_retries=retries,
             **ray_options(recipe.placement.prepare),
         )
 
@@ -172,12 +190,24 @@ class Preparer:
         config: how scans are prepared.
         settings: `plan.settings_hash` of the run.
         process: what makes patches and measures of a scan: `scan.process_scan`.
+        prefetch: series that are fetched ahead for each scan that computes.
     """
 
-    def __init__(self, workspace: Workspace, config: PrepareConfig, settings: str, process: Process) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: PrepareConfig,
+        settings: str,
+        process: Process,
+        *,
+        prefetch: int = 0,
+    ) -> None:
         self.workspace, self.config, self.settings, self.process = workspace, config, settings, process
+        self.prefetch = prefetch
 
     def __call__(self, item: dict[str, Any]) -> dict[str, str]:
+        if self.prefetch:
+            item = item | {"slots": slots_of_this_node(self.config.num_cpus)}
         outcome = {"scan_id": item["scan_id"], "problem": "", "remedy": "", "code": ""}
         try:
             row = prepare_scan(

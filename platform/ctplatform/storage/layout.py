@@ -36,6 +36,7 @@ README_FILE = "README.md"
 WEIGHTS_FOLDER = (WEIGHTS_FILE, ATLAS_FILE, TEMPLATE_FILE, README_FILE, CARD_FILE)
 """Files of a trained encoder, the last one last."""
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
+REPRESENTATION_FILE = "representation.safetensors"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
@@ -149,6 +150,11 @@ def model_readme(run: str) -> Parts:
 def initial_weights(run: str, name: str) -> Parts:
     """A file of the weights that a run started from, `WEIGHTS_FILE` or `CARD_FILE`; absent if from random ones."""
     return PRETRAIN, run, INITIAL, name
+
+
+def representation(run: str) -> Parts:
+    """Statistics of each location that patients' vectors are standardised with."""
+    return PRETRAIN, run, REPRESENTATION_FILE
 
 
 def training_config(run: str) -> Parts:

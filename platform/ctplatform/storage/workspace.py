@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import shutil
 import tempfile
 import uuid
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ctplatform.errors import StageError
+from ctplatform.errors import StageError, without_credentials
 from ctplatform.storage import layout, retry
 from ctplatform.storage.capacity import FULL_REMEDY, GOES_ON, disk_full
 
@@ -282,16 +281,25 @@ class Workspace:
         self.write_bytes((json.dumps(value, indent=2) + "\n").encode(), *parts)
 
     def read_table(self, *parts: str, columns: list[str] | None = None) -> pa.Table:
-        """Content of a Parquet file.
+        """Content of a Parquet file, in plain types.
 
         Raises:
-            StageError: the file is not there, or is no whole Parquet file.
+            StageError: the file is not there, is no whole Parquet file, or has a column of an extension type: such a
+                type may run code of its own when it is decoded, and no table of ours has one.
         """
         data = self.read_bytes(*parts)
         try:
-            return pq.read_table(pa.BufferReader(data), columns=columns)
+            file = pq.ParquetFile(pa.BufferReader(data))
+            foreign = [field.name for field in file.schema_arrow if _is_foreign(field)]
+            if not foreign:
+                return file.read(columns=columns)
         except (pa.ArrowInvalid, OSError):
             raise self.damaged(*parts, why="it is no whole Parquet file") from None
+        raise StageError(
+            f"{self.display(*parts)} has columns of extension types: {', '.join(foreign)[:200]}",
+            "It was not written by this software; use a workspace of a source that you trust",
+            code="foreign",
+        )
 
     def write_table(self, table: pa.Table, *parts: str) -> None:
         """Write a Parquet file (zstd)."""
@@ -316,7 +324,14 @@ class Workspace:
 def _without_credentials(uri: str) -> str:
     if "://" not in uri:
         return uri
-    return re.sub(r"(?<=://)[^/@]*@", "", uri.partition("?")[0]).rstrip("/")
+    return without_credentials(uri.partition("?")[0]).rstrip("/")
+
+
+def _is_foreign(field: pa.Field) -> bool:
+    """Whether a column, or a part of it, has an extension type, known to this process or not."""
+    inner = [field.type.field(i) for i in range(field.type.num_fields)]
+    marked = b"ARROW:extension:name" in (field.metadata or {})
+    return marked or isinstance(field.type, pa.BaseExtensionType) or any(map(_is_foreign, inner))
 
 
 class _ErrorKeepingStream:

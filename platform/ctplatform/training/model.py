@@ -133,7 +133,7 @@ def weights_and_card(
         encoder: what was trained.
         atlas: its locations.
         template: the atlas's lung mask, the bytes of a compressed NIfTI file.
-        recipe: `prepare` says how scans become patches, `embed.pooling` how patches become a vector.
+        recipe: `prepare` says how scans become patches, `embed` how patches become a vector.
         run: name of the training run.
         provenance: what it was trained on, and with which settings.
     """
@@ -148,6 +148,7 @@ def weights_and_card(
             "location": "corner / max * 2 - 1",
         },
         "preparation": recipe.prepare.model_dump(mode="json", exclude=_NOT_OF_A_SCAN),
+        "features": recipe.embed.features,
         "pooling": recipe.embed.pooling,
         "provenance": {"software": __version__, **provenance},
     }

@@ -120,7 +120,7 @@ def _fit(
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # Train V2's, with labels
             num_workers=workers,
             elastic_resize_monitor_interval_s=config.resize_every_s,
-            use_gpu=config.use_gpu,
+            use_gpu=bool(config.use_gpu),
             resources_per_worker={
                 "CPU": config.cpus_per_worker,
                 **({"GPU": 1} if config.use_gpu else {}),

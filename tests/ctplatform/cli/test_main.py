@@ -46,23 +46,43 @@ def test_every_command_explains_itself(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "status"),
     [
-        (["run", "--cohort", "nowhere.csv", "--workspace", "x"], "nowhere.csv"),
-        (["demo", "--recipe", "nope"], "there is no recipe 'nope'"),
-        (["demo", "--set", "pretrain.epoch=2"], "did you mean 'epochs'?"),
-        (["status", "--workspace", "empty"], "drasclr prepare"),
-        (["cohort", "nowhere"], "nowhere"),
-        (["atlas", "adopt", "--workspace", "x"], "Give --atlas PATH"),
-        (["demo", "--json"], "--json is of --dry-run and --status"),
+        (["run", "--cohort", "nowhere.csv", "--workspace", "x"], "nowhere.csv", 2),
+        (["demo", "--recipe", "nope"], "there is no recipe 'nope'", 2),
+        (["demo", "--set", "pretrain.epoch=2"], "did you mean 'epochs'?\n", 2),
+        (["status", "--workspace", "empty"], "drasclr prepare", 1),
+        (["cohort", "nowhere"], "nowhere", 1),
+        (["atlas", "adopt", "--workspace", "x"], "Give --atlas PATH", 1),
+        (["prepair"], "did you mean prepare?", 2),
+        (["demo", "--workspce", "x"], "did you mean --workspace?", 2),
+        (["estimate", "--scans", "-5"], "-5 is less than 1", 2),
+        (["estimate", "--scans", "5", "--core-price", "nan"], "nan is no amount", 2),
+        (["demo", "--from", "report", "--to", "atlas"], "atlas comes before report", 2),
+        (["demo", "--json"], "--json is of --dry-run and --status", 2),
+        (["submit", "--", "--from", "report", "--to", "atlas"], "atlas comes before report", 2),
+        (["submit", "--", "--recipe", "fast"], "recipe 'fast' makes no synthetic cohort", 2),
+        (
+            ["submit", "--", "--recipe", "demo", "--set", "sweep.tasks=[gold_stge]"],
+            "Did you mean 'gold_stage'?",
+            2,
+        ),
+        (["pretrain", "--workspace", "empty"], "needs ledger, which prepare makes", 2),
+        (["embed", "--workspace", "empty"], "needs ledger, patches, weights", 2),
+        (["report", "--workspace", "empty"], "needs ledger, split, weights, embeddings", 2),
+        (["atlas", "--workspace", "empty"], "an atlas is built from a cohort, and none was given", 2),
     ],
 )
-def test_what_cannot_be_done_is_one_message_and_status_1(arguments, message, capsys, tmp_path, monkeypatch):
+def test_what_cannot_be_done_is_one_message_and_a_status(
+    arguments, message, status, capsys, tmp_path, monkeypatch
+):
+    """And nothing is left behind: neither a folder nor a session of Ray was made."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
-    assert exit_.value.code == 1
+    assert exit_.value.code == status
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from ctplatform.cli import run
 from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
 from ctplatform.config.loader import load_recipe
-from ctplatform.errors import CohortError
+from ctplatform.errors import PreflightError
 from ctplatform.pipeline.graph import STAGES
 
 
@@ -29,7 +29,8 @@ def test_a_dry_run_of_the_demo_writes_nothing(tmp_path, capsys):
 
 def test_a_part_of_the_chain_is_planned_alone(tmp_path, capsys):
     options = ChainOptions(first="split", last="embed", dry_run=True)
-    assert run_cohort(str(tmp_path / "ws"), None, load_recipe("demo"), options) is None
+    with pytest.raises(PreflightError, match="needs ledger"):
+        run_cohort(str(tmp_path / "ws"), None, load_recipe("demo"), options)
     lines = capsys.readouterr().out.splitlines()
     named = [stage for stage in STAGES if any(line.split()[:1] == [stage] for line in lines)]
     assert named == ["split", "pretrain", "embed"]
@@ -37,6 +38,6 @@ def test_a_part_of_the_chain_is_planned_alone(tmp_path, capsys):
 
 @pytest.mark.usefixtures("no_ray")
 def test_a_missing_table_is_an_error_before_ray_starts(tmp_path):
-    with pytest.raises(CohortError, match=r"none\.csv"):
+    with pytest.raises(PreflightError, match=r"none\.csv"):
         run_cohort(str(tmp_path / "ws"), str(tmp_path / "none.csv"), load_recipe("demo"))
     assert not (tmp_path / "ws").exists()

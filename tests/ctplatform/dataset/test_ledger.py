@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -76,3 +79,27 @@ def test_a_ledger_row_survives_a_round_trip(workspace):
     assert back.loc[0, "dice"] == 0.5
     assert back.loc[0, "reason"] is None
     assert pa.table(back[["scan_id"]]).num_rows == 1
+
+
+def test_rows_of_earlier_versions_have_no_acquisition_but_their_source_and_the_table_do(workspace):
+    write(workspace, "new", kernel="B30f", manufacturer="Siemens", exposure_mas=40.0, source="{}")
+    source = json.dumps({"format": "DICOM", "kernel": "FC51", "manufacturer": "Toshiba"})
+    earlier = pa.schema([field for field in ledger.SCHEMA if field.name not in ledger.ACQUISITION])
+    row = {
+        "scan_id": "old",
+        "subject_id": "p",
+        "version": 1,
+        "state": "accepted",
+        "source": source,
+        "committed": 1,
+    }
+    workspace.write_table(pa.Table.from_pylist([row], schema=earlier), SCANS, "old.1.parquet")
+    rows = ledger.read_ledger(workspace)
+    assert rows.set_index("scan_id").loc["old", list(ledger.ACQUISITION)].isna().all()
+    table = pd.DataFrame(
+        {"scan_id": ["old", "new"], "kernel": ["B70f", "B70f"], "exposure_mas": [30.0, 30.0]}
+    )
+    full = ledger.with_acquisition(rows, table).set_index("scan_id")
+    assert full.loc["old", ["kernel", "manufacturer", "exposure_mas"]].tolist() == ["FC51", "Toshiba", 30.0]
+    assert full.loc["new", ["kernel", "manufacturer", "exposure_mas"]].tolist() == ["B30f", "Siemens", 40.0]
+    assert full["ctdi_vol_mgy"].isna().all()

@@ -56,6 +56,59 @@ def test_classes_can_be_stratified_on():
     }
 
 
+def test_kernel_manufacturer_and_site_are_balanced_together():
+    """Twelve draws: balanced splits are less than a subject away from every share, plain ones several."""
+    rng = np.random.default_rng(5)
+    table = cohort(subjects=90, scans_each=2, seed=5)
+    people = len(table) // 2
+    for name, classes in (
+        ("kernel", ["B30f", "B50f", "FC51"]),
+        ("manufacturer", ["GE", "Siemens"]),
+        ("site", "abcdef"),
+    ):
+        table[name] = np.repeat(rng.choice(list(classes), people), 2)
+    of_subject = table.drop_duplicates("subject_id").set_index("subject_id")
+    names = ("kernel", "manufacturer", "site")
+
+    def worst(**settings) -> float:
+        off = 0.0
+        for seed in range(12):
+            split = make_split(table, SplitConfig(test_fraction=1 / 3, seed=seed, **settings))
+            assert len(split.test) == 30
+            for name in names:
+                held = of_subject.loc[list(split.test), name].value_counts()
+                off = max(
+                    off, float((held.sub(of_subject[name].value_counts() / 3, fill_value=0)).abs().max())
+                )
+        return off
+
+    assert worst(balance=names) < 1
+    assert worst() > 4
+
+
+def test_a_balanced_split_is_stored_with_its_columns_and_a_plain_one_as_ever(tmp_path):
+    table = cohort().assign(kernel=["B30f", None] * 40)
+    workspace = Workspace(tmp_path)
+    balanced = make_split(table, SplitConfig(balance=("kernel",)))
+    write_split(workspace, balanced)
+    assert read_split(workspace) == balanced
+    assert balanced == make_split(table.sample(frac=1, random_state=3), SplitConfig(balance=("kernel",)))
+    write_split(workspace, make_split(table, SplitConfig()))
+    assert "balance" not in workspace.read_json("splits.json")
+    with pytest.raises(StageError, match=r"split\.balance names 'site'"):
+        make_split(table, SplitConfig(balance=("site",)))
+
+
+def test_a_balanced_split_is_extended_by_new_subjects():
+    table = cohort(subjects=60).assign(kernel=["a", "a", "b", "b"] * 30)
+    config = SplitConfig(balance=("kernel",))
+    first = make_split(table.head(80), config)
+    second = make_split(table, config, previous=first)
+    assert set(first.train) <= set(second.train)
+    assert set(first.test) <= set(second.test)
+    assert len(second.train) + len(second.test) == 60
+
+
 def test_identical_images_stay_together_in_any_number_of_steps():
     table = cohort(subjects=30)
     # s000 - s010 - s020 share images pairwise: one person under three names.

@@ -11,7 +11,7 @@ import pytest
 from ctplatform.imaging.dicom_elements import (
     numbers,
     padding,
-    pixel_bytes,
+    pixel_range,
     rescale,
     text,
     whole_number,
@@ -79,4 +79,4 @@ def test_bytes_of_the_pixels_are_those_in_the_file(series: Path, tmp_path: Path,
     path.write_bytes(content[: len(content) - cut])
     with path.open("rb") as stream:
         data = pydicom.dcmread(stream, stop_before_pixels=True)
-        assert pixel_bytes(data, stream) == whole - cut
+        assert pixel_range(data, stream) == (whole - cut, len(content) - whole)

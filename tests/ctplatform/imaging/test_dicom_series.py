@@ -10,6 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging import dicom_series
+from ctplatform.imaging.dicom_geometry import series_geometry
+from ctplatform.imaging.dicom_headers import index_folder
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.imaging.volume import read_volume
 from tests.ctplatform.scans import array, chest, code_of, edit
@@ -148,3 +151,64 @@ class TestPadding:
         header = {"PixelPaddingValue": 2990 + 1024, "PixelPaddingRangeLimit": 3010 + 1024}
         write_dicom_series(image, tmp_path / "s", header=header)
         assert np.array_equal(array(read_volume(tmp_path / "s").image), expected)
+
+
+class TestPlainPixels:
+    """Pixels that are read straight from the files are those that the decoder gives; all others are decoded."""
+
+    @pytest.mark.parametrize(
+        ("header", "stored", "plain"),
+        [
+            ({}, None, True),
+            ({"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11}, None, True),
+            ({"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11}, 0xF123, False),  # overlay bits
+            ({"PixelRepresentation": 1, "BitsStored": 12, "HighBit": 11}, 0x0900, False),  # sign in bit 11
+            ({"PixelRepresentation": 0, "BitsStored": 16, "HighBit": 15}, 50000, False),  # no int16
+            ({"PixelRepresentation": 0, "BitsStored": 16, "HighBit": 15}, 33000, True),
+            (
+                {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15},
+                -32000,
+                False,
+            ),  # with an intercept of -1024 no int16
+            ({"PhotometricInterpretation": "MONOCHROME1"}, None, False),
+            ({"RescaleSlope": "2"}, None, False),
+            ({"RescaleIntercept": "-1024.5"}, None, False),
+        ],
+    )
+    def test_equal_the_decoded_ones(
+        self, series: Path, monkeypatch: pytest.MonkeyPatch, header: dict, stored: int | None, plain: bool
+    ) -> None:
+        edit(series, **({"RescaleIntercept": "-1024", "PixelRepresentation": 0} | header))
+        if stored is not None:
+            file = sorted(series.iterdir())[4]
+            data = pydicom.dcmread(file)
+            pixels = np.frombuffer(data.PixelData, "<u2").copy()
+            pixels[7] = stored & 0xFFFF
+            data.PixelData = pixels.tobytes()
+            data.save_as(file)
+        (found,) = index_folder(series)
+        geometry = series_geometry(found)
+        alone = [dicom_series._read_plain(s, np.empty(s.shape, np.int16)) for s in geometry.slices]
+        changed = next(k for k, s in enumerate(geometry.slices) if s.file == sorted(series.iterdir())[4])
+        assert alone[changed] == plain
+        assert stored is None or all(ok for k, ok in enumerate(alone) if k != changed)
+        values, owner, notes = dicom_series.read_pixels(geometry)
+        monkeypatch.setattr(dicom_series, "_read_plain", lambda *_: False)
+        wanted, _, wanted_notes = dicom_series.read_pixels(geometry)
+        assert values.dtype == wanted.dtype
+        assert np.array_equal(values, wanted)
+        assert notes == wanted_notes
+        if values.dtype == np.int16:
+            assert owner is not None
+            assert np.array_equal(sitk.GetArrayFromImage(owner), values)
+
+    def test_compressed_pixels_are_decoded(self, series: Path) -> None:
+        for file in sorted(series.iterdir()):
+            data = pydicom.dcmread(file)
+            data.compress(pydicom.uid.RLELossless)
+            data.save_as(file)
+        (found,) = index_folder(series)
+        assert not any(
+            dicom_series._read_plain(s, np.empty(s.shape, np.int16)) for s in series_geometry(found).slices
+        )
+        assert np.array_equal(array(read_volume(series).image), array(chest()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ctplatform.preparation.plan import fingerprints
 from ctplatform.preparation.prepare import prepare
 from ctplatform.storage import retry
 from ctplatform.storage.layout import PATCHES
-from ctplatform.storage.series_cache import FOLDER_VARIABLE, SIZE_VARIABLE
+from ctplatform.storage.series_cache import FOLDER_VARIABLE, SIZE_VARIABLE, SeriesCache
 from tests.ctplatform.googlestore import GoogleStore
 from tests.ctplatform.objectstore import ObjectStore, Stored
 
@@ -129,8 +130,11 @@ def test_prepare_from_a_public_bucket(store: ObjectStore, prepared, unprepared, 
     assert summary.done == 3
     name = f"{scan}.parquet"
     assert unprepared.read_bytes(PATCHES, name) == local.read_bytes(PATCHES, name)
-    rows = ledger.read_ledger(unprepared, columns=["scan_id", "state", "code", "reason", "remedy"]).set_index(
-        "scan_id"
+    columns = ["scan_id", "state", "code", "reason", "remedy", "steps"]
+    rows = ledger.read_ledger(unprepared, columns=columns).set_index("scan_id")
+    assert {"fetch", "read"} <= json.loads(rows.loc[scan, "steps"]).keys()
+    assert (SeriesCache.of_this_node().root / "slots" / "queue").exists(), (
+        "series are fetched ahead by default"
     )
     assert rows["code"].to_dict() == {scan: "", "gone": "missing-path", "denied": "access-denied"}
     assert set(rows.loc[["gone", "denied"], "state"]) == {"failed"}

@@ -1,12 +1,16 @@
-"""Vectors of a group of scans are those of each scan alone."""
+"""Vectors of a group of scans are those of each scan alone, and what becomes of them for a patient."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 
 from ctplatform.inference.embed import Embedder, embed
 from ctplatform.inference.encoders import load_encoder
-from ctplatform.inference.encoding import pool
+from ctplatform.inference.patient_vectors import read_statistics
+from ctplatform.inference.pooling import LocationStatistics, pool
+from ctplatform.storage.layout import scan_vectors, shard
 from ctplatform.training.runs import training_rows
 from tests.ctplatform.training_world import run_loop
 
@@ -35,3 +39,48 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     )
     random = workspace.read_table("embeddings", run, "patients-random.parquet")
     assert random.num_rows == len(patients) == summary.scans
+
+    standardised = small_recipe.model_copy(
+        update={"embed": small_recipe.embed.model_copy(update={"pooling": "standardised_spread"})}
+    )
+    assert embed(workspace, standardised, run=run).done == 0  # patches are not encoded again
+    patients = (
+        workspace.read_table("embeddings", run, "patients-drasclr.parquet").to_pandas().set_index("scan_id")
+    )
+    trained = list(training_rows(workspace, small_recipe)["scan_id"])
+    statistics = LocationStatistics.of(*embedder.encode(encoder, trained))
+    stored = read_statistics(workspace, run)
+    np.testing.assert_allclose(stored.mean_ND, statistics.mean_ND, atol=2e-5)
+    np.testing.assert_allclose(stored.spread_ND, statistics.spread_ND, atol=2e-5)
+    np.testing.assert_allclose(
+        np.stack(patients.loc[scans, "vector"]),
+        pool(together, inside, "standardised_spread", stored),
+        atol=2e-2,
+    )
+    means = np.stack(patients.loc[trained, "vector"])[:, :128]
+    np.testing.assert_allclose(means.mean(0), 0, atol=2e-2)
+
+    scaled = small_recipe.model_copy(
+        update={"embed": small_recipe.embed.model_copy(update={"features": "multiscale"})}
+    )
+    wide, _ = Embedder(workspace, scaled, run).encode(encoder, scans)
+    assert wide.shape == (3, embedder.atlas.num_locations, 128 + 496)
+    np.testing.assert_allclose(wide[..., :128], together, atol=2e-5)
+
+
+def test_a_damaged_shard_leaves_its_scan_out_and_is_tried_again(workspace, small_recipe, ray_local):
+    run = "damaged"
+    embedder = Embedder(workspace, small_recipe, run)
+    scans = training_rows(workspace, small_recipe)[["scan_id", "subject_id", "content_hash"]].head(3)
+    whole = {"encoder": "random", "group": "whole", "scans": scans.to_json(orient="records")}
+    good = workspace.read_bytes(*shard(scans["scan_id"][1]))
+    workspace.write_bytes(good[: len(good) // 2], *shard(scans["scan_id"][1]))
+    row = embedder(whole)
+    assert list(json.loads(row["left_out"])) == [scans["scan_id"][1]]
+    assert row["written"] not in ("", "whole"), "the whole group is not marked as finished"
+    vectors = workspace.read_table(*scan_vectors(run, "random", row["written"]))
+    assert vectors["scan_id"].to_pylist() == [scans["scan_id"][0], scans["scan_id"][2]]
+    alone = {**whole, "scans": scans.iloc[[1]].to_json(orient="records")}
+    assert embedder(alone)["written"] == ""
+    workspace.write_bytes(good, *shard(scans["scan_id"][1]))
+    assert embedder(whole)["written"] == "whole"

@@ -1,11 +1,11 @@
-"""Features are those of the encoder on normalised patches; pooling leaves out what lies outside."""
+"""Features are those of the encoder on normalised patches."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from ctplatform.inference.encoding import coordinates_of, encode_patches, pool
+from ctplatform.inference.encoding import coordinates_of, encode_patches
 from drasclr import augment
 from drasclr.encoder import Encoder
 from tests.ctplatform.training_world import small_atlas
@@ -23,11 +23,3 @@ def test_features_are_those_of_each_patch():
         alone = encoder(patch.reshape(1, 1, 32, 32, 32), coordinates_G3[1:])
     np.testing.assert_allclose(found_GSD[1, 2], alone[0].numpy(), atol=2e-5)
     assert not np.allclose(found_GSD[0, 2], found_GSD[1, 2])
-
-
-def test_pooling_leaves_out_what_lies_outside():
-    vectors = np.array([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]], np.float32)
-    np.testing.assert_allclose(pool(vectors, np.array([[1.0, 1.0, 0.2]]), "mean"), [[2.0, 3.0]])
-    both = pool(vectors, np.array([[1.0, 1.0, 0.2]]), "mean_std")
-    np.testing.assert_allclose(both, [[2.0, 3.0, 1.0, 1.0]])
-    np.testing.assert_allclose(pool(vectors, np.zeros((1, 3)), "mean"), vectors.mean(1))

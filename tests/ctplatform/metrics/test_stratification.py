@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctplatform.metrics.stratification import folds, quantile_strata, stratified_order
+from ctplatform.metrics.stratification import balanced_subset, folds, quantile_strata, stratified_order
 
 
 def test_folds_spread_the_classes():
@@ -49,3 +49,31 @@ def test_beginnings_of_the_order_hold_every_stratum_in_its_share():
         for count in (10, 25, 50, 80):
             found = np.bincount(strata[order[:count]], minlength=3)
             assert np.abs(found - count * np.array([0.5, 0.3, 0.2])).max() <= 1.0
+
+
+def test_a_balanced_subset_holds_every_class_of_every_column_in_its_share():
+    rng = np.random.default_rng(1)
+    classes_NC = np.stack(
+        [rng.geometric(0.3, 300).clip(0, 12), rng.integers(0, 4, 300), rng.integers(0, 9, 300)], 1
+    )
+    subsets = []
+    for seed in range(4):
+        chosen_N = balanced_subset(classes_NC, 100, seed=seed)
+        assert chosen_N.sum() == 100
+        for column_N in classes_NC.T:
+            assert (
+                np.abs(
+                    np.bincount(column_N[chosen_N], minlength=13) - np.bincount(column_N, minlength=13) / 3
+                ).max()
+                < 2
+            )
+        subsets.append(chosen_N.tolist())
+        assert balanced_subset(classes_NC, 100, seed=seed).tolist() == subsets[-1]
+    assert len({tuple(subset) for subset in subsets}) == 4
+
+
+def test_a_balanced_subset_of_none_of_all_and_of_no_subjects():
+    classes_NC = np.array([[0, 1], [1, 0], [1, 1]])
+    assert balanced_subset(classes_NC, 0, seed=0).tolist() == [False] * 3
+    assert balanced_subset(classes_NC, 3, seed=0).tolist() == [True] * 3
+    assert balanced_subset(np.empty((0, 2), int), 0, seed=0).shape == (0,)

@@ -9,10 +9,11 @@ import SimpleITK as sitk
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset.atlas import image_to_bytes, read_atlas, read_template
 from ctplatform.errors import StageError
-from ctplatform.preparation.atlas import PUBLISHED_CORNERS, PUBLISHED_TEMPLATE, atlas
+from ctplatform.preparation.atlas import PUBLISHED_CORNERS, PUBLISHED_TEMPLATE, _Masker, atlas
 from ctplatform.storage.layout import ATLAS
 from ctplatform.storage.workspace import Workspace
 from tests.conftest import SMALL
+from tests.ctplatform.preparation.phantoms import phantom_scan
 
 
 def given(source) -> object:
@@ -57,6 +58,16 @@ def test_scans_without_lungs_are_named(small_recipe, tmp_path, ray_local):
     row = {"scan_id": "soft", "subject_id": "s", "path": str(tmp_path / "soft.nii.gz"), "series_uid": ""}
     with pytest.raises(StageError, match=r"none of 1 scans has a lung mask .*soft: "):
         atlas(Workspace(tmp_path / "ws"), pd.DataFrame([row]), small_recipe)
+
+
+def test_a_scan_with_one_lung_is_left_out_with_its_reason(small_recipe, tmp_path):
+    scan = phantom_scan(0)
+    half = scan.GetSize()[0] // 2
+    sitk.WriteImage(scan[:half], str(tmp_path / "half.nii.gz"))
+    row = {"scan_id": "half", "path": str(tmp_path / "half.nii.gz"), "series_uid": "", "lung_mask": ""}
+    found = _Masker(small_recipe)(row)
+    assert not found["mask"]
+    assert found["problem"].startswith("one lung only") or "lung volume" in found["problem"]
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -66,8 +68,17 @@ def test_soft_tissue_is_compared_under_the_domes():
 
 def test_without_lungs_or_domes_there_is_no_evidence():
     hu, labels = boxes(slice(0, 0), slice(0, 0))
-    assert measure_laterality(hu, labels) == Laterality(0.0, 0.0)
+    assert measure_laterality(hu, labels) == Laterality(0.0, math.nan)
     hu, labels = boxes(slice(2, 26), slice(34, 58))
     cut_off = sitk.GetImageFromArray(sitk.GetArrayFromImage(labels)[12:])
     cut_off.SetSpacing(labels.GetSpacing())
-    assert measure_laterality(hu[12:], cut_off).soft == 0, "the scan ends within the lungs"
+    assert math.isnan(measure_laterality(hu[12:], cut_off).soft), "the scan ends within the lungs"
+
+
+def test_a_shifted_heart_alone_says_little():
+    """An upper-lobe collapse moves it by 8 mm; with the domes in view that would be a mirrored scan."""
+    assert Laterality(-HEART_MM, math.nan).mirrored < CONFIG.flag_mirrored
+    assert Laterality(-HEART_MM, -SOFT).mirrored > CONFIG.reject_mirrored
+    assert Laterality(-2 * HEART_MM, math.nan).mirrored < CONFIG.reject_mirrored
+    measures = {"mirrored": 0.99, "heart_left_mm": -30.0, "liver_right": math.nan}
+    assert "cannot be compared" in assess(measures, CONFIG).reasons[0]

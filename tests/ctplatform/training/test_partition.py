@@ -35,5 +35,5 @@ def test_settings_that_cannot_be_distributed_are_refused():
         partition.check_workers(recipe_with("pretrain.shuffle_keys=true").pretrain, atlas, SCANS, 2)
     with pytest.raises(StageError, match="cannot feed 8 workers"):
         partition.check_workers(recipe_with().pretrain, atlas, SCANS, 8)
-    with pytest.raises(StageError, match="less than 2 workers"):
-        partition.check_workers(recipe_with("pretrain.scans_per_batch=1").pretrain, atlas, SCANS, 2)
+    with pytest.raises(StageError, match="less than 3 workers"):
+        partition.check_workers(recipe_with("pretrain.scans_per_batch=2").pretrain, atlas, SCANS, 3)

@@ -63,12 +63,12 @@ def _prepare_volume(workspace: Workspace, source: ScanSource, config_json: str) 
     import SimpleITK as sitk
 
     from ctplatform.imaging.volume import read_volume
-    from ctplatform.lungs.segmenter import make_segmenter
+    from ctplatform.lungs.segmenter import lung_mask
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     config = PrepareConfig.model_validate_json(config_json)
     image = read_volume(source.path, series_uid=source.series_uid or None).image
-    lungs = make_segmenter(config.lungs)(image).labels
+    lungs = lung_mask(image, config.lungs, given=source.lung_mask).labels
     volume = cut_lung_volume(image, lungs, np.reshape(source.affine, (4, 4)), config=config)
     write_lung_volume(workspace, volume, *source.volume_path)
     return volume

@@ -15,6 +15,7 @@ from ctplatform.config.digest import config_hash
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
 from ctplatform.imaging.fingerprint import fingerprint
+from ctplatform.imaging.label_map import given_path
 from ctplatform.storage import layout
 from ctplatform.tasks.label_map import VolumeTask
 
@@ -51,6 +52,7 @@ class ScanSource:
         affine: atlas LPS mm -> scan LPS mm, 16 numbers by rows, from the ledger.
         key: names the committed lung volume.
         maps: its label maps, one a task.
+        lung_mask: path of a given lung mask; empty where the segmenter makes it.
     """
 
     scan_id: str
@@ -59,6 +61,7 @@ class ScanSource:
     affine: tuple[float, ...]
     key: str
     maps: tuple[MapSource, ...]
+    lung_mask: str = ""
 
     @property
     def volume_path(self) -> tuple[str, ...]:
@@ -111,7 +114,9 @@ def labelled_scans(
     found = {}
     for scan_id, sources in maps_of.items():
         affine = tuple(float(v) for v in ledger.loc[scan_id, "affine"])
-        key = config_hash({"cube": [VERSION, ledger.loc[scan_id, "content_hash"], affine, drawn]})
+        lung_mask = given_path(rows[scan_id].get("lung_mask"))
+        made_of = [VERSION, ledger.loc[scan_id, "content_hash"], affine, drawn]
+        key = config_hash({"cube": [*made_of, fingerprint(lung_mask)] if lung_mask else made_of})
         series_uid = rows[scan_id].get("series_uid")
         found[scan_id] = ScanSource(
             scan_id,
@@ -120,6 +125,7 @@ def labelled_scans(
             affine,
             key,
             tuple(sources),
+            lung_mask,
         )
     return found
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ctplatform.evaluation.dense.lung_volume import LungVolume
 from ctplatform.evaluation.dense.windows import Windows, windows_of
@@ -58,7 +57,7 @@ def write_tiles(workspace: Workspace, tiles: LabelledTiles, *parts: str) -> None
 
 def read_tiles(workspace: Workspace, *parts: str) -> LabelledTiles:
     """Committed labelled tiles."""
-    table = pq.read_table(pa.BufferReader(workspace.read_bytes(*parts)))
+    table = workspace.read_table(*parts)
     header = json.loads(table.schema.metadata[METADATA_KEY])
     tiles_M3 = np.stack([table.column(name).to_numpy() for name in "zyx"], axis=1)
     windows = Windows(tiles_M3, header["stride"], tuple(header["shape"]))

@@ -24,10 +24,15 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
 
     workspace, recipe = state.workspace, state.recipe
     summary = embed(workspace, recipe, run=state.required_run(), on_progress=recorder.progress)
+    left_out = dict(summary.left_out)
     for name in recipe.sweep.ablations:
         run = ablation_runs(workspace, recipe)[name]
-        embed(workspace, ablated(recipe, name), run=run, on_progress=recorder.progress)
-    return StageResult(summary, f"{summary.scans} scans, encoders {', '.join(summary.encoders)}")
+        left_out |= embed(workspace, ablated(recipe, name), run=run, on_progress=recorder.progress).left_out
+    text = f"{summary.scans} scans, encoders {', '.join(summary.encoders)}"
+    if left_out:
+        scan, reason = next(iter(left_out.items()))
+        text += f"; {len(left_out)} left out, whose shards cannot be read: {scan} ({reason})"
+    return StageResult(summary, text, complete=not left_out)
 
 
 def _digest(state: WorkspaceState) -> str:

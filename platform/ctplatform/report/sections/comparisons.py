@@ -35,7 +35,7 @@ def section(inputs: Inputs) -> Section | Omitted:
             "better (error metrics have their sign reversed). Filled: the interval excludes zero. Arrow: it "
             "extends beyond the chart."
         ),
-        n=f"n = {_n(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
+        n=f"n = {held_out(table)} held-out subjects; {words.count(len(table), 'comparison')} in the table",
         interval="95% paired bootstrap over held-out subjects",
         command=command("sweep", inputs.recipe),
         panels=panels,
@@ -44,7 +44,7 @@ def section(inputs: Inputs) -> Section | Omitted:
             Key("First is worse", style.VERMILION, "s"),
             Key("Inconclusive: the interval includes zero", style.GREY, "o-"),
         ],
-        tables=[_table(table)],
+        tables=[table_of(table, "All paired comparisons")],
     )
     text = (
         f"{clear} of {words.count(len(table), 'comparison')} have an interval that excludes zero. The intervals are "
@@ -61,7 +61,8 @@ def verdict(row: object) -> str:
     return "better" if (low > 0) != words.lower_is_better(row.metric) else "worse"  # type: ignore[attr-defined]
 
 
-def _n(table: pd.DataFrame) -> str:
+def held_out(table: pd.DataFrame) -> str:
+    """Number of held-out subjects, or their range over tasks."""
     if "n_test" not in table or table["n_test"].dropna().empty:
         return words.DASH
     low, high = int(table["n_test"].min()), int(table["n_test"].max())
@@ -122,7 +123,8 @@ def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
     )
 
 
-def _table(table: pd.DataFrame) -> Table:
+def table_of(table: pd.DataFrame, caption: str = "Paired comparisons") -> Table:
+    """Comparisons in words and numbers, a row each."""
     cells, strong = [], []
     for i, row in enumerate(table.itertuples()):
         digits = words.digits_for(row.difference, row.low, row.high)
@@ -142,7 +144,7 @@ def _table(table: pd.DataFrame) -> Table:
         if verdict(row) != "open":
             strong.append(i)
     return Table(
-        "All paired comparisons",
+        caption,
         ("Task", "Metric", "Labels", "Difference", "Value", "95% interval", "Reading", "p", "n held out"),
         cells,
         numeric=frozenset({2, 4, 5, 7, 8}),

@@ -7,6 +7,7 @@ import pandas as pd
 from ctplatform.report import words
 from ctplatform.report.document import Section, Table
 from ctplatform.report.inputs import Inputs
+from ctplatform.report.sections import gain
 from ctplatform.report.sections.comparisons import verdict
 from ctplatform.training import collapse
 
@@ -18,7 +19,10 @@ FEW = 15  # with fewer held-out subjects percentile intervals are unreliable
 
 def section(inputs: Inputs) -> Section:
     """Facts, sentences, and one row a task, all computed from the tables."""
-    paragraphs: list[str | tuple[str, str]] = [_what(inputs)]
+    gained = gain.gains(inputs)
+    paragraphs: list[str | tuple[str, str]] = [] if gained.empty else [gain.sentence(inputs, gained)]
+    paragraphs.append(_what(inputs))
+    figures = [] if gained.empty else [gain.figure(inputs, gained)]
     notices = []
     if inputs.recipe.phantom is not None:
         notices.append(
@@ -39,7 +43,9 @@ def section(inputs: Inputs) -> Section:
         tables.append(_overview(inputs))
     else:
         paragraphs.append("Nothing has been evaluated yet, so there is no result to state.")
-    return Section("summary", TITLE, paragraphs, facts=_facts(inputs), notices=notices, tables=tables)
+    return Section(
+        "summary", TITLE, paragraphs, facts=_facts(inputs), notices=notices, figures=figures, tables=tables
+    )
 
 
 def findings(inputs: Inputs, task: str) -> list[tuple[str, str]]:

@@ -1,0 +1,409 @@
+"""The claims of the evidence: what each compares, when it holds, and what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ctplatform.dataset.splits import read_split
+from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed
+from ctplatform.metrics.scores import METRICS
+from drasclr.encoder import FEATURES
+from tests.benchmarks import encoded
+from tests.benchmarks import evidence_parts as parts
+from tests.benchmarks.evidence_parts import (
+    ALL,
+    DENSITY,
+    FEW,
+    FRESH,
+    HISTOGRAM,
+    LABEL_COUNTS,
+    MAIN,
+    RANDOM,
+    SAME_PLACES,
+    SEEDS,
+)
+from tests.benchmarks.evidence_scores import (
+    REPRESENTATIONS,
+    LabelledCohort,
+    Patients,
+    Score,
+    difference,
+    probe,
+    problem_of,
+    seed_means,
+    subset_of,
+)
+
+CLAIMED = ("emphysema_extent", "emphysema", "gold_stage", "fev1pp")
+TRAINED = CLAIMED
+LEAST_RANK, MOST_UNIFORMITY, LEAST_TOP1 = 1 / 3, -1.5, 10.0
+LAST_LINES = 3
+
+
+class Claims:
+    """All claims whose parts are there."""
+
+    def __init__(self, evidence: parts.Evidence) -> None:
+        self.evidence = evidence
+        self.tasks = parts.tasks() | parts.harder()
+        self._targets = {
+            (cohort, name): problem_of(evidence, cohort, task)
+            for cohort in FRESH
+            for name, (task, _) in self.tasks.items()
+        }
+
+    def all(self) -> dict[str, Any]:
+        """The content of docs/evidence.json."""
+        makers = (
+            self.no_collapse,
+            lambda: self.frozen("frozen_beats_random_few_labels", MAIN, RANDOM, FEW, CLAIMED),
+            lambda: self.frozen("frozen_beats_random_all_labels", MAIN, RANDOM, ALL, CLAIMED),
+            lambda: self.trained("frozen_beats_scratch_few_labels", "frozen", "scratch"),
+            lambda: self.trained("finetuned_beats_scratch_few_labels", "finetune", "scratch"),
+            self.finetuned_not_below_probe,
+            self.beats_density,
+            lambda: self.frozen(
+                "beats_density_where_density_fails", MAIN, DENSITY, ALL, tuple(parts.harder()), least=2
+            ),
+            self.labels_saved,
+            lambda: self.pays("global_pays", "both", MAIN),
+            lambda: self.pays("conditioning_pays", MAIN, "unconditioned"),
+        )
+        claims = []
+        for make in makers:
+            try:
+                claims.append(make())
+            except FileNotFoundError:
+                continue  # a part that has not been run
+        return {
+            "pretrain_seeds": len(SEEDS),
+            "n_test": sum(len(self._targets[cohort, CLAIMED[0]].test) for cohort in FRESH),
+            "cohort_seeds": list(FRESH.values()),
+            "labels": {"few": FEW, "all": ALL},
+            "representation": self._representation(),
+            "claims": claims,
+            "scores": self.scores(),
+            "why": self.why(),
+            "representations": self.representations(),
+        }
+
+    def _representation(self) -> dict[str, Any]:
+        chosen = json.loads(self.evidence.representation_file().read_text(encoding="utf-8"))
+        means = {name: round(value, 3) for name, value in chosen["means"].items()}
+        return {"features": chosen["features"], "pooling": chosen["pooling"], "cross_validated": means}
+
+    def frozen_score(self, encoder: str, task: str, labels: int) -> Score:
+        """Heads on a frozen representation."""
+        baseline = encoder in (DENSITY, HISTOGRAM)
+        found = {
+            cohort: [
+                self._probed(cohort, encoder, seed, task, str(labels))
+                for seed in (SEEDS[:1] if baseline else SEEDS)
+            ]
+            for cohort in FRESH
+        }
+        return self._score(task, found)
+
+    def frozen_score_at_same_places(self, task: str) -> Score:
+        """Heads on the places and the label subsets, one a seed, that training on labels takes."""
+        found = {
+            cohort: [[self._probed(cohort, MAIN, seed, task, SAME_PLACES)[seed]] for seed in SEEDS]
+            for cohort in FRESH
+        }
+        return self._score(task, found)
+
+    def _probed(self, cohort: str, encoder: str, seed: int, task: str, labels: str) -> list[np.ndarray]:
+        stored = json.loads(self.evidence.probed_file(cohort, encoder, seed).read_text(encoding="utf-8"))
+        return [np.array(p) for p in stored[task][labels]]
+
+    def trained_score(self, start: str, task: str, labels: int, *, key: str = "prediction") -> Score:
+        """End-to-end training, a label subset a seed."""
+        found = {}
+        for cohort in FRESH:
+            seeds = []
+            for number in SEEDS:
+                path = self.evidence.trained_file(cohort, task, start, labels, number)
+                if labels == ALL and number and not path.exists():
+                    continue
+                seeds.append([np.array(json.loads(path.read_text(encoding="utf-8"))[key])])
+            found[cohort] = seeds
+        return self._score(task, found)
+
+    def _score(self, task: str, predictions: dict[str, list[list[np.ndarray]]]) -> Score:
+        targets = {cohort: self._targets[cohort, task].test_targets for cohort in FRESH}
+        return Score(predictions, targets, self.tasks[task][1])
+
+    def _compared(
+        self, name: str, pairs: dict[str, tuple[Score, Score]], *, least: int, **more: Any
+    ) -> dict[str, Any]:
+        """A claim that holds if the interval of the difference is above 0 in `least` tasks."""
+        tasks, draws = {}, []
+        for task, (first, second) in pairs.items():
+            found, draws_B = difference(first, second)
+            tasks[task] = found.plain() | {"metric": first.metric}
+            draws.append(draws_B)
+        above = [task for task, found in tasks.items() if found["interval"][0] > 0]
+        low, high = interval(np.mean(draws, axis=0))
+        return {
+            "name": name,
+            "holds": len(above) >= least,
+            "difference": round(float(np.mean([found["difference"] for found in tasks.values()])), 3),
+            "interval": [round(low, 3), round(high, 3)],
+            "n": sum(len(t) for t in next(iter(pairs.values()))[0].targets.values()),
+            "needed": f"interval above 0 in {least} of {len(tasks)} tasks",
+            "tasks": tasks,
+            **more,
+        }
+
+    def frozen(
+        self,
+        name: str,
+        first: str,
+        second: str,
+        labels: int,
+        tasks: Sequence[str],
+        *,
+        least: int | None = None,
+    ) -> dict[str, Any]:
+        """Heads on one frozen representation against another."""
+        pairs = {
+            task: (self.frozen_score(first, task, labels), self.frozen_score(second, task, labels))
+            for task in tasks
+        }
+        return self._compared(name, pairs, least=len(tasks) if least is None else least, labels=labels)
+
+    def trained(self, name: str, first: str, second: str) -> dict[str, Any]:
+        """With few labels: frozen heads or fine-tuning against training from scratch, on the same places and labels."""
+        pairs = {}
+        for task in TRAINED:
+            scores = [
+                self.frozen_score_at_same_places(task)
+                if start == "frozen"
+                else self.trained_score(start, task, FEW)
+                for start in (first, second)
+            ]
+            pairs[task] = (scores[0], scores[1])
+        return self._compared(name, pairs, least=3, labels=FEW)
+
+    def finetuned_not_below_probe(self) -> dict[str, Any]:
+        """Fine-tuning against the probe that it starts at, which reads the same locations."""
+        pairs = {
+            task: (
+                self.trained_score("finetune", task, FEW),
+                self.trained_score("finetune", task, FEW, key="probe"),
+            )
+            for task in TRAINED
+        }
+        claim = self._compared("finetuned_not_below_probe", pairs, least=0, labels=FEW)
+        claim["holds"] = all(found["difference"] >= 0 for found in claim["tasks"].values())
+        claim["needed"] = "no difference below 0"
+        return claim
+
+    def beats_density(self) -> dict[str, Any]:
+        """With all labels, on each cohort by itself."""
+        names = tuple(parts.tasks())
+        pairs = {
+            task: (self.frozen_score(MAIN, task, ALL), self.frozen_score(DENSITY, task, ALL))
+            for task in names
+        }
+        claim = self._compared("beats_density", pairs, least=3, labels=ALL)
+        cohorts = {
+            cohort: self._compared(
+                cohort, {task: (a.of(cohort), b.of(cohort)) for task, (a, b) in pairs.items()}, least=3
+            )
+            for cohort in FRESH
+        }
+        claim["holds"] = all(found["holds"] for found in cohorts.values())
+        claim["needed"] = "interval above 0 in 3 of 5 tasks on each cohort"
+        claim["cohorts"] = {cohort: found["tasks"] for cohort, found in cohorts.items()}
+        return claim
+
+    def labels_saved(self) -> dict[str, Any]:
+        """Labels at which a frozen head reaches training from scratch with all labels."""
+        tasks: dict[str, Any] = {}
+        for task in TRAINED:
+            curves = [seed_means(self.frozen_score(MAIN, task, labels)) for labels in LABEL_COUNTS]
+            target_B = seed_means(self.trained_score("scratch", task, ALL))
+            needed_B = labels_needed(np.array(LABEL_COUNTS), np.stack(curves, axis=1), target_B)
+            values = [float(self.frozen_score(MAIN, task, labels).values().mean()) for labels in LABEL_COUNTS]
+            target = float(self.trained_score("scratch", task, ALL).values().mean())
+            needed = labels_needed(np.array(LABEL_COUNTS), np.array([values]), np.array([target]))[0]
+            low, high = interval_with_infinity(needed_B)
+            tasks[task] = {
+                "scratch": round(target, 3),
+                "frozen": {str(n): round(value, 3) for n, value in zip(LABEL_COUNTS, values, strict=True)},
+                "labels": _number(needed),
+                "interval": [_number(low), _number(high)],
+            }
+        reached = [found for found in tasks.values() if found["interval"][1] is not None]
+        return {
+            "name": "labels_saved",
+            "holds": len(reached) >= 3,
+            "interval": [None, None],
+            "n": sum(len(self._targets[cohort, CLAIMED[0]].test) for cohort in FRESH),
+            "needed": f"scratch with all {ALL} labels is reached with {ALL} or fewer, the whole interval, in 3 tasks",
+            "tasks": tasks,
+        }
+
+    def pays(self, name: str, first: str, second: str) -> dict[str, Any]:
+        """A part of the method against pretraining without it, few labels and all, with the cost of both."""
+        names = (*parts.tasks(), *parts.SHARES)
+        claims = {labels: self.frozen(name, first, second, labels, names) for labels in (FEW, ALL)}
+        claim = claims[FEW] | {"all_labels": claims[ALL]["tasks"], "with": first, "without": second}
+        claim["holds"] = all(found["interval"][0] > 0 for found in claims.values())
+        claim["needed"] = "interval of the mean over tasks above 0, with few labels and with all"
+        claim["interval_all_labels"] = claims[ALL]["interval"]
+        claim["difference_all_labels"] = claims[ALL]["difference"]
+        claim["cpu_seconds"] = {variant: self._cpu(variant) for variant in (first, second)}
+        return claim
+
+    def _cpu(self, variant: str) -> list[float]:
+        runs = [self._pretrained(variant, seed) for seed in SEEDS]
+        return [round(run["cpu_seconds"]) for run in runs]
+
+    def _pretrained(self, variant: str, seed: int) -> dict[str, Any]:
+        path = self.evidence.pretrained(variant, seed)
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def no_collapse(self) -> dict[str, Any]:
+        """Rank of a batch, uniformity and top-1 at the end of pretraining, in every seed."""
+        runs = []
+        for seed in SEEDS:
+            log = self._pretrained(MAIN, seed)["log"]
+            first, last = log[0], log[-LAST_LINES:]
+            end = {key: float(np.mean([line[key] for line in last])) for key in (*MONITORED, "negatives")}
+            runs.append(
+                {
+                    "seed": seed,
+                    "rank_start": round(first["effective_rank"], 1),
+                    "rank_end": round(end["effective_rank"], 1),
+                    "uniformity": round(end["uniformity"], 2),
+                    "top1": round(end["top1"], 3),
+                    "chance": round(1 / (end["negatives"] + 1), 4),
+                }
+            )
+        shares = [run["rank_end"] / run["rank_start"] for run in runs]
+        return {
+            "name": "no_collapse",
+            "holds": all(
+                share >= LEAST_RANK
+                and run["uniformity"] <= MOST_UNIFORMITY
+                and run["top1"] >= LEAST_TOP1 * run["chance"]
+                for share, run in zip(shares, runs, strict=True)
+            ),
+            "interval": [round(min(shares), 2), round(max(shares), 2)],
+            "n": len(runs),
+            "needed": "in every seed: rank at least a third of its start (the interval is its range over seeds), "
+            "uniformity at most -1.5, top-1 at least ten times chance",
+            "runs": runs,
+        }
+
+    def scores(self) -> dict[str, Any]:
+        """Mean score by method, task and number of labels, for tables and pictures."""
+        found: dict[str, Any] = {}
+        for encoder in (*parts.VARIANTS, RANDOM, DENSITY, HISTOGRAM):
+            for task in self.tasks:
+                for labels in LABEL_COUNTS:
+                    try:
+                        values = self.frozen_score(encoder, task, labels).values()
+                    except (FileNotFoundError, KeyError):  # not run, or not with so many labels
+                        continue
+                    found.setdefault(encoder, {}).setdefault(task, {})[str(labels)] = _rounded(values)
+        for start in ("scratch", "finetune"):
+            for task in TRAINED:
+                for labels in (FEW, ALL):
+                    try:
+                        values = self.trained_score(start, task, labels).values()
+                    except FileNotFoundError:
+                        continue
+                    found.setdefault(start, {}).setdefault(task, {})[str(labels)] = _rounded(values)
+        return found
+
+    def representations(self) -> dict[str, Any]:
+        """Every representation on the fresh cohorts, mean over five tasks; the choice was made on other subjects."""
+        found: dict[str, Any] = {}
+        problems = {
+            (cohort, name): problem_of(self.evidence, cohort, task)
+            for cohort in FRESH
+            for name, (task, _) in parts.tasks().items()
+        }
+        for encoder in (MAIN, RANDOM):
+            sums: dict[str, dict[str, list[float]]] = {}
+            for cohort in FRESH:
+                for seed in SEEDS:
+                    patients = Patients(self.evidence, cohort, encoder, seed)
+                    for features, pooling in REPRESENTATIONS:
+                        x = patients.vectors(features, pooling)
+                        cells = sums.setdefault(f"{features} {pooling}", {"few": [], "all": []})
+                        for name, (_, metric) in parts.tasks().items():
+                            problem = problems[cohort, name]
+                            for number in SEEDS:
+                                rows = subset_of(problem, FEW, number)
+                                cells["few"].append(_value(problem, probe(problem, x, rows), metric))
+                            rows = np.arange(len(problem.train))
+                            cells["all"].append(_value(problem, probe(problem, x, rows), metric))
+            for name, cells in sums.items():
+                found.setdefault(name, {})[encoder] = {
+                    labels: round(float(np.mean(values)), 3) for labels, values in cells.items()
+                }
+        return found
+
+    def why(self) -> dict[str, Any]:
+        """What the features of each encoder hold, on the first fresh cohort, mean over seeds.
+
+        Shares of the variance of patch features that lie between places and between scans; and how much of what made
+        each scan ridge regression on the patients' vectors explains in the test subjects (R2).
+        """
+        cohort = next(iter(FRESH))
+        config = parts.recipe_of(cohort).phantom
+        assert config is not None
+        table = self.evidence.table(cohort).set_index("subject_id", drop=False)
+        truth = encoded.truths(table, config)
+        split, chosen = read_split(self.evidence.workspace(cohort)), self._representation()
+        found: dict[str, Any] = {}
+        for encoder in (*parts.VARIANTS, RANDOM):
+            runs = []
+            for seed in SEEDS:
+                if not self.evidence.features_file(cohort, encoder, seed).exists():
+                    continue
+                patients = Patients(self.evidence, cohort, encoder, seed)
+                features_SND = patients.vectors_SND[..., :FEATURES]
+                place, scan = encoded.variance_shares(features_SND, np.ones(features_SND.shape[:2]))
+                x = patients.vectors(chosen["features"], chosen["pooling"])
+                train, test = ([s for s in side if s in x] for side in (split.train, split.test))
+                held = {
+                    name: encoded.explained(
+                        np.stack([x[s] for s in train]),
+                        np.stack([x[s] for s in test]),
+                        column.loc[train].to_numpy(float),
+                        column.loc[test].to_numpy(float),
+                    )
+                    for name, column in truth.items()
+                }
+                runs.append({"place": place, "scan": scan, **held})
+            if runs:
+                found[encoder] = {
+                    name: round(float(np.mean([run[name] for run in runs])), 3) for name in runs[0]
+                }
+        return found
+
+
+MONITORED = ("effective_rank", "uniformity", "top1")
+
+
+def _value(problem: LabelledCohort, predicted_T: np.ndarray, metric: str) -> float:
+    return METRICS[metric].value(problem.test_targets, predicted_T)
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 3) for value in values]
+
+
+def _number(value: float) -> float | None:
+    """A number of labels; None: not with all of them."""
+    return round(float(value), 1) if np.isfinite(value) else None

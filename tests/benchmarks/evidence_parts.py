@@ -1,0 +1,386 @@
+"""The computing parts of the evidence: cohorts, pretrained encoders, features, training on labels.
+
+Each part is a call in a process of its own, writes one result and is skipped where that is there, so that a run which
+was interrupted resumes. Encoders are pretrained once a seed, on the development cohort, and applied to the others,
+whose scans are sampled at its atlas.
+
+Legend: S scans, N locations, D features, G locations of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ctplatform.config.recipe import Recipe
+from ctplatform.phantom.files import is_dicom
+from ctplatform.phantom.parameters import draw
+from ctplatform.storage.workspace import Workspace
+from ctplatform.tasks.registry import get_task
+from ctplatform.tasks.task import Task
+
+#: At a time; more than cores take a larger share of a machine that is busy.
+PROCESSES = int(os.environ.get("EVIDENCE_PROCESSES", "2"))
+DEVELOPMENT = "development"
+#: Cohorts on which nothing was chosen, and their seeds.
+FRESH = {"first": 3001, "second": 3002}
+FRESH_SUBJECTS = 90
+SEEDS = (0, 1, 2)
+MAIN, RANDOM, DENSITY, HISTOGRAM = "local", "random", "density", "histogram"
+#: What differs from the recipe `evidence`. A step with both losses costs as much as two of the local loss.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "local": (),
+    "both": ("pretrain.beta=1", "pretrain.max_steps=140"),
+    "unconditioned": ("pretrain.encoder.conditioning=none", "pretrain.encoder.experts=1"),
+}
+LABEL_COUNTS = (8, 16, 32, 45)
+SAME_PLACES = "few, same places"
+FEW, ALL = LABEL_COUNTS[0], LABEL_COUNTS[-1]
+SUBSETS = 9  # a multiple of the seeds
+
+
+def _paraseptal(grade_N: np.ndarray) -> np.ndarray:
+    return grade_N >= 1
+
+
+PARASEPTAL = Task(
+    name="paraseptal",
+    title="Paraseptal emphysema, visual",
+    kind="binary",
+    columns=("visual_paraseptal",),
+    metrics=("auroc",),
+    derive=_paraseptal,
+)
+#: Share of the emphysema that is of one kind, among those who have some: density sees how much, not which.
+SHARES = {
+    f"{kind}_share": Task(
+        name=f"{kind}_share",
+        title=f"{kind.capitalize()} share of the emphysema",
+        kind="continuous",
+        columns=(f"{kind}_share",),
+        metrics=("spearman",),
+        valid=(0.0, 1.0),
+    )
+    for kind in ("panlobular", "paraseptal")
+}
+#: The kernel moves LAA-950 by some seven points (Gallardo-Estrella et al., Eur Radiol 2016): heads are fitted on scans
+#: of one kernel, and tested on those of the others.
+OTHER_KERNEL = Task(
+    name="extent_other_kernel",
+    title="Emphysema extent on kernels without labels",
+    kind="continuous",
+    columns=("emphysema_extent",),
+    metrics=("r2",),
+    valid=(0.0, 1.0),
+)
+LABELLED_KERNEL = "soft"
+LEAST_EXTENT = 0.012  # of the lung, for a share
+
+
+def tasks() -> dict[str, tuple[Task, str]]:
+    """The five tasks of the claims, each with its metric."""
+    found = {
+        name: (get_task(name), metric)
+        for name, metric in {
+            "emphysema_extent": "spearman",
+            "emphysema": "auroc",
+            "gold_stage": "kappa",
+            "fev1pp": "spearman",
+        }.items()
+    }
+    return found | {"paraseptal": (PARASEPTAL, "auroc")}
+
+
+def harder() -> dict[str, tuple[Task, str]]:
+    """The tasks in which density is not enough: the kind and place of disease, and other scanners."""
+    return {name: (task, "spearman") for name, task in SHARES.items()} | {
+        OTHER_KERNEL.name: (OTHER_KERNEL, "r2")
+    }
+
+
+def recipe_of(cohort: str, variant: str = "local", seed: int = 0) -> Recipe:
+    """The recipe `evidence` for a cohort, a variant of pretraining and its seed."""
+    from ctplatform.config.loader import load_recipe
+
+    overrides = [f"ray.num_cpus={PROCESSES}", f"pretrain.seed={seed}", *VARIANTS.get(variant, ())]
+    if cohort != DEVELOPMENT:
+        overrides += [
+            f"phantom.seed={FRESH[cohort]}",
+            f"phantom.subjects={FRESH_SUBJECTS}",
+            "split.test_fraction=0.5",
+        ]
+    return load_recipe("evidence", overrides)
+
+
+def trained_places(locations: int, size: int) -> np.ndarray:
+    """The places that training on labels reads, as `PatchPool` picks them."""
+    return np.unique(np.linspace(0, locations - 1, min(size, locations)).round().astype(int))
+
+
+class Evidence:
+    """The folder of one run of the evidence, and its parts."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def workspace(self, cohort: str) -> Workspace:
+        """A cohort's workspace."""
+        return Workspace(str(self.folder / cohort))
+
+    def table(self, cohort: str) -> pd.DataFrame:
+        """A cohort's scan table with labels, the shares of the subtypes and the kernel."""
+        table = pd.read_csv(self.folder / cohort / "phantom" / "cohort.csv", dtype={"subject_id": str})
+        parts = ["centrilobular_extent", "panlobular_extent", "paraseptal_extent"]
+        for kind in ("panlobular", "paraseptal"):
+            share = table[f"{kind}_extent"] / table[parts].sum(axis=1).clip(lower=1e-9)
+            table[f"{kind}_share"] = share.where(table["emphysema_extent"] >= LEAST_EXTENT)
+        config = recipe_of(cohort).phantom
+        assert config is not None
+        drawn = [
+            draw(index, seed=config.seed, spacing_mm=config.spacing_mm, dicom=is_dicom(index, config))
+            for index in table["scan_id"].str.rsplit("-", n=1).str[1].astype(int)
+        ]
+        table["kernel"] = [subject.scanner.kernel for subject in drawn]
+        return table
+
+    def prepared(self, cohort: str) -> Path:
+        """Exists once a cohort is prepared."""
+        return self.folder / f"{cohort}.json"
+
+    def prepare(self, cohort: str) -> None:
+        """Generate a cohort, sample its scans at the development cohort's atlas, and split it."""
+        from ctplatform.cli.console import Console
+        from ctplatform.compute.session import ray_session
+        from ctplatform.phantom.cohort import phantom_cohort
+        from ctplatform.pipeline.chain import run_chain
+
+        recipe, workspace = recipe_of(cohort), self.workspace(cohort)
+        assert recipe.phantom is not None
+        start = time.monotonic()
+        if cohort != DEVELOPMENT:
+            shutil.copytree(
+                self.folder / DEVELOPMENT / "atlas", self.folder / cohort / "atlas", dirs_exist_ok=True
+            )
+        with ray_session(recipe.ray):
+            table = phantom_cohort(workspace, recipe.phantom)
+            run_chain(workspace, table, recipe, Console(), last="split")
+        _write(self.prepared(cohort), {"seconds": time.monotonic() - start, "subjects": len(table)})
+
+    def run_name(self, variant: str, seed: int) -> str:
+        """Name of a pretraining run in the development cohort's workspace."""
+        return f"{variant}-{seed}"
+
+    def pretrained(self, variant: str, seed: int) -> Path:
+        """Exists once an encoder is pretrained: its log, seconds and CPU-seconds."""
+        return self.folder / "pretrain" / f"{self.run_name(variant, seed)}.json"
+
+    def pretrain(self, variant: str, seed: int) -> None:
+        """Pretrain an encoder on the development cohort's training scans, in this process."""
+        import torch
+
+        from ctplatform.storage.layout import CONFIG_FILE, PRETRAIN
+        from ctplatform.training.loop import Loop
+        from ctplatform.training.runs import read_metrics
+
+        torch.set_num_threads(1)
+        recipe, workspace = recipe_of(DEVELOPMENT, variant, seed), self.workspace(DEVELOPMENT)
+        run = self.run_name(variant, seed)
+        workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
+        cpu = time.process_time()
+        loop = Loop(workspace, recipe, run, rank=0, world=1, device=torch.device("cpu"))
+        loop.resume()
+        resumed = loop.step
+        loop.run()
+        _write(
+            self.pretrained(variant, seed),
+            {
+                "variant": variant,
+                "seed": seed,
+                "cpu_seconds": time.process_time() - cpu,
+                "steps": loop.step,
+                "resumed_at": resumed,
+                "scans": len(loop.scans),
+                "log": read_metrics(workspace, run),
+            },
+        )
+
+    def features_file(self, cohort: str, encoder: str, seed: int) -> Path:
+        """Features of all patches of a cohort from one encoder."""
+        return self.folder / "features" / f"{cohort}-{encoder}-{seed}.npz"
+
+    def features(self, cohort: str, encoder: str, seed: int) -> None:
+        """Encode all patches: the 128 features, then the 496 of all scales, [S, N, 624]."""
+        import torch
+
+        from ctplatform.dataset import ledger
+        from ctplatform.dataset.atlas import read_atlas
+        from ctplatform.dataset.shards import read_patches
+        from drasclr import augment
+
+        torch.set_num_threads(1)
+        workspace, recipe = self.workspace(cohort), recipe_of(cohort)
+        model = self.encoder(encoder, seed).eval()
+        atlas = read_atlas(workspace)
+        coordinates_N3 = torch.from_numpy(np.array(atlas.coordinates_N3, dtype=np.float32))
+        rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
+        rows = rows.sort_values("subject_id")
+        parts, start = [], time.process_time()
+        for first in range(0, len(rows), 8):
+            scans = list(rows["scan_id"].iloc[first : first + 8])
+            hu_GSDHW = np.stack([read_patches(workspace, scan)[1] for scan in scans], axis=1)
+            found = []
+            with torch.inference_mode():
+                for at in range(0, len(hu_GSDHW), 4):
+                    patches = augment.normalise(
+                        torch.from_numpy(hu_GSDHW[at : at + 4]), hu_window=recipe.prepare.hu_window
+                    )
+                    found.append(model.grouped_all(patches, coordinates_N3[at : at + 4]).numpy())
+            parts.append(np.concatenate(found).swapaxes(0, 1))
+        path = self.features_file(cohort, encoder, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(
+            temporary,
+            subjects=rows["subject_id"].astype(str).to_numpy().astype("U"),
+            vectors=np.concatenate(parts).astype(np.float32),
+            cpu_seconds=time.process_time() - start,
+        )
+        temporary.rename(path)
+
+    def encoder(self, name: str, seed: int) -> Any:
+        """A pretrained encoder, or a random one of the same architecture with the scans' normalisation statistics."""
+        import torch
+
+        from ctplatform.inference.encoders import load_encoder, random_encoder
+
+        recipe, workspace = recipe_of(DEVELOPMENT, MAIN, seed), self.workspace(DEVELOPMENT)
+        if name != RANDOM:
+            return load_encoder(workspace, self.run_name(name, seed), hu_window=recipe.prepare.hu_window)
+        torch.manual_seed(0)
+        return random_encoder(workspace, recipe)
+
+    def representation_file(self) -> Path:
+        """The representation that was chosen, and the score of each candidate."""
+        return self.folder / "representation.json"
+
+    def choose(self) -> None:
+        """Choose features and pooling by cross-validation among the development cohort's training subjects.
+
+        One choice for every encoder: the best mean over five tasks of the pretrained and the random encoder.
+        """
+        from tests.benchmarks.evidence_scores import REPRESENTATIONS, Patients, cross_validated, problem_of
+
+        scores: dict[str, dict[str, float]] = {}
+        for encoder in (MAIN, RANDOM):
+            patients = Patients(self, DEVELOPMENT, encoder, SEEDS[0])
+            for features, pooling in REPRESENTATIONS:
+                x = patients.vectors(features, pooling)
+                scores.setdefault(f"{features} {pooling}", {}).update(
+                    {
+                        f"{encoder} {name}": cross_validated(problem_of(self, DEVELOPMENT, task), x, metric)
+                        for name, (task, metric) in tasks().items()
+                    }
+                )
+        means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+        features, pooling = max(means, key=lambda name: means[name]).split()
+        content = {"features": features, "pooling": pooling, "means": means, "scores": scores}
+        _write(self.representation_file(), content)
+
+    def probed_file(self, cohort: str, encoder: str, seed: int) -> Path:
+        """Predictions of frozen heads for the test subjects."""
+        return self.folder / "probed" / f"{cohort}-{encoder}-{seed}.json"
+
+    def probe(self, cohort: str, encoder: str, seed: int) -> None:
+        """Fit heads on a frozen representation: label subsets at several sizes, then all labels."""
+        from tests.benchmarks import evidence_scores as scores
+
+        if encoder == DENSITY:
+            x = scores.density(self, cohort)
+        elif encoder == HISTOGRAM:
+            x = scores.histogram(self, cohort)
+        else:
+            chosen = json.loads(self.representation_file().read_text(encoding="utf-8"))
+            patients = scores.Patients(self, cohort, encoder, seed)
+            x = patients.vectors(chosen["features"], chosen["pooling"])
+        found: dict[str, dict[str, list[list[float]]]] = {}
+        for name, (task, _) in (tasks() | harder()).items():
+            problem = scores.problem_of(self, cohort, task)
+            for labels in LABEL_COUNTS if encoder == MAIN else (FEW, ALL):
+                count = SUBSETS if labels == FEW else len(SEEDS)
+                if labels >= len(problem.train):
+                    count = 1
+                predictions = [
+                    scores.probe(problem, x, scores.subset_of(problem, labels, number))
+                    for number in range(count)
+                ]
+                found.setdefault(name, {})[str(labels)] = [p.astype(float).tolist() for p in predictions]
+        if encoder == MAIN:
+            # On the places that training on labels reads, for a comparison with it.
+            places = trained_places(patients.vectors_SND.shape[1], recipe_of(cohort).sweep.scratch.pool)
+            x = patients.vectors(chosen["features"], chosen["pooling"], places=places)
+            for name, (task, _) in tasks().items():
+                problem = scores.problem_of(self, cohort, task)
+                predicted = [scores.probe(problem, x, scores.subset_of(problem, FEW, n)) for n in SEEDS]
+                found[name][SAME_PLACES] = [p.astype(float).tolist() for p in predicted]
+        _write(self.probed_file(cohort, encoder, seed), found)
+
+    def trained_file(self, cohort: str, task: str, start: str, labels: int, number: int) -> Path:
+        """Predictions for the test subjects after training on labels."""
+        return self.folder / "trained" / f"{cohort}-{task}-{start}-{labels}-{number}.json"
+
+    def train(self, cohort: str, task: str, start: str, labels: int, number: int) -> None:
+        """Train on labels end to end: from `scratch`, or `finetune` the encoder pretrained with seed `number`."""
+        import torch
+
+        from ctplatform.dataset.atlas import read_atlas
+        from ctplatform.evaluation.finetune import EndToEnd
+        from ctplatform.evaluation.models import training_steps
+        from ctplatform.evaluation.patch_pool import PatchPool
+        from tests.benchmarks.evidence_scores import problem_of, subset_of
+
+        torch.set_num_threads(1)
+        recipe, workspace = recipe_of(cohort), self.workspace(cohort)
+        problem = problem_of(self, cohort, tasks()[task][0])
+        rows = subset_of(problem, labels, number)
+        pool = PatchPool(
+            workspace,
+            read_atlas(workspace).coordinates_N3,
+            scans={subject: (problem.scan_of[subject],) for subject in (*problem.train, *problem.test)},
+            size=recipe.sweep.scratch.pool,
+            hu_window=recipe.prepare.hu_window,
+        )
+        cpu = time.process_time()
+        model = EndToEnd(
+            problem.task,
+            encoder=recipe.pretrain.encoder,
+            config=recipe.sweep.scratch,
+            steps=training_steps(recipe.sweep.scratch, len(problem.train)),
+            seed=number,
+            pretrained=self.encoder(MAIN, number) if start == "finetune" else None,
+            tuning=recipe.sweep.finetune,
+        )
+        subjects, targets = [problem.train[row] for row in rows], problem.train_targets.take(rows)
+        result: dict[str, Any] = {}
+        if start == "finetune":
+            probe = problem.task.probe().fit(model.features(pool, subjects), targets, seed=number)
+            start_N = problem.task.clip(probe.predict(model.features(pool, problem.test)))
+            result["probe"] = [float(value) for value in start_N]
+        model.fit(pool, subjects, targets)
+        result["prediction"] = [float(value) for value in model.predict(pool, problem.test)]
+        result["cpu_seconds"] = time.process_time() - cpu
+        result["steps"] = model.choice_.steps if model.choice_ else model.steps
+        _write(self.trained_file(cohort, task, start, labels, number), result)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.rename(path)

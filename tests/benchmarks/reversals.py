@@ -1,0 +1,71 @@
+"""Real CTs with axes reversed in all seven ways: which are accepted, and which true ones are rejected for it.
+
+DRASCLR_REAL_CT=... DRASCLR_ATLAS=... python -m tests.benchmarks.reversals
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import SimpleITK as sitk
+
+from ctplatform.config.preparation import PrepareConfig
+from ctplatform.errors import ScanError
+from ctplatform.imaging.volume import Volume, read_volume
+from ctplatform.lungs.segmenter import make_segmenter
+from ctplatform.preparation.quality import Verdict, assess, measure
+from ctplatform.registration.affine_registration import register
+from ctplatform.registration.template import Template
+from tests.benchmarks.realscans import folders, items
+
+CONFIG = PrepareConfig.model_validate({})
+REVERSED = ("mirrored", "front to back", "upside down")
+
+
+def reversed_axes(image: sitk.Image, axes: tuple[bool, ...]) -> sitk.Image:
+    """The same header, and voxels in the opposite order along some axes: what a header that lies does."""
+    flipped = sitk.Flip(image, axes)
+    flipped.CopyInformation(image)
+    return flipped
+
+
+def verdict_of(volume: Volume, template: Template) -> tuple[Verdict, dict[str, float]]:
+    """As `prepare` finds it, without samples."""
+    try:
+        mask = make_segmenter(CONFIG.lungs)(volume.image)
+        registration = register(mask.labels, template, CONFIG.registration)
+    except ScanError as error:
+        return Verdict("rejected", (error.problem,)), {}
+    measures = measure(volume, mask, registration, None, template)
+    return assess(measures, CONFIG.quality, notes=mask.notes), measures
+
+
+def main() -> None:
+    ct, atlas = folders()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    template = Template.read(atlas / "atlas_lung_mask.nii.gz", config=CONFIG.registration)
+    accepted = rejected = named = total = 0
+    for item in items(ct):
+        volume = read_volume(item["path"], series_uid=item["series_uid"] or None)
+        for axes in itertools.product((False, True), repeat=3):
+            seen, measures = verdict_of(replace(volume, image=reversed_axes(volume.image, axes)), template)
+            found = [word for word in REVERSED if any(word in reason for reason in seen.reasons)]
+            if any(axes):
+                total += 1
+                accepted += seen.state == "accepted"
+                named += bool(found)
+            else:
+                rejected += seen.state == "rejected" and bool(found)
+            name = "".join(letter for letter, flip in zip("xyz", axes) if flip) or "true"
+            shown = {
+                k: round(measures[k], 2) for k in ("mirrored", "bone_behind", "apex_above") if k in measures
+            }
+            print(f"{item['scan_id']}  {name:4}  {seen.state:8}  {', '.join(found) or '-':30}  {shown}")
+    print(
+        f"{total} reversed: {accepted} accepted, {named} named; true scans rejected as reversed: {rejected}"
+    )
+
+
+if __name__ == "__main__":
+    main()

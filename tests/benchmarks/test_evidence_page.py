@@ -1,0 +1,65 @@
+"""Page and picture are made of docs/evidence.json, and its claims follow its intervals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.benchmarks import document, evidence_page
+from tests.benchmarks.evidence import RESULT
+
+EVIDENCE = json.loads(RESULT.read_text(encoding="utf-8"))
+CLAIMS = {claim["name"]: claim for claim in EVIDENCE["claims"]}
+
+
+def above_zero(tasks: dict) -> int:
+    return sum(found["interval"][0] > 0 for found in tasks.values())
+
+
+def test_the_page_has_the_tables():
+    text = (document.BENCHMARKS / "evidence.md").read_text(encoding="utf-8")
+    assert evidence_page.tables(EVIDENCE).strip() in text
+
+
+def test_the_picture_is_that_of_the_results():
+    assert evidence_page.PICTURE.read_text(encoding="utf-8").strip() == evidence_page.picture(EVIDENCE)
+
+
+def test_there_are_three_seeds_and_every_claim_says_what_it_needs():
+    assert EVIDENCE["pretrain_seeds"] >= 3
+    assert EVIDENCE["n_test"] > 0
+    for claim in CLAIMS.values():
+        assert isinstance(claim["holds"], bool)
+        assert len(claim["interval"]) == 2
+        assert claim["n"] > 0
+        assert claim["needed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("frozen_beats_random_few_labels", 4),
+        ("frozen_beats_random_all_labels", 4),
+        ("frozen_beats_scratch_few_labels", 3),
+        ("finetuned_beats_scratch_few_labels", 3),
+        ("beats_density_where_density_fails", 2),
+    ],
+)
+def test_a_claim_holds_as_its_intervals_say(name, least):
+    claim = CLAIMS[name]
+    assert claim["holds"] == (above_zero(claim["tasks"]) >= least)
+
+
+def test_density_is_beaten_on_each_cohort_or_not_at_all():
+    claim = CLAIMS["beats_density"]
+    assert len(claim["cohorts"]) == 2
+    assert claim["holds"] == all(above_zero(tasks) >= 3 for tasks in claim["cohorts"].values())
+
+
+def test_differences_are_those_of_the_scores():
+    for claim in CLAIMS.values():
+        for found in claim.get("tasks", {}).values():
+            if "difference" in found:
+                assert found["difference"] == pytest.approx(found["value"] - found["other"], abs=0.0016)
+                assert found["interval"][0] <= found["interval"][1]
