@@ -20,7 +20,7 @@ from ctplatform.pipeline.checks.cohort import MAX_PATHS
 from ctplatform.pipeline.checks.finding import Finding, errors, of_error, require
 from ctplatform.pipeline.checks.machine import JOIN_S, connected_nodes, require_cluster, with_gpus
 from ctplatform.pipeline.checks.workspace import place_findings
-from ctplatform.pipeline.graph import STAGES
+from ctplatform.pipeline.graph import STAGES, between
 from ctplatform.pipeline.postmortem import scrubber
 from ctplatform.pipeline.preflight import Preflight, preflight
 from ctplatform.pipeline.progress import Outcome
@@ -123,6 +123,10 @@ def run_cohort(
         raise
     workspace, console, options = Workspace(workspace_uri), Console(), options or ChainOptions()
     checked = _check(workspace, cohort, recipe, options, scans=len(cohort))
+    if "sweep" in between(options.first, options.last) and len(cohort):
+        from ctplatform.evaluation.requirements import check_requirements
+
+        check_requirements(recipe, cohort)
     if checked is None:
         return None
     with ray_session(recipe.ray):

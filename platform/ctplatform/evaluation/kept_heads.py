@@ -175,6 +175,7 @@ def _sources(context: SweepContext, recipe: Recipe) -> dict[str, dict[str, Any]]
                 "encoder": "drasclr",
                 "run": run,
                 "weights_sha256": digest,
+                "layer": recipe.embed.features,
                 "pooling": recipe.embed.pooling,
             }
             sources[name] = own | common

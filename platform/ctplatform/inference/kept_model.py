@@ -117,6 +117,7 @@ def check_fits(model: KeptModel, found: Mapping[str, Any]) -> None:
         "atlas_hash": "atlas",
         "hu_window": "HU window",
         "pooling": "pooling",
+        "layer": "features",
         "width": "number of features",
     }
     problems = []

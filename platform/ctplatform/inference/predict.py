@@ -111,6 +111,7 @@ def check_weights(model: KeptModel, encoder: Encoder) -> None:
         model,
         {
             "weights_sha256": digest,
+            "layer": "last",  # what `embed_scan` takes
             "atlas_hash": encoder.atlas.hash if encoder.atlas else None,
             "hu_window": [float(end) for end in window] if window else None,
         },
