@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 import math
@@ -25,8 +26,8 @@ INCOMPLETE = 3
 
 EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
 weights (SCAN... --weights DIR)."""
-EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist, or
-a problem found before anything started; 3 embed: done, but some scans have no vector; 130 interrupted"""
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist,
+or a problem found before anything started; 3 embed: done, but some scans have no vector; 130 interrupted"""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
@@ -698,7 +699,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ctplatform.compute.interruption import STATUS, ends_within
 
     try:
-        with ends_within(message=STOPPED):
+        # A submission that is followed goes on after Ctrl-C: the user chooses what becomes of the job.
+        with contextlib.nullcontext() if args.command == "submit" else ends_within(message=STOPPED):
             args.run(args)
     except PlatformError as error:
         print(f"\nerror: {error}", file=sys.stderr)
