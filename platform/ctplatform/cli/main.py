@@ -31,8 +31,8 @@ INCOMPLETE = 3
 
 EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
 weights (SCAN... --weights DIR)."""
-EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist, or
-a problem found before anything started; 3 embed: done, but some scans have no vector;
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist,
+or a problem found before anything started; 3 embed: done, but some scans have no vector;
 75 stopped by SIGTERM with a checkpoint, run it again; 130 interrupted"""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
