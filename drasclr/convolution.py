@@ -22,9 +22,5 @@ def convolve(x_BCDHW: Tensor, kernel: Tensor, bias: Tensor | None, stride: int) 
 
 
 def _in_onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-    )
+    on = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return bool(on) and x.device.type == "cpu" and x.dtype == torch.float32
