@@ -28,7 +28,7 @@ from ctplatform.pipeline.checks.workspace import (
     place_findings,
     run_findings,
 )
-from ctplatform.pipeline.dry_run import Step, plain, plan
+from ctplatform.pipeline.dry_run import Step, plan
 from ctplatform.pipeline.graph import STAGES, between
 
 if TYPE_CHECKING:
@@ -58,7 +58,19 @@ class Preflight:
         return {
             "ok": not errors(self.findings),
             "findings": [finding.plain() for finding in self.findings],
-            "stages": plain(self.steps),
+            "stages": [
+                {
+                    "stage": step.decision.stage,
+                    "action": step.decision.action,
+                    "why": step.decision.why,
+                    "work": step.work.amount,
+                    "unit": step.work.unit,
+                    "core_hours": step.work.core_hours,
+                    "gpu_hours": step.work.gpu_hours,
+                    "written_bytes": step.work.written_bytes,
+                }
+                for step in self.steps
+            ],
         }
 
 
