@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
+import pandas as pd
 
+from ctplatform.dataset import ledger
+from ctplatform.dataset.splits import read_split
 from ctplatform.inference.embed import Embedder, embed
 from ctplatform.inference.encoders import load_encoder
 from ctplatform.inference.patient_vectors import read_statistics
 from ctplatform.inference.pooling import LocationStatistics, pool
-from ctplatform.storage.layout import scan_vectors, shard
+from ctplatform.storage.layout import PATCHES, scan_vectors, shard
 from ctplatform.training.runs import training_rows
 from tests.ctplatform.training_world import run_loop
 
@@ -69,9 +73,16 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
 
 
 def test_a_damaged_shard_leaves_its_scan_out_and_is_tried_again(workspace, small_recipe, ray_local):
+    shared = workspace.path(PATCHES).resolve()
+    workspace.path(PATCHES).unlink()
+    shutil.copytree(shared, workspace.path(PATCHES))
     run = "damaged"
     embedder = Embedder(workspace, small_recipe, run)
-    scans = training_rows(workspace, small_recipe)[["scan_id", "subject_id", "content_hash"]].head(3)
+    rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
+    # The random encoder is calibrated on training scans, without which there is none.
+    held_out = rows["subject_id"].isin(read_split(workspace).test)
+    scans = pd.concat([rows[~held_out].head(1), rows[held_out].head(1), rows[~held_out].tail(1)])
+    scans = scans[["scan_id", "subject_id", "content_hash"]].reset_index(drop=True)
     whole = {"encoder": "random", "group": "whole", "scans": scans.to_json(orient="records")}
     good = workspace.read_bytes(*shard(scans["scan_id"][1]))
     workspace.write_bytes(good[: len(good) // 2], *shard(scans["scan_id"][1]))
