@@ -11,7 +11,8 @@ from pathlib import Path
 # A submitted job is a source tree without an installation.
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
-from ctplatform.cli.main import job_parser, run_chain_command
+from ctplatform.cli.arguments import job_parser
+from ctplatform.cli.chain_commands import run_chain_command
 from ctplatform.errors import RESTART_STATUS, PlatformError, PreflightError, RestartRequested
 
 

@@ -173,6 +173,7 @@ def _namespace() -> str:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             return (
-                os.readlink("/proc/self/ns/pid") + Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+                os.readlink("/proc/self/ns/pid")
+                + Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
             )
     return ""

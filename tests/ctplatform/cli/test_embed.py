@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from ctplatform.cli.commands import INCOMPLETE
 from ctplatform.cli.embed import result_lines
-from ctplatform.cli.main import INCOMPLETE, main
+from ctplatform.cli.main import main
 
 
 def test_one_scan_is_embedded_without_ray(trained, tmp_path, capsys, monkeypatch):

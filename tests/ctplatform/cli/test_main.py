@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import SimpleITK as sitk
 
 from ctplatform.cli.console import result_lines
-from ctplatform.cli.main import first_stage, main
+from ctplatform.cli.main import main
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset.ledger import read_ledger
 from ctplatform.evaluation.summary import headline_rows
 from ctplatform.storage.workspace import Workspace
 from tests.conftest import SMALL
-from tests.ctplatform.scans import chest
 
 SETS = [part for item in SMALL for part in ("--set", item)]
 
@@ -83,35 +80,6 @@ def test_what_cannot_be_done_is_one_message_and_a_status(
     assert exit_.value.code == status
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    sitk.WriteImage(chest(), "a.nii.gz")
-    (tmp_path / "notes.txt").write_text("x")
-    main(["cohort", ".", "-o", "out/cohort.csv", "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert (found["output"], found["scans"], found["subjects"]) == ("out/cohort.csv", 1, 1)
-    assert "notes.txt" in found["passed_over"][0]
-    assert found["notes"] == []
-    main(["run", "--cohort", "out/cohort.csv", "--workspace", "ws", "--dry-run", "--json"])
-    plan = json.loads(capsys.readouterr().out)
-    assert [stage["stage"] for stage in plan["stages"]][:2] == ["atlas", "prepare"]
-    assert (plan["stages"][1]["work"], plan["stages"][1]["unit"]) == (1, "scans")
-    assert plan["public_data"] == []
-    main(["estimate", "--scans", "100", "--cores", "2", "--core-price", "3", "--json"])
-    bill = json.loads(capsys.readouterr().out)
-    hours = sum(stage["core_hours"] for stage in bill["stages"])
-    assert bill["total"]["core_hours"] == pytest.approx(hours)
-    assert bill["total"]["price"] == pytest.approx(3 * hours)
-    assert bill["total"]["wall_hours"] == pytest.approx(hours / 2)
-
-
-def test_a_given_atlas_is_put_into_the_workspace_before_scans_are_prepared():
-    assert first_stage("prepare", atlas="somewhere") == "atlas"
-    assert first_stage("prepare", atlas=None) == "prepare"
-    assert first_stage("pretrain", atlas="somewhere") == "split"
-    assert first_stage("sweep", atlas=None) == "sweep"
 
 
 def test_a_table_with_a_scan_twice_is_refused_before_anything_starts(tmp_path, capsys):
