@@ -289,7 +289,7 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
             try:
-                temporary.write_text(json.dumps(value, indent=2) + "\n")
+                temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
                 os.link(temporary, folder / name)
             except FileExistsError:
                 return False

@@ -28,10 +28,13 @@ class FittedHead:
 
     Args:
         kind: of label.
-        weights_P, bias: of the score, on features that are not standardised.
+        weights_P: of the score, on features that are not standardised.
+        bias: of the score.
         valid: predicted numbers are moved into this range.
-        thresholds_T, classes_C: ordinal and binary: the score's thresholds between neighbouring classes.
-        times_T, hazard_T: survival: the baseline's cumulative hazard at the times of events, for a score of 0.
+        thresholds_T: ordinal and binary: the score's thresholds between neighbouring classes.
+        classes_C: the classes, in order.
+        times_T: survival: times of events.
+        hazard_T: survival: the baseline's cumulative hazard at those times, for a score of 0.
     """
 
     kind: str
