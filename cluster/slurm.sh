@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Ray inside one SLURM allocation, and the chain on it: sbatch cluster/slurm.sh --recipe fast --cohort ... --workspace ...
-# The arguments are those of jobs/pipeline.py. The same command resumes: requeue it as often as the time limit asks.
+# The arguments are those of jobs/pipeline.py. Two minutes before its time limit, or when it is preempted, the job stores
+# its work and requeues itself; the same command resumes.
 #SBATCH --job-name=drasclr
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -8,6 +9,7 @@
 #SBATCH --mem=128G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@120
 set -euo pipefail
 
@@ -21,6 +23,15 @@ GPUS=${SLURM_GPUS_ON_NODE:-0}
 # Other users share these machines: nothing talks to our cluster without the token.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OMP_NUM_THREADS=1
 RAY_AUTH_TOKEN=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+
+# Sent TERM, the chain stops after its step, with a checkpoint, and requests a restart by its exit status.
+RESTART=75
+chain='' terminated=''
+terminate() {
+    terminated=1 again=1
+    [[ -z $chain ]] || kill -TERM "$chain" 2>/dev/null || true
+}
+trap terminate TERM
 
 mapfile -t NODES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 HEAD=${NODES[0]}
@@ -44,4 +55,19 @@ done
 
 cd "$TREE"
 RAY_ADDRESS="$HEAD_IP:$PORT" srun --overlap --nodes=1 --ntasks=1 --nodelist="$HEAD" --export=ALL \
-    "$VENV/bin/python" jobs/pipeline.py "$@"
+    "$VENV/bin/python" jobs/pipeline.py --take-over "$@" &
+chain=$!
+[[ -z $terminated ]] || terminate
+
+# A signal ends `wait` at once: wait again until it is the chain that has ended.
+again=1
+while [[ -n $again ]]; do
+    again='' status=0
+    wait "$chain" || status=$?
+done
+
+if [[ $status -eq $RESTART || ( -n $terminated && $status -ne 0 ) ]]; then
+    echo "the chain ended with status $status: job $SLURM_JOB_ID is requeued"
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

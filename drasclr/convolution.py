@@ -16,9 +16,7 @@ def convolve(x_BCDHW: Tensor, kernel: Tensor, bias: Tensor | None, stride: int) 
     times the time; of several it calls oneDNN, with the same result as here.
     """
     if len(x_BCDHW) == 1 and _in_onednn(x_BCDHW):
-        y: Tensor = torch.mkldnn_convolution(  # type: ignore[attr-defined]
-            x_BCDHW, kernel, bias, [PADDING] * 3, [stride] * 3, [1] * 3, 1
-        )
+        y: Tensor = torch.mkldnn_convolution(x_BCDHW, kernel, bias, [PADDING] * 3, [stride] * 3, [1] * 3, 1)
         return y
     return F.conv3d(x_BCDHW, kernel, bias, stride, PADDING)
 
@@ -28,5 +26,5 @@ def _in_onednn(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
     )

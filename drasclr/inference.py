@@ -2,9 +2,9 @@
 
 The normalisation is folded into the kernels, and each part of the batch passes the whole stack while it stays in the
 processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So
-kernels are mixed for several locations in one matrix product, into memory that is used again; and in the last two layers, which
-hold three quarters of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed instead: they
-come from one matrix product over all samples.
+kernels are mixed for several locations in one matrix product, into memory that is used again; and in the last two
+layers, which hold more than half of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed
+instead: they come from one matrix product over all samples.
 
 Legend: B samples, G locations, E experts, C channels, DHW space; everything is channels-last.
 """
@@ -181,7 +181,7 @@ def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
 
 
 def _taps(sides: Sequence[int], stride: int) -> tuple[Tensor, list[int]]:
-    """(tap of the kernel that takes each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)"""
+    """(tap of the kernel from each voxel in to each voxel out, 27 for none, int64 [O, I]; sides of the output)."""
     sides_out = [side // stride for side in sides]
     voxels_I3, voxels_O3 = (
         torch.cartesian_prod(*(torch.arange(side) for side in shape)) for shape in (sides, sides_out)

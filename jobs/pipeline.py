@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "platform")]
 
 from ctplatform.cli.main import job_parser, run_chain_command
-from ctplatform.errors import PlatformError, PreflightError
+from ctplatform.errors import RESTART_STATUS, PlatformError, PreflightError, RestartRequested
 
 
 def main() -> None:
@@ -20,6 +20,9 @@ def main() -> None:
     args = job_parser(__doc__ or "").parse_args()
     try:
         run_chain_command(args)
+    except RestartRequested as request:
+        print(request, file=sys.stderr)
+        sys.exit(RESTART_STATUS)
     except PlatformError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, PreflightError) else 1)

@@ -11,7 +11,7 @@ import pytest
 
 from ctplatform.cohort.label_table import join_label_table
 from ctplatform.config.loader import load_recipe
-from ctplatform.evaluation.requirements import check_labels
+from ctplatform.evaluation.requirements import check_requirements
 from ctplatform.tasks.registry import get_task
 from tests.conftest import ROOT
 
@@ -49,7 +49,7 @@ def test_recipe_and_join(recipe, tmp_path):
     clinical.to_excel(tmp_path / "clinical.xlsx", index=False)
     joined = join_label_table(cohort, tmp_path / "clinical.xlsx", key="subject_id=PatientID")
     assert list(joined.lines) == snippet("text").splitlines()
-    check_labels(recipe, joined.table)
+    check_requirements(recipe, joined.table)
     for name in recipe.sweep.tasks:
         labels = get_task(name, recipe.tasks).labels(joined.table)
         assert len(labels.subjects) == 46

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+#: Exit status that requests a restart: EX_TEMPFAIL of sysexits.h.
+RESTART_STATUS = 75
 #: KEY:SECRET@ behind a scheme; a number and a slash behind the colon are the port of a host.
 _KEY_AND_SECRET = re.compile(r"(?<=://)[^\s/@:'\"]*:(?!\d+(?:/|$|\s))[^\s@'\"]*@")
 _USER = re.compile(r"(?<=://)[^\s/@'\"]*@")
@@ -49,6 +51,10 @@ def _rebuild(kind: type[PlatformError], problem: str, remedy: str, code: str) ->
 
 class ScanError(PlatformError):
     """One scan cannot be used; its ledger row says `failed`, and the other scans are prepared."""
+
+
+class RestartRequested(PlatformError):
+    """The process was requested to end and has stored its work; a batch system should start it again."""
 
 
 class CohortError(PlatformError):

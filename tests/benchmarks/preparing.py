@@ -2,8 +2,9 @@
 
 A 512 x 512 x 300 scan as .nii.gz and as DICOM, through `prepare_scan` at the published atlas's 581 locations, by this
 build and by that of a checkout elsewhere, in turn, each in a process of its own; the fastest of each counts, in CPU
-seconds, and the peak of resident memory. `--real` compares the results on all real CTs and on phantoms instead: content
-hash, measures, registration and every patch. `--write` puts the table into docs/benchmarks/.
+seconds, and the peak of resident memory. `--compare FOLDER` compares the results on all scans of a folder instead:
+content hash, registration, every patch, and each measure that both builds have. `--write` puts the table into
+docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import bigscans, document, realscans
 from tests.benchmarks.builds import HERE, Build, fastest
@@ -63,7 +65,7 @@ def big_rows(base: Path, *, slices: int, repeats: int) -> list[list[str]]:
                     f"{ours['peak']:.0f}",
                     f"{memory:.2f}",
                     f"<= {MEMORY_BAR}: {'yes' if memory <= MEMORY_BAR else 'no'}",
-                    "identical" if ours["found"] == theirs["found"] else "DIFFERENT",
+                    "identical" if same(ours, theirs) else "DIFFERENT",
                     ", ".join(f"{name} {value:.2f}" for name, value in ours["steps"].items()),
                 ]
             )
@@ -71,29 +73,29 @@ def big_rows(base: Path, *, slices: int, repeats: int) -> list[list[str]]:
     return rows
 
 
-def compare(base: Path, *, phantoms: int) -> int:
+def same(ours: dict[str, Any], base: dict[str, Any]) -> bool:
+    """Whether both builds found the same: content, registration, patches, and each measure that both have."""
+    common = ours["measures"].keys() & base["measures"].keys()
+    measures = all(ours["measures"][name] == base["measures"][name] for name in common)
+    return bool(ours["found"] == base["found"]) and measures
+
+
+def compare(base: Path, ct: Path) -> int:
     """Print each scan of which the builds find anything different; their number."""
-    ct, atlas = realscans.folders()
+    _, atlas = realscans.folders()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         items = realscans.items(ct)
-        if phantoms:
-            from ctplatform.config.loader import load_recipe
-            from ctplatform.phantom.cohort import make_cohort
-
-            made = load_recipe("demo", (f"phantom.subjects={phantoms}",))
-            make_cohort(folder / "phantoms", made.phantom)
-            items += realscans.items(folder / "phantoms")
         different = 0
         with builds_of(base, folder, atlas) as builds:
             for item in items:
                 results = {name: build.run(json.dumps(item)) for name, build in builds.items()}
-                same = results["ours"]["found"] == results["base"]["found"]
-                different += not same
+                equal = same(results["ours"], results["base"])
+                different += not equal
                 seconds = " and ".join(f"{result['seconds']:.2f}" for result in results.values())
                 state = results["ours"]["state"]
                 print(
-                    f"{item['scan_id']}: {'identical' if same else 'DIFFERENT'}, {state}, {seconds} s",
+                    f"{item['scan_id']}: {'identical' if equal else 'DIFFERENT'}, {state}, {seconds} s",
                     flush=True,
                 )
     print(f"{len(items)} scans, {different} different")
@@ -106,12 +108,11 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="another checkout of the project")
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--real", action="store_true", help="compare results on all real CTs")
-    parser.add_argument("--phantoms", type=int, default=0, help="with --real: phantoms, too")
+    parser.add_argument("--compare", type=Path, help="compare results on all scans of a folder")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
-    if options.real:
-        sys.exit(1 if compare(options.base, phantoms=options.phantoms) else 0)
+    if options.compare:
+        sys.exit(1 if compare(options.base, options.compare) else 0)
     head = ["scan", "base, CPU-s", "ours, CPU-s", "ratio", "bar", "base, MiB", "ours, MiB", "share", "bar"]
     head += ["results", "steps of ours, CPU-s"]
     text = document.table(head, big_rows(options.base, slices=options.slices, repeats=options.repeats))

@@ -41,7 +41,7 @@ def main(workspace: str, atlas_folder: str) -> None:
             "steps": json.loads(row["steps"]),
             "peak": builds.peak_mib(),
             "state": row["state"],
-            "content": row.get("content_hash"),
+            "measures": json.loads(row.get("measures") or "{}"),
             "found": _digest(Path(workspace), row),
         }
 
@@ -49,9 +49,9 @@ def main(workspace: str, atlas_folder: str) -> None:
 
 
 def _digest(workspace: Path, row: dict[str, Any]) -> str:
-    """Of verdict, notes, measures, registration and patches."""
+    """Of the scan's content, its registration and all patches."""
     digest = hashlib.sha256()
-    for name in ("state", "reason", "notes", "measures", "affine", "source", "content_hash"):
+    for name in ("affine", "content_hash"):
         digest.update(json.dumps([name, row.get(name)]).encode())
     for shard in workspace.rglob(f"{row['scan_id']}.parquet"):
         table = pq.read_table(shard)

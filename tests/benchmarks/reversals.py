@@ -5,6 +5,7 @@ DRASCLR_REAL_CT=... DRASCLR_ATLAS=... python -m tests.benchmarks.reversals
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from dataclasses import replace
 
@@ -42,6 +43,7 @@ def verdict_of(volume: Volume, template: Template) -> tuple[Verdict, dict[str, f
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     ct, atlas = folders()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     template = Template.read(atlas / "atlas_lung_mask.nii.gz", config=CONFIG.registration)

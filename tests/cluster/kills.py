@@ -46,7 +46,7 @@ class Nodes:
         self.address = self.process.stdout.readline().strip()
 
     def tell(self, word: str) -> None:
-        """ "kill" or "add"; returns when it is done."""
+        """ "kill", "drain" or "add"; returns when it is done."""
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline().strip() == "done"

@@ -8,7 +8,10 @@ order, and losses of about 3 agree to 1e-5 (measured: 1e-6 after 48 steps).
 
 from __future__ import annotations
 
+import json
 import random
+import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,10 +20,19 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
-from ctplatform.storage.layout import CARD_FILE, PRETRAIN, PROGRESS_FILE
+from ctplatform.pipeline.records import read_record
+from ctplatform.storage.layout import (
+    CARD_FILE,
+    CHECKPOINT_MANIFEST,
+    CHECKPOINTS,
+    PRETRAIN,
+    PROGRESS_FILE,
+    lease,
+)
 from ctplatform.storage.workspace import Workspace
-from ctplatform.training.checkpoints import Checkpoints
+from ctplatform.training.checkpoints import Checkpoints, folder_of
 from ctplatform.training.runs import read_metrics, run_name
 from tests.cluster.kills import Nodes, kill_alone
 from tests.cluster.processes import Command, alive, environment
@@ -159,6 +171,68 @@ def test_a_killed_driver_is_gone_on_with(workspace, start, undisturbed):
     again = start("ray.num_cpus=2")
     again.wait()
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)
+
+
+def poisoned(workspace: Workspace, name: str) -> None:
+    """Two newer checkpoints: one of NaN, as version 0.1.0 wrote them, and one whose manifest was cut."""
+    store = Checkpoints(workspace, PRETRAIN, name, config=recipe_with().pretrain)
+    newest = store.newest()
+    state = store.read(newest, "state.pt")
+    for value in state["model"].values():
+        if value.is_floating_point():
+            value.fill_(float("nan"))
+    path = Path(workspace.path(PRETRAIN, name, CHECKPOINTS))
+    later = path / folder_of(STEPS - 2)
+    shutil.copytree(path / newest.name, later)
+    torch.save(state | {"step": STEPS - 2}, later / "state.pt")
+    manifest = json.loads((later / CHECKPOINT_MANIFEST).read_text())
+    manifest |= {"name": later.name, "step": STEPS - 2, "of a newer version": 1}
+    manifest["files"]["state.pt"] = (later / "state.pt").stat().st_size
+    (later / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest))
+    cut = path / folder_of(STEPS - 1)
+    shutil.copytree(later, cut)
+    (cut / CHECKPOINT_MANIFEST).write_text('{"name": "step')
+
+
+def test_a_terminated_run_loses_no_step_and_resumes_from_its_last_finite_checkpoint(
+    workspace, start, undisturbed
+):
+    """And while it trains, a second process is refused."""
+    run = start("ray.num_cpus=2", "pretrain.checkpoint_every=100")
+    run.reach(6)
+    second = start("ray.num_cpus=2", "pretrain.checkpoint_every=100")
+    assert re.search(rf"in use by process {run.process.pid} on \S+ since", second.wait(status=1))
+    run.process.terminate()
+    assert "stopped by SIGTERM after step" in run.wait(status=75)
+    last = run.step()
+    newest = Checkpoints(workspace, PRETRAIN, run.name, config=recipe_with().pretrain).newest()
+    assert newest.step == last < STEPS, "the last step that was made is in the checkpoint"
+    assert read_record(workspace, "pretrain", run.name).state == "interrupted"
+    assert not workspace.exists(*lease(run.name))
+    poisoned(workspace, run.name)
+    start("ray.num_cpus=2").wait()
+    uninterrupted(workspace, run.name, undisturbed, tolerance=0)
+
+
+def test_a_drained_node_costs_no_step(workspace, start, undisturbed, env):
+    """Of two nodes one is drained, with a minute's notice: training resumes on the other from where it was."""
+    nodes = Nodes(env)
+    try:
+        elastic = ("pretrain.min_workers=1", "pretrain.checkpoint_every=100", "pretrain.max_failures=0")
+        run = start(*elastic, more=("--address", nodes.address))
+        run.reach(6)
+        nodes.tell("drain")
+        run.until(lambda: run.progress()["workers"] == 1, seconds=200)
+        run.wait()
+    finally:
+        nodes.end()
+    lines = read_metrics(workspace, run.name)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    counts = [line["workers"] for line in lines]
+    assert sorted(counts, reverse=True) == counts, "no step of the two was made again by one"
+    np.testing.assert_allclose(
+        [line["loss"] for line in lines], [line["loss"] for line in undisturbed], rtol=0, atol=1e-5
+    )
 
 
 def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):

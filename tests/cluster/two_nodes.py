@@ -1,17 +1,19 @@
 """A Ray cluster of a head without CPUs and two workers, in a process of its own; for tests that kill a node.
 
-Prints its address; each line "kill" on standard input kills one worker node with SIGKILL, "add" adds one; ends with the
-end of input. Needs RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH in the environment.
+Prints its address; each line "kill" on standard input kills one worker node with SIGKILL, "drain" gives one a minute's
+notice of preemption, "add" adds one; ends with the end of input. Needs RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH in the
+environment.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import psutil
 from ray.cluster_utils import Cluster
 
-from tests.cluster.processes import kill_node
+from tests.cluster.processes import BIN, kill_node
 
 
 def main() -> None:
@@ -27,6 +29,11 @@ def main() -> None:
             (raylet,) = node.all_processes["raylet"]
             kill_node(psutil.Process(raylet.process.pid))
             cluster.remove_node(node, allow_graceful=False)
+        elif line.strip() == "drain":
+            notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
+            which = ["--address", cluster.address, "--node-id", nodes[-1].node_id]
+            command = [str(BIN / "ray"), "drain-node", *which, *notice, "--deadline-remaining-seconds", "60"]
+            subprocess.run(command, check=True, stdout=sys.stderr)
         else:
             nodes.append(cluster.add_node(num_cpus=1, **store))
         print("done", flush=True)

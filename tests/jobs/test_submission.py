@@ -89,9 +89,20 @@ def test_the_demo_runs_as_a_job_and_leaves_its_report(head, tmp_path):
 
 @pytest.mark.cluster
 def test_a_failing_job_returns_its_status(head, tmp_path):
-    done = submit(head, "--recipe", "demo", "--set", "pretrain.epoch=1", "--workspace", str(tmp_path))
-    assert done.returncode == 1
-    assert "did you mean 'epochs'?" in done.stdout + done.stderr
+    (tmp_path / "file").touch()
+    done = submit(head, "--recipe", "demo", "--workspace", str(tmp_path / "file"))
+    assert done.returncode == 2
+    assert "is a file, no folder" in done.stdout + done.stderr
+
+
+def test_what_cannot_end_well_is_not_submitted(tmp_path):
+    """No cluster is needed to see it."""
+    command = [sys.executable, str(ROOT / "jobs" / "submit.py"), "--", "--recipe", "demo"]
+    done = subprocess.run(
+        [*command, "--set", "pretrain.epoch=1"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "did you mean 'epochs'?" in done.stderr
 
 
 @pytest.mark.cluster
@@ -242,7 +253,9 @@ def test_without_a_token_it_says_where_to_put_one(tmp_path):
         "--address",
         f"http://127.0.0.1:{free_port()}",
     ]
-    done = subprocess.run([*command, "--", "x"], cwd=ROOT, env=bare, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--", "--recipe", "demo"], cwd=ROOT, env=bare, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "RAY_AUTH_TOKEN_PATH" in done.stderr
     assert "Traceback" not in done.stderr

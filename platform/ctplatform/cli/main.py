@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 import math
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ctplatform import __version__
-from ctplatform.errors import ConfigError, PlatformError, PreflightError
+from ctplatform.errors import RESTART_STATUS, ConfigError, PlatformError, PreflightError, RestartRequested
 from ctplatform.pipeline.graph import COHORT_INPUTS, GRAPH, STAGES
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ INCOMPLETE = 3
 
 EMBED = """Compute patch and patient embeddings: the stage of a workspace (--workspace), or of given scans from given
 weights (SCAN... --weights DIR)."""
-EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist, or
-a problem found before anything started; 3 embed: done, but some scans have no vector; 130 interrupted"""
+EXIT_STATUS = """exit status: 0 done; 1 an error, with what to do about it; 2 a command or option that does not exist,
+or a problem found before anything started; 3 embed: done, but some scans have no vector; 75 stopped by SIGTERM with a
+checkpoint, run it again; 130 interrupted"""
 DESCRIPTION = """Chest CTs in, anatomy-aware encoder, embeddings and a label-efficiency report out."""
 EPILOG = """examples:
   drasclr demo                                      the whole chain on a synthetic cohort, about ten minutes
@@ -149,10 +151,19 @@ def parser() -> argparse.ArgumentParser:
             _stage_options(sub, required=required, workspace=name != "embed")
             if name == "prepare":
                 _prefetch_option(sub)
+            _lease_option(sub)
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", _status)
     status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
     _json_option(status)
+
+    verify = command(
+        "verify", "Damaged files of a workspace, shards by their checksums, and what to do.", _verify
+    )
+    verify.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    verify.add_argument(
+        "--discard", action="store_true", help="delete damaged shards; the next prepare makes them again"
+    )
 
     estimate = command(
         "estimate", "Hours and price of a cohort that need not exist yet, from measured costs.", _estimate
@@ -167,6 +178,37 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--workspace", help="take costs measured in this one")
     _json_option(estimate)
     _recipe_options(estimate)
+
+    imported = command("import", "Turn a checkpoint of the authors' code into a weights folder.", _import)
+    imported.add_argument("checkpoint", metavar="CHECKPOINT")
+    imported.add_argument("-o", "--output", required=True, metavar="DIR")
+    imported.add_argument(
+        "--atlas", metavar="DIR", help="of the checkpoint: atlas_lung_mask.nii.gz and atlas_patch_loc.npy"
+    )
+
+    predict = command("predict", "Predict a label of scans with a model that a sweep has kept.", _predict)
+    predict.add_argument(
+        "scans",
+        nargs="*",
+        metavar="SCAN",
+        help="files, folders or scan tables; with --workspace ids, by default of all that are embedded",
+    )
+    predict.add_argument(
+        "--model", required=True, metavar="DIR", help="a folder below evaluation/<run>/models/, or its URI"
+    )
+    predict.add_argument("--workspace", help="in which the scans are embedded already: folder or URI")
+    predict.add_argument(
+        "--weights", metavar="DIR", help="of the encoder; default: those of the model's own workspace"
+    )
+    predict.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="scans at a time; default: this process for one, else all CPUs",
+    )
+    predict.add_argument("--address", help="of a Ray cluster")
+    predict.add_argument("-o", "--output", metavar="FILE", help=".csv, .parquet or .json; default: print")
+    _json_option(predict)
 
     explain = command("explain", "One scan from its source to its verdict, shard and embeddings.", _explain)
     explain.add_argument("scan_id", metavar="SCAN_ID")
@@ -251,6 +293,14 @@ def _recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> N
     )
 
 
+def _lease_option(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on in a workspace whose last user has ended without notice",
+    )
+
+
 def _embed_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("of given scans, from given weights")
     group.add_argument(
@@ -326,6 +376,7 @@ def add_chain_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--keep-older", action="store_true", help="keep what another version of this software finished"
     )
+    _lease_option(sub)
     sub.add_argument(
         "--gpu-rate", type=_above_0, metavar="N", help="anchors trained a second and GPU, for --dry-run"
     )
@@ -378,6 +429,7 @@ def run_chain_command(args: argparse.Namespace) -> None:
         redo=tuple(args.redo),
         older_code="keep" if args.keep_older else "redo",
         gpu_rate=args.gpu_rate,
+        take_over=args.take_over,
         terms=Terms(
             args.core_price, args.gpu_price, args.egress_price, args.node_cores, args.node_gpus, args.night
         ),
@@ -434,15 +486,20 @@ def _labels(args: argparse.Namespace) -> tuple[str, str] | None:
     return (args.labels, args.key) if args.labels else None
 
 
+def first_stage(stage: str, *, atlas: str | None) -> str:
+    """The stage that the command of a stage begins with; `atlas` is a given one, which is put into the workspace."""
+    if stage == "pretrain":  # the encoder must not see held-out subjects
+        return "split"
+    return "atlas" if stage == "prepare" and atlas else stage
+
+
 def _chain(stage: str) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
         from ctplatform.cli.run import ChainOptions, run_cohort
 
-        # The encoder must not see held-out subjects, so the split is made first.
-        first = "split" if stage == "pretrain" else stage
-        if stage == "prepare" and args.atlas:
-            first = "atlas"
-        options = ChainOptions(first=first, last=stage)
+        options = ChainOptions(
+            first=first_stage(stage, atlas=args.atlas), last=stage, take_over=args.take_over
+        )
         run_cohort(args.workspace, args.cohort, _checked_recipe(args), options, labels=_labels(args))
 
     return run
@@ -520,7 +577,7 @@ def _cohort(args: argparse.Namespace) -> None:
     found = discover(args.folder, csv_path=args.output, ray_config=RayConfig(address=args.address))
     write_cohort(found.table, args.output)
     if args.json:
-        _print_cohort(args.output, found.table, passed_over=found.passed_over)
+        _print_cohort(args.output, found.table, passed_over=found.passed_over, notes=found.notes)
         return
     for line in found.passed_over:
         print(f"passed over  {line}")
@@ -583,6 +640,14 @@ def _status(args: argparse.Namespace) -> None:
         show_status(Workspace(args.workspace))
 
 
+def _verify(args: argparse.Namespace) -> None:
+    from ctplatform.cli.verify import verify
+    from ctplatform.storage.workspace import Workspace
+
+    if verify(Workspace(args.workspace), discard=args.discard):
+        sys.exit(1)
+
+
 def _estimate(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
@@ -637,6 +702,41 @@ def _completion(args: argparse.Namespace) -> None:
     from ctplatform.cli.completion import completion
 
     print(completion(parser(), args.shell))
+
+
+def _import(args: argparse.Namespace) -> None:
+    from ctplatform.cli.import_weights import import_checkpoint
+
+    print("\n".join(import_checkpoint(args.checkpoint, args.output, atlas=args.atlas)))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from ctplatform.cli.predict import PredictCommand, predict
+
+    if not args.workspace and not args.scans:
+        raise PlatformError(
+            "no scan is given",
+            "Give files or folders, or --workspace for those that are embedded",
+            code="usage",
+        )
+    if args.workspace and (args.weights or args.workers or args.address):
+        raise PlatformError(
+            "--weights, --workers and --address belong to scans that are not embedded yet",
+            "Leave them out, or leave out --workspace",
+            code="usage",
+        )
+    predict(
+        PredictCommand(
+            args.model,
+            tuple(args.scans),
+            workspace=args.workspace,
+            weights=args.weights,
+            output=args.output,
+            as_json=args.json,
+            workers=args.workers,
+            address=args.address,
+        )
+    )
 
 
 def _submit(args: argparse.Namespace) -> None:
@@ -698,8 +798,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ctplatform.compute.interruption import STATUS, ends_within
 
     try:
-        with ends_within(message=STOPPED):
+        # A submission that is followed goes on after Ctrl-C: the user chooses what becomes of the job.
+        with contextlib.nullcontext() if args.command == "submit" else ends_within(message=STOPPED):
             args.run(args)
+    except RestartRequested as request:
+        print(f"\n{request}", file=sys.stderr)
+        sys.exit(RESTART_STATUS)
     except PlatformError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, PreflightError) else 1)

@@ -20,7 +20,7 @@ from ctplatform.pipeline.checks.cohort import MAX_PATHS
 from ctplatform.pipeline.checks.finding import Finding, errors, of_error, require
 from ctplatform.pipeline.checks.machine import JOIN_S, connected_nodes, require_cluster, with_gpus
 from ctplatform.pipeline.checks.workspace import place_findings
-from ctplatform.pipeline.graph import STAGES
+from ctplatform.pipeline.graph import STAGES, between
 from ctplatform.pipeline.postmortem import scrubber
 from ctplatform.pipeline.preflight import Preflight, preflight
 from ctplatform.pipeline.progress import Outcome
@@ -44,6 +44,7 @@ class ChainOptions:
         redo: stages that are made again.
         older_code: "redo" or "keep" what another version of this software made.
         gpu_rate: anchors a second and GPU, for the estimate of a dry run.
+        take_over: take stale leases of other processes.
         terms: nodes and prices, for that of a cohort in public buckets.
     """
 
@@ -54,6 +55,7 @@ class ChainOptions:
     redo: Collection[str] = ()
     older_code: str = "redo"
     gpu_rate: float | None = None
+    take_over: bool = False
     terms: Terms = field(default_factory=Terms)
 
 
@@ -121,6 +123,10 @@ def run_cohort(
         raise
     workspace, console, options = Workspace(workspace_uri), Console(), options or ChainOptions()
     checked = _check(workspace, cohort, recipe, options, scans=len(cohort))
+    if "sweep" in between(options.first, options.last) and len(cohort):
+        from ctplatform.evaluation.requirements import check_requirements
+
+        check_requirements(recipe, cohort)
     if checked is None:
         return None
     with ray_session(recipe.ray):
@@ -236,6 +242,7 @@ def _run(
             last=options.last,
             redo=options.redo,
             older_code=options.older_code,
+            take_over=options.take_over,
         )
     except PlatformError:
         raise

@@ -155,8 +155,12 @@ def _parse(text: str, *, name: str) -> tuple[list[str], list[tuple[int, list[str
 
 
 def _check_header(header: Sequence[str]) -> list[str]:
-    from ctplatform.dataset.ledger import SCHEMA
+    from ctplatform.dataset.ledger import ACQUISITION, SCHEMA
 
+    allowed = (
+        *COLUMNS,
+        *ACQUISITION,
+    )  # the ledger takes the acquisition from the table where headers say nothing
     problems = [f"column {name!r} is missing" for name in REQUIRED if name not in header]
     if problems and len(header) == 1 and re.search(r"[;\t]", header[0]):
         return ["the columns are not separated by commas"]
@@ -167,7 +171,7 @@ def _check_header(header: Sequence[str]) -> list[str]:
     problems += [
         f"column {name!r} has the name of a column of the ledger; give it another name"
         for name in header
-        if name not in COLUMNS and name in SCHEMA.names
+        if name in SCHEMA.names and name not in allowed
     ]
     return problems
 

@@ -60,12 +60,12 @@ def search_tree(
 
             with ray_session(ray_config):
                 found = _search_with_ray(options, itertools.chain(first, folders))
-                return Findings(found.scans, found.passed_over + _refused(refused, root))
+                return Findings(found.scans, found.passed_over + refused_lines(refused, root))
     found = _collected(options, ([scans_of_folder(options, *folder)] for folder in first))
-    return Findings(found.scans, found.passed_over + _refused(refused, root))
+    return Findings(found.scans, found.passed_over + refused_lines(refused, root))
 
 
-def _refused(errors: Iterable[OSError], root: Path) -> list[str]:
+def refused_lines(errors: Iterable[OSError], root: Path) -> list[str]:
     """A line for each folder that may not be read."""
     return [
         f"{os.path.relpath(error.filename, root)}: the folder cannot be read ({error.strerror})"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ctplatform.config.section import Name, Section
+
+INITIALISATIONS = ("drasclr", "finetune", "scratch", "density", "random")
+_FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,59}")
 
 
 class ScratchConfig(Section):
@@ -114,7 +118,8 @@ class SweepConfig(Section):
     tasks: tuple[str, ...] = ("emphysema_extent", "gold_stage", "survival")
     initialisations: tuple[str, ...] = Field(
         default=("drasclr", "scratch", "density", "random"),
-        description="frozen: drasclr, random, density, names of `runs` and `ablations`; trained: finetune, scratch",
+        description="frozen: drasclr, random, density, names of `runs`, `ablations` and `external`; trained: "
+        "finetune, scratch",
     )
     ablations: tuple[Literal["local", "global", "none", "moco"], ...] = Field(
         default=(),
@@ -122,6 +127,10 @@ class SweepConfig(Section):
     )
     runs: dict[Name, Name] = Field(
         default_factory=dict, description="initialisation name -> pretraining run of this workspace, embedded"
+    )
+    external: dict[str, str] = Field(
+        default_factory=dict,
+        description="initialisation name -> table of vectors of an encoder of your own: scan_id and features",
     )
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.1, 0.3, 1.0), description="of the training labels, above 0 and up to 1"
@@ -141,6 +150,28 @@ class SweepConfig(Section):
         default_factory=dict, description="task on label maps -> its classes and their values in your maps"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _external_are_initialisations(cls, values: Any) -> Any:
+        """Vectors of one's own are compared without being named once more."""
+        external = values.get("external") if isinstance(values, dict) else None
+        if not isinstance(external, dict):
+            return values
+        named = values.get("initialisations", cls.model_fields["initialisations"].default)
+        if not isinstance(named, list | tuple):
+            return values
+        return {**values, "initialisations": [*named, *(name for name in external if name not in named)]}
+
+    @model_validator(mode="after")
+    def _external_names(self) -> SweepConfig:
+        taken = {*INITIALISATIONS, *self.ablations, *self.runs}
+        bad = [name for name in self.external if name in taken or not _FILE_NAME.fullmatch(name)]
+        if bad:
+            raise ValueError(
+                f"external: {', '.join(map(repr, bad))}: taken, or no file name; use letters, digits, `_` and `.`"
+            )
+        return self
+
     @model_validator(mode="after")
     def _some_fraction(self) -> SweepConfig:
         if not self.fractions:
@@ -149,12 +180,12 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _known_initialisations(self) -> SweepConfig:
-        known = ("drasclr", "finetune", "scratch", "density", "random", *self.ablations, *self.runs)
+        known = (*INITIALISATIONS, *self.ablations, *self.runs, *self.external)
         unknown = [name for name in self.initialisations if name not in known]
         if unknown:
             raise ValueError(
                 f"initialisations {', '.join(map(repr, unknown))}: not among {', '.join(known)}; name a pretraining "
-                "run of yours under sweep.runs, or an ablation under sweep.ablations"
+                "run of yours under sweep.runs, an ablation under sweep.ablations, or vectors under sweep.external"
             )
         return self
 

@@ -62,6 +62,11 @@ class Recipe(Section):
             raise ValueError(
                 "pretrain.beta > 0 needs atlas.neighbours >= 1; set pretrain.beta=0 for no global loss"
             )
+        if self.pretrain.init and self.sweep.ablations:
+            raise ValueError(
+                "pretrain.init and sweep.ablations: ablations start from random weights, so that they could not be "
+                "compared; leave one of the two out"
+            )
         if self.pretrain.beta == 0 and self.pretrain.local_weight == 0:
             raise ValueError("pretrain.beta and pretrain.local_weight are both 0: nothing would be learned")
         return self

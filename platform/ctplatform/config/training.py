@@ -74,6 +74,10 @@ class PretrainConfig(Section):
 
     encoder: EncoderConfig = EncoderConfig()
     probe: ProbeConfig = ProbeConfig()
+    init: str | None = Field(
+        default=None,
+        description="weights to start from: folder, Hub id, URI, or a published checkpoint; None: random",
+    )
     epochs: int = Field(default=20, gt=0)
     max_steps: int | None = Field(
         default=None, gt=0, description="stop after so many steps, whatever the epoch"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -67,6 +68,7 @@ SCHEMA = pa.schema(
         ("software", pa.string()),
         ("patches", pa.int32()),
         ("shard_bytes", pa.int64()),
+        ("shard_sha256", pa.string()),  # hexadecimal; rows of version 0.1.0 have none
         ("footer", pa.binary()),
         ("cause", pa.string()),  # why the scan was prepared: new, or what had changed
         ("version", pa.int32()),  # how many times it has been
@@ -194,14 +196,31 @@ def read_files(
                 raise
             time.sleep(0.05 * 2**attempt)
         except pa.ArrowInvalid as error:
+            named = damaged_files(workspace, listed)
+            which = (
+                ", ".join(workspace.display(SCANS, name) for name in named)
+                or f"a file of the ledger: {error}"
+            )
             raise StageError(
-                f"a file of the ledger is damaged: {error}",
-                "Delete that file; the next `drasclr prepare` does its scans again",
+                f"damaged, no whole Parquet file: {which}",
+                "Delete it; the next `drasclr prepare` does its scans again",
                 code="ledger",
             ) from None
     raise StageError(
         f"the files of {workspace.display(SCANS)} keep changing", "Wait until prepare is done", code="ledger"
     )
+
+
+def damaged_files(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """Those of the ledger's files that cannot be read to their end."""
+    found = []
+    for name in names:
+        try:
+            workspace.read_table(SCANS, name)
+        except StageError as error:
+            if error.code == "damaged":
+                found.append(name)
+    return found
 
 
 def _file(scan_id: str, version: int) -> str:

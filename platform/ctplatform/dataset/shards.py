@@ -209,7 +209,7 @@ def _open(workspace: Workspace, scan_id: str, footer: pq.FileMetaData | None) ->
     except pa.ArrowInvalid:
         raise StageError(
             f"the shard of scan {scan_id} in {workspace.display(PATCHES)} is damaged: it is no whole Parquet file",
-            "Run `drasclr prepare` again; it redoes the scans whose shards are missing or damaged",
+            "Run `drasclr verify --discard`, then `drasclr prepare`, which makes it again",
             code="shard",
         ) from None
 

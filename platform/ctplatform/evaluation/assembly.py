@@ -17,7 +17,8 @@ from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.initialisations import END_TO_END, FINETUNE
 from ctplatform.evaluation.models import Encoders, Training, weights_digest
 from ctplatform.evaluation.problems import Problem, SubjectProblem
-from ctplatform.inference.representations import Representation, read_representation
+from ctplatform.inference.external import read_external
+from ctplatform.inference.representations import Representation, read_representation, representation_of
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks.label_map import VolumeTask
 from ctplatform.tasks.registry import get_task
@@ -145,10 +146,31 @@ def _representations(
     for name in (name for name in recipe.sweep.initialisations if name not in END_TO_END):
         encoder, source = ("drasclr", runs[name]) if name in runs else (name, run)
         try:
-            found[name] = read_representation(workspace, encoder, run=source, scans=scans)
+            if name in recipe.sweep.external:
+                found[name], note = _external(name, recipe.sweep.external[name], scans)
+                messages += [note] if note else []
+            else:
+                found[name] = read_representation(workspace, encoder, run=source, scans=scans)
         except StageError as error:
             messages.append(f"initialisation {name} is skipped: {error}")
     return found, messages
+
+
+def _external(name: str, path: str, scans: pd.DataFrame) -> tuple[Representation, str]:
+    """The user's own vectors, and a note where scans have none."""
+    ids, x_NP = read_external(path)
+    found = representation_of(pd.Series(ids, dtype=str), x_NP, scans=scans)
+    if found is None:
+        raise StageError(
+            f"sweep.external.{name} has vectors of none of the {len(scans)} usable scans",
+            "Use the scan_ids of the cohort table",
+            code="vectors",
+        )
+    without = len(scans) - int(scans["scan_id"].isin(ids).sum())
+    return (
+        found,
+        f"sweep.external.{name}: {without} of {len(scans)} usable scans have no vector" if without else "",
+    )
 
 
 def _problem(

@@ -1,4 +1,4 @@
-"""What the sweep's labels need, checked before anything runs."""
+"""What the sweep reads from outside of the workspace, labels and vectors, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from ctplatform.config.recipe import Recipe
-from ctplatform.errors import ConfigError
+from ctplatform.errors import ConfigError, StageError
+from ctplatform.inference.external import read_external
 from ctplatform.tasks.registry import get_task
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def check_labels(recipe: Recipe, cohort: pd.DataFrame) -> None:
-    """Whether all tasks that the recipe names exist, and the cohort has the columns of the recipe's own.
+def check_requirements(recipe: Recipe, cohort: pd.DataFrame) -> None:
+    """Whether the recipe's tasks exist, the cohort has the columns of its own ones, and its vectors can be read.
 
     A task of the platform whose column the cohort lacks is skipped later, with a message: its name may come with a
     recipe that was written for other labels. A task of one's own is meant for this cohort.
@@ -47,9 +48,19 @@ def check_labels(recipe: Recipe, cohort: pd.DataFrame) -> None:
             elif cohort[column].isna().all():
                 problems.append(f"tasks.{name}: the cohort's column {column!r} is empty")
                 remedies.append("Check the column's values")
+    for name, path in recipe.sweep.external.items():
+        try:
+            ids, _ = read_external(path)
+        except StageError as error:
+            problems.append(f"sweep.external.{name}: {error.problem}")
+            remedies.append(error.remedy)
+            continue
+        if set(ids).isdisjoint(cohort["scan_id"].astype(str)):
+            problems.append(f"sweep.external.{name}: {path} has vectors of none of the cohort's scans")
+            remedies.append("Use the scan_ids of the cohort table")
     for name in recipe.tasks:
         if name not in recipe.sweep.tasks:
             logger.warning("tasks.%s is not among sweep.tasks, and is not evaluated", name)
     if problems:
-        lines = problems[0] if len(problems) == 1 else "\n  ".join(["the labels have problems:", *problems])
+        lines = problems[0] if len(problems) == 1 else "\n  ".join(["the sweep cannot be run:", *problems])
         raise ConfigError(lines, ". ".join(dict.fromkeys(remedies)), code="config")

@@ -173,7 +173,7 @@ def _read_plain(header: Slice, hu_YX: NDArray[Any]) -> bool:
         return False
     with header.file.open("rb", buffering=0) as stream:
         stream.seek(header.pixel_offset)
-        if stream.readinto(hu_YX.reshape(-1).view(np.uint8)) != size:  # type: ignore[attr-defined]
+        if stream.readinto(hu_YX.reshape(-1).view(np.uint8).data) != size:
             return False
     stored_YX = hu_YX.view(np.int16 if header.signed else np.uint16)
     low, high = int(stored_YX.min()), int(stored_YX.max())

@@ -186,7 +186,7 @@ def _content(path: Path, most: int) -> Iterator[bytes]:
                     raise truncated()
                 try:
                     part = member.decompress(data, left + 1)
-                except isal_zlib.error:
+                except isal_zlib.error:  # type: ignore[misc]
                     raise ScanError(
                         "the packed voxel data is damaged", "Copy or export the file again", code="truncated"
                     ) from None

@@ -9,20 +9,25 @@ from ctplatform.lazy import attach
 if TYPE_CHECKING:
     from ctplatform.inference.embed import Embedder, EmbedSummary
     from ctplatform.inference.encoders import load_encoder, random_encoder
+    from ctplatform.inference.kept_model import KeptModel, read_model
     from ctplatform.inference.pooling import LocationStatistics, pool
+    from ctplatform.inference.predict import predict_workspace
     from ctplatform.inference.representations import Representation, read_representation
     from ctplatform.inference.scan_embedding import ScanEmbedding, embed_scan
 
 __all__ = [
     "EmbedSummary",
     "Embedder",
+    "KeptModel",
     "LocationStatistics",
     "Representation",
     "ScanEmbedding",
     "embed_scan",
     "load_encoder",
     "pool",
+    "predict_workspace",
     "random_encoder",
+    "read_model",
     "read_representation",
 ]
 
@@ -31,13 +36,16 @@ __getattr__, __dir__ = attach(
     {
         "EmbedSummary": "embed",
         "Embedder": "embed",
+        "KeptModel": "kept_model",
         "LocationStatistics": "pooling",
         "Representation": "representations",
         "ScanEmbedding": "scan_embedding",
         "embed_scan": "scan_embedding",
         "load_encoder": "encoders",
         "pool": "pooling",
+        "predict_workspace": "predict",
         "random_encoder": "encoders",
+        "read_model": "kept_model",
         "read_representation": "representations",
     },
 )

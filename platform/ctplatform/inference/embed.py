@@ -1,8 +1,8 @@
 """Batch inference with Ray Data: a vector for every patch, and one for every scan.
 
 An item is a group of scans, read by blocks of locations so that the location-conditioned kernels are computed once a
-location for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control that shows
-how much of a result is learned.
+location for all of them. Beside the pretrained encoder a random one of the same architecture is embedded: the control
+that shows how much of a result is learned.
 """
 
 from __future__ import annotations

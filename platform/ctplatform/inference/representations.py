@@ -39,21 +39,33 @@ def read_representation(workspace: Workspace, name: str, *, run: str, scans: pd.
         StageError: the file does not exist, or holds none of these scans.
     """
     if name == "density":
-        table = scans[["scan_id", "subject_id"]].copy()
-        vectors = scans[list(DENSITY)].to_numpy(float)
+        scan_ids, vectors = scans["scan_id"], scans[list(DENSITY)].to_numpy(float)
     else:
         table = workspace.read_table(*layout.patient_vectors(run, name)).to_pandas()
+        scan_ids = table["scan_id"]
         vectors = np.stack(table["vector"].to_list()).astype(float) if len(table) else np.empty((0, 1))
-    keep = np.isfinite(vectors).all(1) & table["scan_id"].isin(scans["scan_id"]).to_numpy()
-    if not keep.any():
+    found = representation_of(scan_ids, vectors, scans=scans)
+    if found is None:
         raise StageError(
             f"the representation {name!r} of run {run} holds none of the {len(scans)} usable scans",
             "Run `drasclr embed` again",
             code="missing",
         )
+    return found
+
+
+def representation_of(scan_ids: pd.Series, x_NP: np.ndarray, *, scans: pd.DataFrame) -> Representation | None:
+    """Vectors of scans as those of subjects; None if none of the usable scans has a finite one.
+
+    Args:
+        scan_ids: of the vectors.
+        x_NP: a vector a scan.
+        scans: the ledger's usable rows.
+    """
+    keep = np.isfinite(x_NP).all(1) & scan_ids.isin(scans["scan_id"]).to_numpy()
+    if not keep.any():
+        return None
     # Subjects are those of the ledger, not those that were stored with the vectors.
     owner = scans.set_index("scan_id")["subject_id"].astype(str)
-    frame = (
-        pd.DataFrame(vectors[keep]).groupby(owner.loc[table["scan_id"][keep]].to_numpy()).mean().sort_index()
-    )
+    frame = pd.DataFrame(x_NP[keep]).groupby(owner.loc[scan_ids[keep]].to_numpy()).mean().sort_index()
     return Representation(tuple(frame.index), frame.to_numpy())

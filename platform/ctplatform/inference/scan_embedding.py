@@ -21,7 +21,6 @@ import numpy as np
 
 from ctplatform import __version__
 from ctplatform.config.preparation import PrepareConfig
-from ctplatform.dataset.shards import row_order
 from ctplatform.errors import StageError
 from ctplatform.inference.encoding import coordinates_of, encode_patches
 from ctplatform.inference.pooling import STANDARDISED, pool
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 POOLINGS = ("mean", "mean_std")
+LOCATIONS = 200
+"""Locations of one call of the encoder: what it does once a call is shared by many, and memory is bounded."""
+
 _REMEDY = "Run `drasclr embed -v` on this scan alone, which shows the error"
 
 
@@ -195,23 +197,19 @@ class ScanEmbedder:
         return EmbeddedScan(row | found.fields, found)
 
     def _encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
-        """Features of all locations, float32 [N, D], block by block as the chain computes them."""
-        vectors_NP: np.ndarray | None = None
-        for block in range(self.atlas.num_blocks):
-            rows, home = row_order(self.atlas, block)
-            here = rows[:home]
-            features_GSD = encode_patches(
+        """Features of all locations, float32 [N, D], `LOCATIONS` at a time."""
+        parts = [slice(start, start + LOCATIONS) for start in range(0, len(hu_NDHW), LOCATIONS)]
+        features = [
+            encode_patches(
                 self.model,
-                hu_NDHW[here][:, None],
-                self.coordinates_N3[here],
+                hu_NDHW[part][:, None],
+                self.coordinates_N3[part],
                 hu_window=self.config.hu_window,
                 features=self.features,
             )
-            if vectors_NP is None:
-                vectors_NP = np.zeros((len(hu_NDHW), features_GSD.shape[-1]), np.float32)
-            vectors_NP[here] = features_GSD[:, 0]
-        assert vectors_NP is not None
-        return vectors_NP
+            for part in parts
+        ]
+        return np.concatenate(features)[:, 0]
 
 
 def preparation_of(card: dict[str, Any]) -> PrepareConfig:

@@ -96,9 +96,9 @@ def _slices(image: sitk.Image, labels: sitk.Image) -> Iterator[tuple[NDArray[np.
         yield from zip(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(native))
         return
     hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(labels)
-    # The last coarse voxel of an axis is also the nearest one of what is left over.
+    # Behind the last whole block, one more voxel has the label of the last coarse one, as in the resampled mask.
     nearest_ZYX = [
-        np.minimum(np.arange(fine) // factor, coarse - 1)
+        np.minimum(np.arange(min(fine, coarse * factor + 1)) // factor, coarse - 1)
         for fine, factor, coarse in zip(hu_ZYX.shape, factors[::-1], labels_ZYX.shape)
     ]
     for coarse, label_YX in enumerate(labels_ZYX):

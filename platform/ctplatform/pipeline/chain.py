@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ctplatform.compute.failures import explained
 from ctplatform.compute.interruption import on_interrupt, requested
 from ctplatform.config.recipe import Recipe
-from ctplatform.errors import PlatformError, StageError
+from ctplatform.errors import PlatformError, RestartRequested, StageError
 from ctplatform.pipeline.assessment import assess, input_digests
 from ctplatform.pipeline.graph import GRAPH, STAGES, between
 from ctplatform.pipeline.postmortem import scrubber, write_bundle
@@ -25,6 +25,7 @@ from ctplatform.pipeline.recorder import Recorder
 from ctplatform.pipeline.records import Record, now, sources_digest
 from ctplatform.pipeline.stage import StageResult
 from ctplatform.pipeline.state import WorkspaceState
+from ctplatform.storage.lease import Lease
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run_chain(
     last: str = STAGES[-1],
     redo: Collection[str] = (),
     older_code: str = "redo",
+    take_over: bool = False,
 ) -> Outcome:
     """Run what has to run of the stages from `first` to `last`; Ray must be connected.
 
@@ -53,9 +55,12 @@ def run_chain(
         last: where to stop.
         redo: stages whose finished work is made again.
         older_code: "redo" or "keep" finished work that another version of this software made.
+        take_over: take stale leases of other processes.
 
     Raises:
-        StageError: a stage cannot run; what came before it is kept, and a post-mortem is in the workspace.
+        StageError: a stage cannot run; what came before it is kept, and a post-mortem is in the workspace. Or another
+            process works on the same part of the workspace.
+        RestartRequested: this process was requested to stop; the same call goes on.
     """
     outcome, meter = Outcome(workspace), Meter(observer)
     for name in between(first, last):
@@ -69,11 +74,22 @@ def run_chain(
         if decision.action == "skip":
             observer.skipped(name, decision.why)
             continue
-        if decision.redo:
-            if stage.discard:
-                stage.discard(state)
-            state = WorkspaceState(workspace, cohort, recipe)
-        _run_stage(state, decision, meter, outcome, last=name == last)
+        lease = Lease(workspace, state.run if stage.of_run else "", take_over=take_over)
+        try:
+            with lease:
+                if decision.redo:
+                    if stage.discard:
+                        stage.discard(state)
+                    state = WorkspaceState(workspace, cohort, recipe)
+                _run_stage(state, decision, meter, outcome, last=name == last)
+        except KeyboardInterrupt:
+            if not lease.lost:
+                raise
+            raise StageError(
+                f"another process took over {lease.what}",
+                "See which: it goes on with this work",
+                code="in-use",
+            ) from None
     return outcome
 
 
@@ -116,7 +132,14 @@ def _run_stage(
         problem = str(error) or type(error).__name__
         if not isinstance(error, PlatformError):  # texts of libraries may hold a path, and so a name
             problem = scrubber(state.cohort)(problem)
-        recorder.end(recorder.record.ended_as("failed", seconds=seconds, text=problem[:2000], complete=False))
+        stopped = isinstance(error, RestartRequested)
+        recorder.end(
+            recorder.record.ended_as(
+                "interrupted" if stopped else "failed", seconds=seconds, text=problem[:2000], complete=False
+            )
+        )
+        if stopped:
+            raise
         write_bundle(state.workspace, state.cohort, state.recipe, name, error)
         if error is raised:
             raise

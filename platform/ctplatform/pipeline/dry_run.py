@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.pipeline.assessment import assess, last_record
@@ -75,19 +75,6 @@ def plan(
             cause = {other: cause.get(other, name) for other in (*cause, *downstream(name))}
         steps.append(Step(decision, work))
     return steps
-
-
-def plain(steps: list[Step]) -> list[dict[str, Any]]:
-    """A plan as plain values: what `--dry-run --json` prints of each stage."""
-    return [
-        {
-            "stage": step.decision.stage,
-            "action": step.decision.action,
-            "why": step.decision.why,
-            "work": asdict(step.work),
-        }
-        for step in steps
-    ]
 
 
 def lines(steps: list[Step]) -> list[str]:

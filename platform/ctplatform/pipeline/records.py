@@ -22,10 +22,10 @@ from ctplatform.storage.workspace import Workspace
 class Record:
     """One stage's last run.
 
-    `state` is running, finished, failed, or interrupted by the user. A finished record with `complete` False left
-    something that a second run may still do. `left_out` says that the stage was passed over, because the cohort has no
-    labels.
-    `settings` and `inputs` are what it was made from; `software` and `sources` name the code.
+    `state` is running, finished, failed, or interrupted by the user or a request to stop. A finished record with
+    `complete` False left something that a second run may still do. `left_out` says that the stage was passed over,
+    because the cohort has no labels. `settings` and `inputs` are what it was made from; `software` and `sources` name
+    the code.
     """
 
     stage: str

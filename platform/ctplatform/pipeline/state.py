@@ -104,7 +104,10 @@ def scans_digest(state: WorkspaceState) -> str:
 
 
 def labels_digest(state: WorkspaceState) -> str:
-    """Digest of the cohort's labels; a label map counts by the size and time of its file, wherever it lies."""
+    """Digest of the cohort's labels; a label map counts by the size and time of its file, wherever it lies.
+
+    So do the recipe's tables of vectors, which come from outside of the workspace too.
+    """
     from ctplatform.cohort.table import LUNG_MASK, names_label_maps
     from ctplatform.imaging.fingerprint import fingerprint
 
@@ -113,4 +116,8 @@ def labels_digest(state: WorkspaceState) -> str:
     labels = labels.assign(
         **{n: [fingerprint(v) if isinstance(v, str) else "" for v in labels[n]] for n in maps}
     )
-    return config_hash(labels.sort_values("scan_id").to_csv(index=False)) if len(labels) else ""
+    if not len(labels):
+        return ""
+    text = labels.sort_values("scan_id").to_csv(index=False)
+    external = {name: fingerprint(path) for name, path in sorted(state.recipe.sweep.external.items())}
+    return config_hash(text, external) if external else config_hash(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -234,7 +235,12 @@ def process_scan(
                 },
             )
             workspace.write_bytes(data, *layout.shard(item["scan_id"]))
-        found.update(footer=footer, patches=len(patches.hu_NDHW), shard_bytes=len(data))
+        found.update(
+            footer=footer,
+            patches=len(patches.hu_NDHW),
+            shard_bytes=len(data),
+            shard_sha256=hashlib.sha256(data).hexdigest(),
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from ctplatform.report.inputs import Inputs, read_inputs
 from ctplatform.report.page import render
 from ctplatform.report.sections import (
     ablations,
+    acquisition,
     calibration,
     cohort,
     comparisons,
@@ -34,6 +35,7 @@ ORDER = (
     summary,
     cohort,
     quality,
+    acquisition,
     gallery,
     pretraining,
     efficiency,

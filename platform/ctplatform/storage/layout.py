@@ -10,8 +10,9 @@
     postmortem/         what a failed run left behind
     phantom/            the synthetic cohort of the demo
     pretrain/<run>/     metrics, checkpoints; weights, card, atlas and README: a folder that works without the workspace
+    leases/             which process works on the workspace, and on each run
     embeddings/<run>/   vectors of patches, scans and patients
-    evaluation/<run>/   trials, searches, tables, figures, report.html
+    evaluation/<run>/   trials, searches, tables, figures, report.html; models/ has a folder a task and initialisation
 
 Paths are tuples of parts, as `Workspace` takes them: constants for single names, functions for what is composed.
 """
@@ -26,10 +27,11 @@ OVERLAYS, SETTINGS = "qc", "settings"
 SPLITS_FILE, SIGNATURES_FILE = "splits.json", "signatures.parquet"
 LABELLED, LUNG_VOLUMES, WINDOW_FEATURES = "labelled", "cubes", "features"
 STAGE_RECORDS = "stages"
+LEASES, WORKSPACE_LEASE = "leases", "workspace"
 POSTMORTEM, POSTMORTEM_SUMMARY, POSTMORTEM_LOGS = "postmortem", "summary.json", "logs.txt"
 PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE = "phantom", "rows", "cohort.csv"
 
-PRETRAIN, CHECKPOINTS = "pretrain", "checkpoints"
+PRETRAIN, CHECKPOINTS, INITIAL = "pretrain", "checkpoints", "initial"
 METRICS_FILE, PROGRESS_FILE, CONFIG_FILE = "metrics.jsonl", "progress.json", "config.json"
 WEIGHTS_FILE, CARD_FILE, PROBE_FILE = "weights.safetensors", "card.json", "probe.json"
 README_FILE = "README.md"
@@ -37,11 +39,13 @@ WEIGHTS_FOLDER = (WEIGHTS_FILE, ATLAS_FILE, TEMPLATE_FILE, README_FILE, CARD_FIL
 """Files of a trained encoder, the last one last."""
 CHECKPOINT_MANIFEST, CHECKPOINT_STATE = "checkpoint.json", "state.pt"
 REPRESENTATION_FILE = "representation.safetensors"
+STOP_FILE = "stop.json"
 TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlflow-sweep.json"
 
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
 
 EVALUATION, TRIALS, SEARCHES, MAPS, FIGURES = "evaluation", "trials", "searches", "maps", "figures"
+MODELS, HEAD_FILE = "models", "head.safetensors"
 SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
     "summary.parquet",
     "horizons.parquet",
@@ -56,7 +60,7 @@ _AGAIN = "Delete it and run the same command again, which makes it again"
 _RESTORE = "Restore it from a copy"
 _REMEDIES: dict[str, str] = {
     ATLAS: f"{_RESTORE}; or delete the folder {ATLAS} and run from the stage atlas on, which prepares every scan again",
-    SPLITS_FILE: f"{_RESTORE}; without it another split is drawn, and weights trained with this one cannot be evaluated",
+    SPLITS_FILE: f"{_RESTORE}; without it another split is drawn, and weights of this one cannot be evaluated",
     SCANS: "Delete it; the next `drasclr prepare` does its scans again",
     PATCHES: "Run `drasclr verify --discard`, then `drasclr prepare`, which makes it again",
     STAGE_RECORDS: "Delete it; the stage is assessed anew, and its finished work is kept",
@@ -106,6 +110,11 @@ def lung_volume(scan_id: str, key: str) -> Parts:
     return LABELLED, LUNG_VOLUMES, f"{scan_id}.{key}{PARQUET}"
 
 
+def lease(run: str = "") -> Parts:
+    """Who works on a training run; without one, on what all runs share."""
+    return LEASES, f"{run or WORKSPACE_LEASE}{JSON}"
+
+
 def label_map(task: str, scan_id: str, key: str) -> Parts:
     """A task's label map on the grid of the lung volume."""
     return LABELLED, task, f"{scan_id}.{key}{PARQUET}"
@@ -151,6 +160,11 @@ def representation(run: str) -> Parts:
     return PRETRAIN, run, REPRESENTATION_FILE
 
 
+def initial_weights(run: str, name: str) -> Parts:
+    """A file of the weights that a run started from, `WEIGHTS_FILE` or `CARD_FILE`; absent if from random ones."""
+    return PRETRAIN, run, INITIAL, name
+
+
 def training_config(run: str) -> Parts:
     """The resolved recipe of a run."""
     return PRETRAIN, run, CONFIG_FILE
@@ -164,6 +178,11 @@ def training_metrics(run: str) -> Parts:
 def training_progress(run: str) -> Parts:
     """Last line of the training log."""
     return PRETRAIN, run, PROGRESS_FILE
+
+
+def stop_request(run: str) -> Parts:
+    """While it exists, the workers of a run stop after their step."""
+    return PRETRAIN, run, STOP_FILE
 
 
 def probe(run: str) -> Parts:
@@ -209,6 +228,16 @@ def evaluation_table(run: str, name: str) -> Parts:
 def prediction_map(run: str, task: str, initialisation: str) -> Parts:
     """Slices of held-out patients with the predicted labels."""
     return EVALUATION, run, MAPS, f"{task}-{initialisation}{PARQUET}"
+
+
+def models(run: str) -> Parts:
+    """Folder of the models that were kept after a sweep."""
+    return EVALUATION, run, MODELS
+
+
+def model_file(run: str, task: str, initialisation: str, name: str) -> Parts:
+    """A file of a kept model, `CARD_FILE` or `HEAD_FILE`."""
+    return EVALUATION, run, MODELS, f"{task}-{initialisation}", name
 
 
 def notes(run: str) -> Parts:

@@ -280,6 +280,25 @@ class Workspace:
         """Write a JSON file, keys in the given order."""
         self.write_bytes((json.dumps(value, indent=2) + "\n").encode(), *parts)
 
+    def create_json(self, value: Any, *parts: str) -> bool:
+        """Write a JSON file on a local disk unless it exists, atomically; whether it was written."""
+        *folders, name = parts
+        folder = Path(self.path(*folders))
+
+        def create() -> bool:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}-{name}"
+            try:
+                temporary.write_text(json.dumps(value, indent=2) + "\n")
+                os.link(temporary, folder / name)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+
+        return self.with_retries(create, *parts)
+
     def read_table(self, *parts: str, columns: list[str] | None = None) -> pa.Table:
         """Content of a Parquet file, in plain types.
 

@@ -71,7 +71,7 @@ class Checkpoints:
             try:
                 found.append(self.workspace.read_record(Checkpoint, *place))
             except StageError as error:
-                if error.code != "damaged":
+                if error.code not in ("damaged", "missing"):  # missing: rank 0 has just deleted it
                     raise
                 logger.warning("%s is damaged and skipped", self.workspace.display(*place))
         return sorted(found, key=lambda checkpoint: checkpoint.step)
@@ -120,6 +120,14 @@ class Checkpoints:
         self.workspace.write_json(manifest, *self.path, checkpoint.name, CHECKPOINT_MANIFEST)
         self.prune()
 
+    def discard_after(self, step: int) -> None:
+        """Delete checkpoints of later steps: a run that resumes from `step` writes them again, and until then they
+        would count as the newest."""
+        for checkpoint in self.committed():
+            if checkpoint.step > step:
+                self.workspace.delete(*self.path, checkpoint.name, CHECKPOINT_MANIFEST)
+                self.workspace.delete(*self.path, checkpoint.name)
+
     def prune(self) -> None:
         """Delete what is neither among the newest nor among the best, and what was never committed."""
         committed = self.committed()
@@ -145,7 +153,7 @@ class Checkpoints:
             except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
                 raise StageError(
                     f"{self.workspace.display(*place)} is damaged: {type(error).__name__}",
-                    f"Delete the folder {checkpoint.name}; the run resumes from the checkpoint before it",
+                    f"Delete the folder {checkpoint.name}; the run resumes from the checkpoint before it, or begins",
                     code="damaged",
                 ) from error
         return content

@@ -23,6 +23,8 @@ MIN_EMBEDDINGS = 8
 LOW_RANK = 0.6
 #: Uniformity above which embeddings of different scans lie close together.
 HIGH_UNIFORMITY = -0.5
+#: Uniformity above which all embeddings of a location are one point; of such a point the rank is that of rounding.
+ONE_POINT = -0.1
 #: Top-1 less its chance level, below which views are hardly matched.
 LOW_TOP1 = 0.1
 #: Normalised entropy of the routing below which one expert does nearly all.
@@ -76,13 +78,15 @@ class Signs:
 
     @property
     def collapsed(self) -> bool:
-        """Few directions, and scans that lie close together or are not told apart; or a single expert."""
+        """Few directions, and scans that lie close together or are not told apart; or one point; or one expert."""
         close = self.uniformity > HIGH_UNIFORMITY or self.top1 - self.chance < LOW_TOP1
-        return (self.relative < LOW_RANK and close) or self.one_expert
+        return (self.relative < LOW_RANK and close) or self.uniformity > ONE_POINT or self.one_expert
 
     def text(self) -> str:
         """The measures, for people."""
-        parts = [f"effective rank {self.rank:.1f} ({self.relative:.0%} of the batch's on a log scale)"]
+        parts = [f"effective rank {self.rank:.1f}"]
+        if math.isfinite(self.relative):
+            parts[0] += f" ({self.relative:.0%} of the batch's on a log scale)"
         if math.isfinite(self.uniformity):
             parts.append(f"uniformity {self.uniformity:.2f}")
         if math.isfinite(self.top1):
@@ -94,7 +98,7 @@ class Signs:
 
 def signs(lines: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> Signs | None:
     """Signs at the end of some logged lines, oldest first; None before there are `window` of them with a rank."""
-    recent = [line for line in lines if _number(line, "relative_rank") is not None][-window:]
+    recent = [line for line in lines if _number(line, "effective_rank") is not None][-window:]
     if len(recent) < window:
         return None
 

@@ -21,6 +21,7 @@ from ctplatform.training.batch import Batch
 from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, memory_file
 from ctplatform.training.feed import Feed
 from ctplatform.training.finiteness import all_finite
+from ctplatform.training.initial_weights import initial_card, read_initial
 from ctplatform.training.interruption import Agreement, Interrupted
 from ctplatform.training.metrics_log import MetricsLog
 from ctplatform.training.model import (
@@ -114,11 +115,13 @@ class Loop:
         )
 
     def _model(self) -> DrasCLR:
+        initial = read_initial(self.workspace, self.run_name)
         if self.config.memory == "location_parallel":
             own = torch.from_numpy(partition.locations_of(self.atlas, self.rank, self.world))
-            return build_model(self.config, self.atlas, memory_locations=own)
+            return build_model(self.config, self.atlas, memory_locations=own, initial=initial)
         gather = Gather(rank=self.rank, world=self.world, total=self.feed.batch)
-        return build_model(self.config, self.atlas, gather=gather if self.world > 1 else None)
+        gather_or_none = gather if self.world > 1 else None
+        return build_model(self.config, self.atlas, gather=gather_or_none, initial=initial)
 
     def run(self, *, on_checkpoint: Callable[[Loop], None] | None = None) -> None:
         """Train to the end; `on_checkpoint` is called on every rank after each checkpoint, including the last.
@@ -322,9 +325,10 @@ class Loop:
 
     def resume(self) -> None:
         """Resume from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
-        if self.rank == 0:
-            self.checkpoints.prune()
         found = self._newest_finite()
+        if self.rank == 0:
+            self.checkpoints.discard_after(found[0].step if found else -1)
+            self.checkpoints.prune()
         if found is None:
             return
         checkpoint, state = found
@@ -338,16 +342,26 @@ class Loop:
         logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
 
     def _newest_finite(self) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again."""
+        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again.
+
+        Raises:
+            StageError: there is none, and one cannot be decoded, which need not be the file's fault.
+        """
+        undecoded: StageError | None = None
         for checkpoint in self.checkpoints.whole():
             try:
                 state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
             except StageError as error:
-                logger.warning("%s It is skipped.", error)
+                if error.code not in ("damaged", "missing"):  # missing: rank 0 has just deleted it
+                    raise
+                logger.warning("%s is skipped: %s", checkpoint.name, error.problem)
+                undecoded = error if error.code == "damaged" else undecoded
                 continue
             if all_finite(state["model"], state["optimizer"]):
                 return checkpoint, state
             logger.warning("checkpoint %s is not finite and skipped", checkpoint.name)
+        if undecoded is not None:
+            raise undecoded
         return None
 
     def publish(self) -> None:
@@ -365,6 +379,8 @@ class Loop:
             "pretrain": self.config.model_dump(mode="json"),
             "metrics": self.log.last,
         }
+        if initial := initial_card(self.workspace, self.run_name):
+            provenance["initial"] = initial
         template = self.workspace.read_bytes(ATLAS, TEMPLATE_FILE)
         files = weights_and_card(
             self.model.query, self.atlas, template, self.recipe, run=self.run_name, provenance=provenance

@@ -58,6 +58,7 @@ def build_model(
     *,
     memory_locations: torch.Tensor | None = None,
     gather: Gather | None = None,
+    initial: Encoder | None = None,
 ) -> DrasCLR:
     """Encoder, momentum encoder, losses and key memory of a recipe.
 
@@ -66,9 +67,13 @@ def build_model(
         atlas: locations and their neighbours.
         memory_locations: locations whose keys this worker holds; None for all.
         gather: exchanges keys between workers; None for a single worker, or if each holds its own locations.
+        initial: start from this encoder, of the same architecture, instead of random weights.
     """
+    encoder = Encoder(**config.encoder.model_dump(), routing_gain=config.routing_gain)
+    if initial is not None:
+        encoder.load_state_dict(initial.state_dict())
     return DrasCLR(
-        encoder=Encoder(**config.encoder.model_dump(), routing_gain=config.routing_gain),
+        encoder=encoder,
         coordinates_N3=atlas.coordinates_N3,
         neighbours_NK=atlas.neighbours_NK,
         queue_size=config.queue_size,

@@ -7,6 +7,7 @@ checkpoints (`checkpoints`).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,19 +18,24 @@ from typing import TYPE_CHECKING, Any
 from ctplatform.compute.failures import explained
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
-from ctplatform.errors import StageError
+from ctplatform.errors import RestartRequested, StageError
 from ctplatform.storage.layout import CARD_FILE, CONFIG_FILE, PRETRAIN, PROGRESS_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tracking.pretraining import PretrainingTracker
 from ctplatform.tracking.uri import tracking_uri
 from ctplatform.training import partition
+from ctplatform.training.initial_weights import initial_card, keep_initial
 from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects, select_subjects
 from ctplatform.training.runs import read_metrics, run_name, training_rows
+from ctplatform.training.stop_request import StopRequest, StopWatch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+logger = logging.getLogger(__name__)
+#: Codes of errors that come again when the run resumes from its last checkpoint.
+FINAL = ("diverged", "collapsed")
 #: Settings of glibc's allocator in training workers: keep freed memory. Each step needs as much as the one before, and
 #: requesting it from the system again slows down two workers on two cores. Ray Train trains in a thread of its own,
 #: whose arena would return memory whatever the other settings are, hence a single arena. Other allocators ignore these.
@@ -43,13 +49,17 @@ MALLOC = {
 
 @dataclass(frozen=True)
 class PretrainSummary:
-    """A finished run: its name, steps, last logged metrics, and whether anything had to be trained."""
+    """A finished run: its name, steps, last logged metrics, and whether anything had to be trained.
+
+    `initial`: what it started from, what of it is kept and what is new; None for random weights.
+    """
 
     run: str
     steps: int
     metrics: dict[str, float]
     trained: bool
     seconds: float
+    initial: dict[str, Any] | None = None
 
 
 def pretrain(
@@ -67,8 +77,13 @@ def pretrain(
         cohort: the scan table; the online probe uses the labels of its training subjects.
         on_progress: called about once a second with the newest metrics, `step` and `total_steps` among them.
 
+    SIGTERM stops the run after its step, with a checkpoint of it. So does a notice that a node is about to go; training
+    then resumes on the other nodes.
+
     Raises:
-        StageError: nothing to train on, or training failed more often than `max_failures` allows.
+        StageError: nothing to train on, training failed more often than `max_failures` allows, or it diverged or
+            collapsed; no retry helps then.
+        RestartRequested: SIGTERM came; the same call resumes.
         ConfigError: MLflow is configured and not installed, or the probe's task does not exist.
     """
     run = run_name(workspace, recipe)
@@ -76,6 +91,7 @@ def pretrain(
     if workspace.exists(PRETRAIN, run, CARD_FILE):
         return _summary(workspace, run, trained=False, seconds=0.0)
     _check(workspace, recipe)
+    keep_initial(workspace, recipe, run)
     mlflow, probe = tracking_uri(recipe.watch), select_subjects(workspace, recipe, cohort)
     workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
     with ProgressPoller(workspace, run, on_progress):
@@ -93,6 +109,33 @@ def _check(workspace: Workspace, recipe: Recipe) -> None:
 def _fit(
     workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None, probe: dict[str, Any] | None
 ) -> None:
+    """Train until the run ends, or this process is requested to."""
+    with StopRequest(workspace, run) as request:
+        while True:
+            ended = _train(workspace, recipe, run, mlflow=mlflow, probe=probe)
+            if "error" in ended:
+                raise StageError(**ended["error"])
+            step = ended.get("stopped")
+            if request.received:
+                how = (
+                    "had just ended when SIGTERM came"
+                    if step is None
+                    else f"was stopped by SIGTERM after step {step}"
+                )
+                raise RestartRequested(
+                    f"pretraining {run} {how}, and is stored",
+                    "Run the same command again: it goes on there",
+                    code="stopped",
+                )
+            if step is None:
+                return
+            logger.warning("a node is about to go: %s resumes at step %d without it", run, step)
+
+
+def _train(
+    workspace: Workspace, recipe: Recipe, run: str, *, mlflow: str | None, probe: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What `train_loop` of rank 0 returned."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -102,7 +145,7 @@ def _fit(
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     workers: Any = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     trainer = TorchTrainer(
-        train_loop,
+        train_loop,  # type: ignore[arg-type]  # Train V2 hands on what it returns
         train_loop_config={
             "workspace": workspace.uri,
             "recipe": recipe.model_dump(mode="json"),
@@ -131,7 +174,7 @@ def _fit(
         ),
     )
     try:
-        trainer.fit()
+        result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         found = explained(error)
         if isinstance(found, StageError):
@@ -142,14 +185,22 @@ def _fit(
             "Read the workers' logs below /tmp/ray/session_latest/logs, fix the cause, and run the same command again",
             code="pretrain",
         ) from error
+    ended: dict[str, Any] = getattr(result, "return_value", None) or {}
+    return ended
 
 
-def train_loop(config: dict[str, Any]) -> None:
-    """The training function of each worker, started by Ray Train."""
+def train_loop(config: dict[str, Any]) -> dict[str, Any]:
+    """The training function of each worker, started by Ray Train.
+
+    Returns:
+        Empty if the run has finished; {"stopped": step} if it was interrupted; {"error": arguments of StageError} where
+        it diverged or collapsed, since Ray Train would repeat a function that raises.
+    """
     import ray.train
     import torch
     from ray.train.torch import get_device
 
+    from ctplatform.training.interruption import Interrupted
     from ctplatform.training.loop import Loop
 
     workspace, recipe = Workspace(config["workspace"]), Recipe.model_validate(config["recipe"])
@@ -169,14 +220,27 @@ def train_loop(config: dict[str, Any]) -> None:
             loop.probe = OnlineProbe(
                 workspace, recipe, config["run"], ProbeSubjects(**config["probe"]), loop.atlas
             )
+    watch = StopWatch(workspace, config["run"], rank=loop.rank)
+    loop.interrupted = watch.requested
     loop.resume()
-    loop.run()
+    try:
+        loop.run()
+    except Interrupted as stop:
+        return {"stopped": stop.step}
+    except StageError as error:
+        if error.code not in FINAL:
+            raise
+        return {"error": {"problem": error.problem, "remedy": error.remedy, "code": error.code}}
+    finally:
+        watch.close()
+    return {}
 
 
 def _summary(workspace: Workspace, run: str, *, trained: bool, seconds: float) -> PretrainSummary:
     lines = read_metrics(workspace, run)
     last = lines[-1] if lines else {}
-    return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds)
+    initial = initial_card(workspace, run)
+    return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds, initial)
 
 
 class ProgressPoller:

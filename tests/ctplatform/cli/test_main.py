@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.cli.console import result_lines
-from ctplatform.cli.main import main
+from ctplatform.cli.main import first_stage, main
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset.ledger import read_ledger
 from ctplatform.evaluation.summary import headline_rows
@@ -93,10 +93,11 @@ def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)
     assert (found["output"], found["scans"], found["subjects"]) == ("out/cohort.csv", 1, 1)
     assert "notes.txt" in found["passed_over"][0]
+    assert found["notes"] == []
     main(["run", "--cohort", "out/cohort.csv", "--workspace", "ws", "--dry-run", "--json"])
     plan = json.loads(capsys.readouterr().out)
     assert [stage["stage"] for stage in plan["stages"]][:2] == ["atlas", "prepare"]
-    assert plan["stages"][1]["work"]["amount"] == 1
+    assert (plan["stages"][1]["work"], plan["stages"][1]["unit"]) == (1, "scans")
     assert plan["public_data"] == []
     main(["estimate", "--scans", "100", "--cores", "2", "--core-price", "3", "--json"])
     bill = json.loads(capsys.readouterr().out)
@@ -104,6 +105,13 @@ def test_json_is_all_that_is_printed(tmp_path, capsys, monkeypatch):
     assert bill["total"]["core_hours"] == pytest.approx(hours)
     assert bill["total"]["price"] == pytest.approx(3 * hours)
     assert bill["total"]["wall_hours"] == pytest.approx(hours / 2)
+
+
+def test_a_given_atlas_is_put_into_the_workspace_before_scans_are_prepared():
+    assert first_stage("prepare", atlas="somewhere") == "atlas"
+    assert first_stage("prepare", atlas=None) == "prepare"
+    assert first_stage("pretrain", atlas="somewhere") == "split"
+    assert first_stage("sweep", atlas=None) == "sweep"
 
 
 def test_a_table_with_a_scan_twice_is_refused_before_anything_starts(tmp_path, capsys):

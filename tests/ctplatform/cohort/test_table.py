@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctplatform.cohort.table import COLUMNS, names_label_maps, read_cohort, write_cohort
+from ctplatform.cohort.table import (
+    COLUMNS,
+    names_label_maps,
+    read_cohort,
+    similar_subjects,
+    write_cohort,
+)
 from ctplatform.errors import CohortError
 
 
@@ -136,3 +142,34 @@ class TestReadCohort:
     def test_a_series_of_a_folder_each(self, tmp_path: Path) -> None:
         text = "scan_id,path,series_uid\na,f,1.2\nb,f,1.3\n"
         assert list(read_cohort(table(tmp_path / "cohort.csv", text))["series_uid"]) == ["1.2", "1.3"]
+
+
+def test_a_label_named_like_a_column_of_the_ledger_is_refused(tmp_path: Path) -> None:
+    error = problem_of(tmp_path, "scan_id,path,state,notes,kernel\na,x.nii,1,2,B30f\n")
+    assert "2 problem(s)" in str(error)
+    assert "column 'state' has the name of a column of the ledger" in str(error)
+
+
+def test_paths_are_compared_with_all_links_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for same in ("link/a.nii", "real/../real/a.nii", str(tmp_path / "real" / "a.nii")):
+        assert "the same scan twice" in str(problem_of(tmp_path, f"scan_id,path\na,real/a.nii\nb,{same}\n"))
+
+
+def test_subjects_that_differ_in_zeros_case_or_a_point_are_named() -> None:
+    assert similar_subjects(["7", "7", "8"]) == []
+    assert similar_subjects(["007", "7", "7.0", "P1", "p1", "x"]) == [
+        "'007', '7', '7.0' count as 3 subjects; write the id of one person alike",
+        "'P1', 'p1' count as 2 subjects; write the id of one person alike",
+    ]
+
+
+def test_the_acquisition_may_stand_in_the_table_other_columns_of_the_ledger_may_not(tmp_path):
+    head = "scan_id,path,kernel,manufacturer,kvp,exposure_mas,ctdi_vol_mgy"
+    file = tmp_path / "cohort.csv"
+    file.write_text(f"{head}\na,/a,B30f,SIEMENS,120,40,2.5\n", encoding="utf-8")
+    assert read_cohort(file)["kernel"].tolist() == ["B30f"]
+    file.write_text("scan_id,path,laa950\na,/a,0.1\n", encoding="utf-8")
+    with pytest.raises(CohortError, match="'laa950' has the name of a column of the ledger"):
+        read_cohort(file)

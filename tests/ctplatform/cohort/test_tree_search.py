@@ -77,3 +77,16 @@ def test_folders_are_walked_once_in_order_without_hidden_ones(tmp_path: Path) ->
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     walked = [(folder.relative_to(tmp_path).as_posix(), names) for folder, names in walk_folders(tmp_path)]
     assert walked == [(".", []), ("a", ["1", "2"]), ("b", []), ("b/x", ["1", "2"])]
+
+
+def test_folders_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
+    """Here one that goes away during the search; the superuser may read any."""
+    for name in ("a", "gone", "z"):
+        (tmp_path / name).mkdir()
+    errors: list[OSError] = []
+    walk = walk_folders(tmp_path, on_error=errors.append)
+    assert next(walk) == (tmp_path, [])
+    (tmp_path / "gone").rmdir()
+    assert [folder.name for folder, _ in walk] == ["a", "z"]
+    (line,) = tree_search.refused_lines(errors, tmp_path)
+    assert line == "gone: the folder cannot be read (No such file or directory)"

@@ -21,7 +21,7 @@ from ctplatform.config.evaluation import (
         (SearchConfig, {"weight_decay": (0.0, 1.0)}, "weight_decay: a range"),
         (SearchConfig, {"configurations": 1}, "set 0, or 2 and more"),
         (SweepConfig, {"initialisations": ("drasclr", "mine")}, "'mine'"),
-        (SweepConfig, {"initialisations": ("local",)}, "or an ablation under sweep.ablations"),
+        (SweepConfig, {"initialisations": ("local",)}, "an ablation under sweep.ablations"),
         (DenseConfig, {"stride": 15}, "multiple of 2"),
         (DenseConfig, {"stride": 34}, "less than or equal to 32"),
         (SegmentationConfig, {"crop": 40}, "multiple of 16"),

@@ -1,6 +1,7 @@
 """Labels, representations and split joined to problems."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ctplatform.errors import StageError
@@ -35,3 +36,26 @@ def test_an_initialisation_without_embeddings_is_skipped(tmp_path):
     context, messages = assemble(workspace, cohort, recipe(), run=RUN)
     assert set(context.problems["survival"].features) == {"drasclr", "density"}
     assert "initialisation random is skipped" in messages[0]
+
+
+def test_vectors_of_other_encoders_are_initialisations(tmp_path):
+    workspace, cohort = build(tmp_path / "ws", with_shards=False)
+    rng = np.random.default_rng(0)
+    scans = cohort["scan_id"].iloc[:-3]
+    pd.DataFrame({"scan_id": scans, "f0": rng.normal(size=len(scans)), "f1": 1.0}).to_csv(
+        tmp_path / "theirs.csv", index=False
+    )
+    settings = recipe(
+        tasks=["emphysema_extent"],
+        initialisations=["drasclr"],
+        external={"theirs": str(tmp_path / "theirs.csv"), "gone": str(tmp_path / "gone.csv")},
+    )
+    assert settings.sweep.initialisations == ("drasclr", "theirs", "gone")
+    assert settings.model_validate(settings.model_dump()) == settings
+    context, messages = assemble(workspace, cohort, settings, run=RUN)
+    problem = context.problems["emphysema_extent"]
+    assert set(problem.features) == {"drasclr", "theirs"}
+    assert problem.features["theirs"][0].shape == (len(problem.train_subjects), 2)
+    assert "sweep.external.theirs: 3 of 41 usable scans have no vector" in messages
+    assert any(m.startswith("initialisation gone is skipped: there is no table of vectors") for m in messages)
+    assert len(problem.train_subjects) + len(problem.test_subjects) == 37  # the same subjects for both

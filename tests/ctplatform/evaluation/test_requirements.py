@@ -8,7 +8,7 @@ import pytest
 from ctplatform.cli.main import main
 from ctplatform.config.loader import validate
 from ctplatform.errors import ConfigError
-from ctplatform.evaluation.requirements import check_labels
+from ctplatform.evaluation.requirements import check_requirements
 
 
 def recipe(*names, **tasks):
@@ -22,7 +22,7 @@ def test_all_problems_are_found_at_once():
     cohort = pd.DataFrame({"scan_id": ["a"], "walk": [1.0], "empty": [None]})
     empty = {"kind": "count", "column": "empty"}
     with pytest.raises(ConfigError) as error:
-        check_labels(recipe("survivl", "walk", "empty", walk=WALK, empty=empty), cohort)
+        check_requirements(recipe("survivl", "walk", "empty", walk=WALK, empty=empty), cohort)
     text = str(error.value)
     assert "sweep.tasks: there is no task 'survivl'" in text
     assert "Did you mean 'survival'?" in text
@@ -30,9 +30,18 @@ def test_all_problems_are_found_at_once():
     assert "tasks.empty: the cohort's column 'empty' is empty" in text
 
 
+def test_vectors_that_are_not_of_this_cohort_are_named(tmp_path):
+    (tmp_path / "v.csv").write_text("scan_id,f\nz,1\n")
+    settings = validate({"sweep": {"external": {"theirs": str(tmp_path / "v.csv"), "gone": "gone.parquet"}}})
+    with pytest.raises(ConfigError) as error:
+        check_requirements(settings, pd.DataFrame({"scan_id": ["a"]}))
+    assert "v.csv has vectors of none of the cohort's scans" in str(error.value)
+    assert "sweep.external.gone: there is no table of vectors gone.parquet" in str(error.value)
+
+
 def test_columns_of_the_platforms_tasks_may_be_absent(caplog):
     with caplog.at_level(logging.WARNING):
-        check_labels(recipe("survival", walk=WALK), pd.DataFrame({"scan_id": ["a"]}))
+        check_requirements(recipe("survival", walk=WALK), pd.DataFrame({"scan_id": ["a"]}))
     assert "tasks.walk is not among sweep.tasks" in caplog.text
 
 

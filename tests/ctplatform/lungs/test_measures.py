@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from ctplatform.errors import ScanError
+from ctplatform.lungs import measures
 from ctplatform.lungs.coarse_grid import CoarseGrid
 from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.lungs.measures import density, mask_measures
@@ -76,3 +77,35 @@ def test_density_of_an_empty_mask_is_an_error(subject):
     with pytest.raises(ScanError) as caught:
         density(image, truth * 0)
     assert caught.value.code == "no-lung"
+
+
+@pytest.mark.parametrize("size", [(24, 18, 12), (25, 20, 13), (26, 19, 14)])
+@pytest.mark.parametrize("factors", [(4, 3, 2), (3, 3, 1), (1, 1, 1)])
+def test_repeated_labels_measure_what_the_resampled_mask_does(size, factors, monkeypatch):
+    """Sizes that are whole blocks or not, lungs that touch the faces or not, oblique axes."""
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(rng.integers(-1024, 200, size[::-1]).astype(np.int16))
+    image.SetSpacing((0.7, 0.8, 1.3))
+    image.SetOrigin((-100.0, 20.0, 3.0))
+    image.SetDirection((0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0))
+    coarse = sitk.BinShrink(image, factors)
+    for inner in (False, True):
+        labels_ZYX = rng.choice(np.array([0, LEFT, RIGHT], np.uint8), coarse.GetSize()[::-1])
+        if inner:
+            kept = labels_ZYX[1:-1, 1:-1, 1:-1].copy()
+            labels_ZYX[:] = 0
+            labels_ZYX[1:-1, 1:-1, 1:-1] = kept
+        labels = sitk.GetImageFromArray(labels_ZYX)
+        labels.CopyInformation(coarse)
+        assert measures._whole_factors(image, labels) == factors
+        found = density(image, labels)
+        with monkeypatch.context() as patch:
+            patch.setattr(measures, "_whole_factors", lambda *_: None)
+            assert found == density(image, labels)
+
+
+def test_a_mask_whose_voxels_are_no_whole_blocks_is_resampled():
+    image = sitk.Image([24, 18, 12], sitk.sitkInt16)
+    labels = sitk.BinShrink(image, (4, 3, 2))
+    labels.SetOrigin((0.0, 0.0, 0.0))
+    assert measures._whole_factors(image, labels) is None

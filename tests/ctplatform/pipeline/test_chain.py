@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from ctplatform.pipeline import assessment
 from ctplatform.pipeline.assessment import assess
 from ctplatform.pipeline.chain import run_chain
 from ctplatform.pipeline.dry_run import plan
-from ctplatform.pipeline.graph import STAGES
+from ctplatform.pipeline.graph import GRAPH, STAGES
 from ctplatform.pipeline.records import Record, read_record, write_record
 from ctplatform.pipeline.state import WorkspaceState
 from tests.ctplatform.pipeline.quick_chain import Notes
@@ -99,3 +100,21 @@ def test_redone_pretraining_keeps_the_older_weights(own, recipe):
     older = next(name for name in workspace.folders("pretrain") if "-before-" in name)
     assert workspace.read_bytes("pretrain", older, "weights.safetensors") == before
     assert workspace.exists("pretrain", run, "card.json")
+
+
+def test_a_stage_that_the_user_stops_is_interrupted_and_no_failure(own, recipe, monkeypatch):
+    workspace, cohort = own
+    bundles = workspace.folders("postmortem")
+
+    def stop(state, recorder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(GRAPH, "report", GRAPH["report"]._replace(run=stop))
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(workspace, cohort, recipe, Notes(), first="report", redo=("report",))
+    run = workspace.folders("evaluation")[0]
+    record = read_record(workspace, "report", run)
+    assert (record.state, record.text) == ("interrupted", "stopped by the user")
+    assert workspace.folders("postmortem") == bundles
+    decision = assess(WorkspaceState(workspace, cohort, recipe), "report")
+    assert (decision.action, decision.why) == ("resume", "its last run was interrupted")

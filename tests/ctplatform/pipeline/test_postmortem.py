@@ -61,3 +61,20 @@ def test_scrubbing_keeps_code_and_takes_patients():
     assert clean("s3://bucket/doe_jane/x.nii") == "<path>"
     code = 'File "/venv/lib/python3.11/site-packages/ray/data/dataset.py", line 3'
     assert clean(code) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("cannot read /data/Jane Doe/scan one.nii.gz", "cannot read <scan a>"),
+        ("[Errno 13] Permission denied: '/data/Joe Bloggs'", "[Errno 13] Permission denied: '<path>'"),
+        ("open /mnt/Joe Bloggs/x y/img 1.nii.gz failed", "open <path> failed"),
+        ("no such file /mnt/Joe Bloggs.nii.gz here", "no such file <path> here"),
+        ("scans at /data/a b/Jane", "scans at <path>"),
+        ("and/or 3/4 of it", "and/or 3/4 of it"),
+        ("s3://KEY:ab/cd+e@bucket/x failed", "<path> failed"),
+    ],
+)
+def test_scrubbing_takes_whole_paths_with_blanks(text, clean):
+    cohort = pd.DataFrame({"scan_id": ["a"], "path": ["/data/Jane Doe/scan one.nii.gz"]})
+    assert scrubber(cohort)(text) == clean

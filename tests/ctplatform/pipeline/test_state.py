@@ -109,3 +109,17 @@ def test_a_ledger_is_read_once(finished, recipe):
     assert len(state.ledger) == len(cohort)
     assert state.ledger is state.ledger
     assert state.run == state.required_run() != ""
+
+
+def test_a_changed_table_of_vectors_changes_the_labels_digest(tmp_path, cohort):
+    path = tmp_path / "theirs.csv"
+    path.write_text("scan_id,f\ns0,1\n")
+    recipe = load_recipe("fast", [f"sweep.external.theirs={path}"])
+
+    def digest() -> str:
+        return labels_digest(WorkspaceState(Workspace(tmp_path / "ws"), cohort, recipe))
+
+    before = digest()
+    assert before == digest() != labels_digest(state_of(tmp_path, cohort))
+    path.write_text("scan_id,f\ns0,1\ns1,2\n")
+    assert digest() != before

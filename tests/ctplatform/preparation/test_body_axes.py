@@ -71,7 +71,7 @@ def test_signs_change_with_the_axes() -> None:
     assert turned.apex_above == pytest.approx(plain.apex_above)
     turned = measure_body_axes(hu[::-1], image(labels[::-1].copy()))
     assert turned.bone_behind == pytest.approx(plain.bone_behind)
-    assert turned.apex_above == pytest.approx(-plain.apex_above, abs=1e-6)
+    assert turned.apex_above == pytest.approx(-plain.apex_above, abs=1e-4)
 
 
 def test_what_is_not_in_the_scan_does_not_count() -> None:
@@ -86,7 +86,7 @@ def test_what_is_not_in_the_scan_does_not_count() -> None:
     )
     one = np.where(labels == RIGHT, labels, 0).astype(np.uint8)
     assert math.isnan(measure_body_axes(hu, image(one)).bone_behind)
-    assert measure_body_axes(hu, image(np.zeros_like(labels))).apex_above != 0
+    assert math.isnan(measure_body_axes(hu, image(np.zeros_like(labels))).apex_above)
     measures = {"bone_behind": math.nan, "apex_above": math.nan}
     assert assess(measures, CONFIG).state == "accepted"
     assert assess(BodyAxes(-0.1, -0.1).__dict__, CONFIG).state == "flagged"

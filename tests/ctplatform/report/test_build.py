@@ -16,7 +16,7 @@ from tests.ctplatform.report.elements import Elements
 from tests.ctplatform.report.workspace import RUN, copied
 
 SECTIONS = (
-    *("summary", "cohort", "quality", "gallery", "pretraining"),
+    *("summary", "cohort", "quality", "acquisition", "gallery", "pretraining"),
     *("efficiency", "comparisons", "ablations", "scatter", "maps", "calibration", "survival"),
     *("nearest", "provenance"),
 )
@@ -63,6 +63,7 @@ def test_absent_inputs_are_named_not_invented(evaluated, recipe, tmp_path):
         "summary",
         "cohort",
         "quality",
+        "acquisition",
         "gallery",
         "provenance",
         "omitted",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,14 @@ def _row(scan: str, subject: str, extent: float, rng: np.random.Generator) -> di
         "patches": 148,
         "seconds": float(rng.normal(4, 0.5)),
         "cpu_seconds": float(rng.normal(2.6, 0.3)),
+        **_acquisition(zlib.crc32(scan.encode())),
     }
+
+
+def _acquisition(number: int) -> dict:
+    """Of some scans nothing is known."""
+    kernel, maker = [("B30f", "Siemens"), ("B50f", "Siemens"), ("STANDARD", "GE"), (None, None)][number % 4]
+    return {"kernel": kernel, "manufacturer": maker, "exposure_mas": 20.0 + number % 50 if kernel else None}
 
 
 def overlay(title: str, rng: np.random.Generator, *, size: tuple[int, int] = (1200, 420)) -> bytes:

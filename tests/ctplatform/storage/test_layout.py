@@ -131,6 +131,13 @@ def test_paths_are_those_of_the_first_version():
         "maps",
         "lobes-drasclr.parquet",
     )
+    assert layout.models("r") == ("evaluation", "r", "models")
+    assert layout.model_file("r", "lobes", "drasclr", "card.json") == (
+        *layout.models("r"),
+        "lobes-drasclr",
+        "card.json",
+    )
+    assert layout.initial_weights("r", "card.json") == ("pretrain", "r", "initial", "card.json")
     assert layout.notes("r") == ("evaluation", "r", "notes.json")
     assert layout.report("r") == ("evaluation", "r", "report.html")
     assert layout.figures("r") == ("evaluation", "r", "figures")

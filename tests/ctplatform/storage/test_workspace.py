@@ -51,3 +51,18 @@ def test_it_travels_to_workers(tmp_path):
 def test_file_uris_work_like_paths(tmp_path):
     Workspace(f"file://{tmp_path}").write_json([2], "deep", "y.json")
     assert Workspace(tmp_path).read_json("deep", "y.json") == [2]
+
+
+def test_tables_with_extension_types_are_refused(tmp_path):
+    """Known to this process or not, and also inside of a list."""
+    workspace = Workspace(tmp_path)
+    values = pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2))
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int64(), (2,)), values)
+    workspace.write_table(pa.table({"plain": [1, 2], "foreign": tensors}), "known.parquet")
+    marked = pa.field("other", pa.int64(), metadata={"ARROW:extension:name": "someone.else"})
+    workspace.write_table(pa.table([[1, 2]], schema=pa.schema([marked])), "unknown.parquet")
+    for name, column in (("known.parquet", "foreign"), ("unknown.parquet", "other")):
+        with pytest.raises(StageError, match=f"extension types: {column}"):
+            workspace.read_table(name)
+    workspace.write_table(pa.table({"plain": [1, 2], "list": values}), "plain.parquet")
+    assert workspace.read_table("plain.parquet", columns=["plain"]).to_pydict() == {"plain": [1, 2]}

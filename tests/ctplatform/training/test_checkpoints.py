@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from ctplatform.errors import StageError
 from ctplatform.storage.layout import CHECKPOINT_MANIFEST, CHECKPOINTS
 from ctplatform.storage.workspace import TEMPORARY, Workspace
 from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, retained
+from ctplatform.training.loop import Loop
 from tests.conftest import ROOT
 from tests.ctplatform.objectstore import ObjectStore
 from tests.ctplatform.training_world import recipe_with, same_memory, same_model, train, training_workspace
@@ -151,3 +154,51 @@ def test_what_a_disk_did_not_keep_is_passed_over(tmp_path):
     assert store.newest() is None
     with pytest.raises(StageError, match=r"lost state\.pt"):
         store.commit(Checkpoint(**{**vars(made(3)), "files": {"state.pt": 0}}))
+
+
+def test_what_is_not_finite_or_damaged_is_passed_over_and_replaced(workspace, whole, caplog):
+    """A checkpoint of NaN, as version 0.1.0 wrote them, and one whose manifest was cut are newer than a good one."""
+    train(workspace, recipe_with(*STEPS), "poisoned", stop_at=2)
+    folder = Path(workspace.path("pretrain", "poisoned", CHECKPOINTS))
+    for step in (3, 4, 5):
+        shutil.copytree(folder / folder_of(2), folder / folder_of(step))
+        place = folder / folder_of(step)
+        values = json.loads((place / CHECKPOINT_MANIFEST).read_text())
+        values |= {"name": folder_of(step), "step": step, "key of a newer version": 1}
+        (place / CHECKPOINT_MANIFEST).write_text(json.dumps(values))
+    state = torch.load(folder / folder_of(3) / "state.pt")
+    next(iter(state["model"].values())).fill_(float("nan"))
+    torch.save(state, folder / folder_of(3) / "state.pt")
+    size = (folder / folder_of(3) / "state.pt").stat().st_size
+    values = json.loads((folder / folder_of(3) / CHECKPOINT_MANIFEST).read_text())
+    values["files"]["state.pt"] = size
+    (folder / folder_of(3) / CHECKPOINT_MANIFEST).write_text(json.dumps(values))
+    data = (folder / folder_of(4) / "state.pt").read_bytes()
+    (folder / folder_of(4) / "state.pt").write_bytes(b"\0" * len(data))
+    (folder / folder_of(5) / CHECKPOINT_MANIFEST).write_text('{"name": "st')
+    resumed = train(workspace, recipe_with(*STEPS), "poisoned")
+    assert resumed["losses"] == whole["losses"]
+    same_model(whole, resumed, tolerance=0)
+    for word in (
+        "is not finite and skipped",
+        "state.pt is damaged",
+        "checkpoint.json is damaged and skipped",
+    ):
+        assert word in caplog.text
+    assert workspace.folders("pretrain", "poisoned", CHECKPOINTS) == [folder_of(2), folder_of(4)]
+
+
+def test_what_is_not_finite_is_never_committed(workspace):
+    """Not even where the gradient was finite."""
+    loop = Loop(workspace, recipe_with(*STEPS), "spoilt", rank=0, world=1, device=torch.device("cpu"))
+    loop.step = 1
+    with torch.no_grad():
+        next(iter(loop.model.key.parameters())).fill_(float("inf"))
+    with pytest.raises(StageError, match="diverged at step 1: the state of the model is not finite"):
+        loop.save({})
+    assert loop.checkpoints.committed() == []
+    with torch.no_grad():
+        next(iter(loop.model.query.parameters())).fill_(float("nan"))
+    with pytest.raises(StageError, match="not finite"):
+        loop.publish()
+    assert not workspace.exists("pretrain", "spoilt", "weights.safetensors")

@@ -113,6 +113,11 @@ def _encoders(
     found, messages = {}, []
     for name in (n for n in recipe.sweep.initialisations if n not in END_TO_END):
         source = runs.get(name, run)
+        if name in recipe.sweep.external:
+            messages.append(
+                f"initialisation {name} has vectors of scans only, none of windows for tasks on label maps"
+            )
+            continue
         if name == "density":
             digest = "density"
         elif name == "random":

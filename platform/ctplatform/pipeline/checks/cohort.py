@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ctplatform.cohort.table import similar_subjects
 from ctplatform.errors import ConfigError, StageError
-from ctplatform.pipeline.checks.finding import Finding
+from ctplatform.evaluation.requirements import check_requirements
+from ctplatform.pipeline.checks.finding import Finding, of_error
 from ctplatform.pipeline.checks.recipe import task_of
 from ctplatform.tasks.label_map import VolumeTask
 
@@ -115,11 +116,12 @@ def _labels(cohort: pd.DataFrame, recipe: Recipe, *, alone: bool) -> list[Findin
                     _near(column, cohort),
                 )
             )
-    usable = 0
+    usable, known = 0, True
     for name in recipe.sweep.tasks:
         try:
             task = task_of(recipe, name)
         except ConfigError:  # a finding of the recipe
+            known = False
             continue
         missing = [columns.get(name, name) for name in task.columns if columns.get(name, name) not in cohort]
         if missing:
@@ -143,6 +145,11 @@ def _labels(cohort: pd.DataFrame, recipe: Recipe, *, alone: bool) -> list[Findin
             usable += 1
         except StageError as error:
             found.append(Finding("warning", f"task {task.name}", error.problem, error.remedy))
+    if (recipe.tasks or recipe.sweep.external) and known:
+        try:
+            check_requirements(recipe, cohort)
+        except ConfigError as error:
+            found.append(of_error("sweep", error))
     if recipe.sweep.tasks and not usable:
         found.append(
             Finding(

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ctplatform.pipeline.dry_run import Step
     from ctplatform.storage.workspace import Workspace
 
-#: Estimates may be wrong by as much: beyond it too little space is an error, up to it a warning.
-UNCERTAINTY = 2.0
-
 
 def place_findings(workspace: Workspace) -> list[Finding]:
     """Whether the workspace is a folder that can be written, or can become one. Nothing is written."""
@@ -97,7 +94,10 @@ def atlas_findings(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
 
 
 def disk_findings(workspace: Workspace, steps: Sequence[Step]) -> list[Finding]:
-    """Free space of a local workspace against what the stages will write, by the estimate."""
+    """Free space of a local workspace against what the stages will write.
+
+    A warning, as that is an estimate; a run that fills the disk keeps what it finished.
+    """
     wanted = sum(step.work.written_bytes for step in steps)
     if not workspace.is_local or not wanted:
         return []
@@ -106,7 +106,7 @@ def disk_findings(workspace: Workspace, steps: Sequence[Step]) -> list[Finding]:
         return []
     return [
         Finding(
-            "error" if wanted > UNCERTAINTY * free else "warning",
+            "warning",
             "disk",
             f"about {wanted / 1e9:.1f} GB will be written, and {free / 1e9:.1f} GB are free",
             "Free space there, or give a workspace on another disk",

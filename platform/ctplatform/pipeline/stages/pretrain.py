@@ -37,6 +37,8 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
         pretrain(workspace, ablated(recipe, name), cohort=state.cohort, on_progress=show)
     kept = "" if summary.trained else ", trained before"
     more = f"; ablations {', '.join(recipe.sweep.ablations)}" if recipe.sweep.ablations else ""
+    if start := summary.initial:
+        more += f"; from {start['source']}: kept {', '.join(start['kept'])}; new {', '.join(start['new'])}"
     loss = summary.metrics.get("loss", float("nan"))
     end = ", collapsed" if summary.metrics.get("collapsed") else ""
     return StageResult(summary, f"{summary.steps} steps, loss {loss:.2f}{end}{kept}{more}", run=summary.run)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import pandas as pd
 
 from ctplatform.report.inputs import read_inputs
 from ctplatform.report.sections import (
     summary,
 )
 from ctplatform.storage.workspace import Workspace
+from ctplatform.training import collapse
 from tests.ctplatform.report.workspace import RUN, copied, replaced
 
 
@@ -66,3 +70,20 @@ def test_facts_count_what_is_in_the_ledger(evaluated, recipe):
         facts["subjects in training / held out"]
         == f"{len(inputs.splits['train'])} / {len(inputs.splits['test'])}"
     )
+
+
+def test_a_collapse_is_said_with_what_to_change(evaluated, recipe):
+    inputs = read_inputs(evaluated, recipe, run=RUN)
+    line = {"effective_rank": 3.0, "relative_rank": 0.3, "uniformity": -0.05, "top1": 0.1, "negatives": 9}
+    collapsed = pd.DataFrame([{"step": step, **line} for step in range(1, 8)])
+    (notice,) = [n for n in notices(replace(inputs, metrics=collapsed)) if "collapses" in n]
+    assert "at step 7: effective rank 3.0" in notice
+    assert (
+        collapse.remedy(collapse.signs([collapsed.iloc[-1].to_dict()], window=1), recipe.pretrain) in notice
+    )
+    sound = collapsed.assign(relative_rank=0.9, uniformity=-2.0)
+    assert not [n for n in notices(replace(inputs, metrics=sound)) if "collapses" in n]
+
+
+def notices(inputs):
+    return summary.section(inputs).notices

@@ -1,0 +1,67 @@
+"""A request on one rank stops all of them at one step, with a checkpoint of it; the run resumes to the same end."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ctplatform.storage.layout import PRETRAIN
+from ctplatform.storage.workspace import Workspace
+from ctplatform.training.checkpoints import Checkpoints
+from ctplatform.training.interruption import Agreement, Interrupted
+from ctplatform.training.loop import Loop
+from tests.ctplatform.training_world import recipe_with, same_model, train, training_workspace
+
+SETS = ("pretrain.checkpoint_every=100",)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return training_workspace(tmp_path_factory.mktemp("interrupted"))
+
+
+def test_a_single_process_stops_after_its_step(workspace):
+    recipe = recipe_with(*SETS)
+    loop = Loop(workspace, recipe, "alone", rank=0, world=1, device=torch.device("cpu"))
+    loop.interrupted = lambda: loop.step == 3
+    with pytest.raises(Interrupted) as stop:
+        loop.run()
+    assert stop.value.step == 3
+    assert not workspace.exists(PRETRAIN, "alone", "weights.safetensors")
+    newest = Checkpoints(workspace, PRETRAIN, "alone", config=recipe.pretrain).newest()
+    assert newest.step == 3, "no step is lost"
+    resumed, whole = train(workspace, recipe, "alone"), train(workspace, recipe, "whole")
+    assert resumed["losses"] == whole["losses"]
+    same_model(whole, resumed, tolerance=0)
+
+
+def stop_together(rank, port, uri, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    loop = Loop(Workspace(uri), recipe_with(*SETS), "pair", rank=rank, world=2, device=torch.device("cpu"))
+    loop.interrupted = lambda: rank == 1 and loop.step == 2
+    try:
+        loop.run()
+    except Interrupted as stop:
+        results.put((rank, stop.step))
+    dist.destroy_process_group()
+
+
+def test_ranks_stop_at_the_same_step(workspace):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    results = mp.get_context("spawn").SimpleQueue()
+    mp.spawn(stop_together, args=(port, workspace.uri, results), nprocs=2)
+    assert sorted(results.get() for _ in range(2)) == [(0, 3), (1, 3)], "one step after the request, on both"
+    newest = Checkpoints(workspace, PRETRAIN, "pair", config=recipe_with().pretrain).newest()
+    assert newest.step == 3
+
+
+def test_one_process_needs_no_agreement():
+    agreement = Agreement(1)
+    assert [agreement.reached(value) for value in (False, True)] == [False, True]
