@@ -46,17 +46,13 @@ FEW, ALL = LABEL_COUNTS[0], LABEL_COUNTS[-1]
 SUBSETS = 9  # a multiple of the seeds
 
 
-def _paraseptal(grade_N: np.ndarray) -> np.ndarray:
-    return grade_N >= 1
-
-
 PARASEPTAL = Task(
     name="paraseptal",
     title="Paraseptal emphysema, visual",
     kind="binary",
     columns=("visual_paraseptal",),
     metrics=("auroc",),
-    derive=_paraseptal,
+    at_least=1,
 )
 #: Share of the emphysema that is of one kind, among those who have some: density sees how much, not which.
 SHARES = {
