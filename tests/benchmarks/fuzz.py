@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from ctplatform.config.section import flatten
 from ctplatform.errors import CohortError, ConfigError, ScanError
 from ctplatform.imaging.volume import read_volume
 from drasclr.card import FORMAT, parsed_card
+from tests.benchmarks.realscans import peak_mib
 
 MAX_BYTES = 1 << 30
 #: Of one draw; generous, as machines are shared.
@@ -265,7 +265,7 @@ def fuzz(kind: str, count: int) -> dict[str, float]:
 
         begun = time.monotonic()
         run()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_mib() * 2**20
         assert peak < MAX_BYTES, f"{peak / 2**20:.0f} MiB"
         return {"draws": made, "seconds": time.monotonic() - begun, "peak_mib": peak / 2**20}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_a_card_keeps_what_it_does_not_check():
 def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
     weights.save(folder, Encoder(1, "none"), {})
     safetensors.torch.save_file(tensors, folder / weights.WEIGHTS)
+    card = json.loads((folder / weights.CARD).read_text())
+    card["files"][weights.WEIGHTS] = hashlib.sha256((folder / weights.WEIGHTS).read_bytes()).hexdigest()
+    (folder / weights.CARD).write_text(json.dumps(card))
     return folder
 
 

@@ -26,6 +26,7 @@ EXTRAS = {
     "optuna": ("optuna", "search with Optuna"),
     "survival": ("sksurv", "random survival forests"),
     "lungmask": ("lungmask", "lung masks of a U-Net"),
+    "excel": ("openpyxl", "tables of labels in Excel's format"),
     "idc": ("idc_index_data", "public collections of the Imaging Data Commons"),
     "hub": ("huggingface_hub", "weights from the Hugging Face Hub"),
     "completion": ("shtab", "completion of the command in a shell"),

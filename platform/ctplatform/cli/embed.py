@@ -16,6 +16,7 @@ from ctplatform.config.cluster import RayConfig
 from ctplatform.errors import StageError
 from ctplatform.inference.scan_list import EmbedOptions, embed_here, embed_on_ray
 from ctplatform.inference.vector_files import PatchFile, check_output, replacing, write_vectors
+from ctplatform.storage.layout import PNG
 
 if TYPE_CHECKING:
     from ctplatform.inference.scan_embedding import EmbeddedScan
@@ -86,7 +87,7 @@ def embed_given(command: EmbedCommand) -> dict[str, Any]:
             if patch_file:
                 patch_file.add(scan)
             if overlays and scan.embedding and scan.embedding.overlay:
-                (overlays / f"{item['scan_id']}.png").write_bytes(scan.embedding.overlay)
+                (overlays / f"{item['scan_id']}{PNG}").write_bytes(scan.embedding.overlay)
             found[number] = scan if output.suffix == ".npz" else without_patches(scan)
             if not command.quiet and len(items) > 1:
                 print(f"\r{done}/{len(items)}", end="\n" if done == len(items) else "", file=sys.stderr)

@@ -25,6 +25,7 @@ from ctplatform.errors import StageError
 from ctplatform.inference.encoding import coordinates_of, encode_patches
 from ctplatform.inference.pooling import STANDARDISED, pool
 from ctplatform.preparation.scan import StepClock, failure, sample_scan
+from ctplatform.storage.layout import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from ctplatform.preparation.quality import Verdict
@@ -184,7 +185,7 @@ class ScanEmbedder:
             "code": "",
             "notes": "",
             "atlas_hash": self.atlas.hash,
-            "weights": self.model.card.get("files", {}).get("weights.safetensors", ""),
+            "weights": self.model.card.get("files", {}).get(WEIGHTS_FILE, ""),
             "pooling": self.pooling,
             "software": __version__,
         }

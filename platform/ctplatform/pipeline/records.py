@@ -82,8 +82,10 @@ def read_record(workspace: Workspace, stage: str, run: str = "") -> Record | Non
     if not workspace.exists(*place):
         return None
     record = workspace.read_record(Record, *place)
-    # Until version 0.1.0 only the text of a record said that its stage was left out.
-    left_out = record.left_out or record.text.startswith("left out")
+    left_out = record.left_out
+    if not left_out and record.text.startswith("left out"):
+        # In records of version 0.1.0 only the text says that the stage was left out.
+        left_out = "left_out" not in workspace.read_json(*place)
     return replace(record, notes=tuple(record.notes), left_out=left_out)
 
 

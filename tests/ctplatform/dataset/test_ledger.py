@@ -60,7 +60,7 @@ def test_names_of_scans_never_collide(workspace):
 def test_a_damaged_file_is_named(workspace):
     write(workspace, "a")
     workspace.write_bytes(b"", SCANS, "b.1.parquet")
-    with pytest.raises(StageError, match="Delete that file"):
+    with pytest.raises(StageError, match="Delete it"):
         ledger.read_ledger(workspace)
 
 

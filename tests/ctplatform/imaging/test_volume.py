@@ -110,8 +110,10 @@ class TestBrokenFiles:
     def test_text_and_empty_files_named_as_volumes(self, tmp_path: Path, suffix: str) -> None:
         (tmp_path / f"a.{suffix}").write_text("not a scan\n" * 100)
         (tmp_path / f"b.{suffix}").write_bytes(b"")
-        assert code_of(tmp_path / f"a.{suffix}") == "unreadable"
-        assert code_of(tmp_path / f"b.{suffix}") == "unreadable"
+        # Lines without the elements of a MetaImage header are found before its library reads them.
+        expected = "bad-header" if suffix in ("mha", "mhd") else "unreadable"
+        assert code_of(tmp_path / f"a.{suffix}") == expected
+        assert code_of(tmp_path / f"b.{suffix}") == expected
 
     def test_gzip_of_text(self, tmp_path: Path) -> None:
         (tmp_path / "a.nii.gz").write_bytes(gzip.compress(b"not a scan\n" * 1000))

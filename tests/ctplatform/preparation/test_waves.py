@@ -177,7 +177,7 @@ def test_the_cpus_are_counted_often_until_the_first_scan_has_ended(workspace, sm
                 seen.append(getattr(holder, CPU_COUNTING.name))
                 return self.dataset.iter_rows()
 
-        patch.setattr(waves, "one_task_a_scan", lambda *arguments: Watched(original(*arguments)))
+        patch.setattr(waves, "one_task_a_scan", lambda *given, **more: Watched(original(*given, **more)))
         seen += [getattr(holder, CPU_COUNTING.name) for _ in waves._wave(worker, small_recipe, items)]
     assert seen == [waves.COUNTING_S, *[usual] * 7]
     assert waves.COUNTING_S < usual == getattr(holder, CPU_COUNTING.name)

@@ -186,5 +186,6 @@ def _percent(cohort: pd.DataFrame, task: Task, column: str) -> list[Finding]:
 def _near(column: str, cohort: pd.DataFrame) -> str:
     import difflib
 
-    close = difflib.get_close_matches(column, [str(name) for name in cohort.columns], n=1)
+    names = [str(name) for name in cohort.columns]
+    close = [name for name in names if column in name][:1] or difflib.get_close_matches(column, names, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(map(str, cohort.columns))}"

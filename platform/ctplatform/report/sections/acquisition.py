@@ -167,7 +167,7 @@ def _scatter(vectors: pd.DataFrame, order: list[str], width: float) -> Panel:
             )
         axes.set_xlabel(f"first component, {words.percent(float(shares[0]))} of the variance")
         style.ylabel(axes, f"second component, {words.percent(float(shares[1]))}")
-        axes.legend(fontsize=7, frameon=False, loc="best", handletextpad=0.2)
+        axes.legend(fontsize=8, frameon=False, loc="best", handletextpad=0.2)
 
     return Panel(
         "kernels-features",

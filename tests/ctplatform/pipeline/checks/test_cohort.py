@@ -46,9 +46,10 @@ def test_percent_in_place_of_shares_is_an_error(cohort):
     assert "Divide the column by 100" in line
     one = cohort.copy()
     one.loc[3, "emphysema_extent"] = 1.4
-    (line,) = found(one)
-    assert line.startswith("warning")
-    assert "1 label(s) outside [0, 1]" in line
+    lines = found(one)
+    assert all(line.startswith("warning") for line in lines)
+    assert "1 label(s) outside [0, 1]" in lines[0]
+    assert "1 of 60 subjects have no label" in lines[1]
 
 
 def test_missing_columns_are_warnings_unless_nothing_else_runs(cohort):
