@@ -18,7 +18,7 @@ from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import image_to_bytes
 from ctplatform.dataset.splits import Split, write_split
-from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, TEMPLATE_FILE
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, PATCHES, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.loop import Loop
 from drasclr.atlas import Atlas
@@ -67,6 +67,7 @@ def training_workspace(uri: str | Path) -> Workspace:
     """Atlas, shards, ledger and split of seven scans of six subjects, all of them for training."""
     workspace, atlas, rng = Workspace(uri), small_atlas(), np.random.default_rng(0)
     workspace.write_json(atlas.to_json(), ATLAS, ATLAS_FILE)
+    workspace.write_json({"hash": atlas.hash}, ATLAS, ATLAS_STAGE_FILE)
     template = sitk.GetImageFromArray(np.full((32, 64, 160), 50, np.uint8))
     workspace.write_bytes(image_to_bytes(template), ATLAS, TEMPLATE_FILE)
     for number in range(SCANS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -73,9 +74,10 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
 
 
 def test_a_damaged_shard_leaves_its_scan_out_and_is_tried_again(workspace, small_recipe, ray_local):
-    shared = workspace.path(PATCHES).resolve()
-    workspace.path(PATCHES).unlink()
-    shutil.copytree(shared, workspace.path(PATCHES))
+    patches = Path(workspace.path(PATCHES))
+    shared = patches.resolve()
+    patches.unlink()
+    shutil.copytree(shared, patches)
     run = "damaged"
     embedder = Embedder(workspace, small_recipe, run)
     rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
