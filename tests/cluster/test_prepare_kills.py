@@ -7,7 +7,6 @@ row and byte for byte that of the undisturbed run; finished scans keep the time 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import SimpleITK as sitk
 
 from ctplatform.dataset import ledger
 from ctplatform.storage.layout import ATLAS, PATCHES, SCANS
@@ -224,10 +224,12 @@ def test_a_scan_killed_between_shard_and_row_is_no_scan(undisturbed, tmp_path, e
 
 
 def test_a_scan_that_kills_its_workers_fails_alone(undisturbed, workspace, env):
-    """A pipe where a scan should be holds its worker until the test kills it, as often as Ray tries again."""
-    trap = Path(workspace.root).with_name("trap.mha")
-    os.mkfifo(trap)
-    table = pd.read_csv(undisturbed.path("phantom", "cohort.csv")).head(2)
+    """A scan of 27 times the voxels holds its worker until the test kills it, as often as Ray tries again."""
+    trap = Path(workspace.root).with_name("trap.nii")
+    whole = pd.read_csv(undisturbed.path("phantom", "cohort.csv"))
+    volume = next(path for path in whole["path"][2:] if path.endswith(".nii.gz"))
+    sitk.WriteImage(sitk.Expand(sitk.ReadImage(volume), [3, 3, 3], sitk.sitkNearestNeighbor), str(trap))
+    table = whole.head(2)
     table = table[["scan_id", "subject_id", "path", "series_uid"]]
     bad = pd.DataFrame([{"scan_id": "bad", "subject_id": "bad", "path": str(trap), "series_uid": ""}])
     path = Path(workspace.root).with_name("trap.csv")
