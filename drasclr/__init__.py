@@ -5,7 +5,7 @@
     features_B128 = encoder(patches_BCDHW, locations_B3)
 
 Modules: `encoder` and `contrast` hold the model and its training step, `augment` the views, `atlas` the locations,
-`memory` the keys, `optimisation` schedules and parameter groups, `monitor` the monitors of collapse, `weights` the
+`memory` the keys, `optimisation` schedules and parameter groups, `monitor` the monitors of collapse, `weights` their
 files, `heads` what is built on an encoder.
 """
 

@@ -1,18 +1,25 @@
-"""Cards and weight files from others: types and sizes are checked before memory is taken."""
+"""Cards of weights: read from others with types and sizes checked, compared with a use, and written for people."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
 from torch import Tensor, nn
 
+from drasclr.encoder import LAYERS
+
+if TYPE_CHECKING:
+    from drasclr.atlas import Atlas
+
 FORMAT = "drasclr-weights-1"
+WEIGHTS, CARD, README = "weights.safetensors", "card.json", "README.md"
+ATLAS, TEMPLATE = "atlas.json", "lung_mask.nii.gz"
 #: A card has about a kilobyte.
 MAX_BYTES = 1_000_000
 #: More experts than locations of the published atlas have no meaning.
@@ -80,6 +87,42 @@ def _number(value: Any) -> bool:
     return (_whole(value) and abs(value) < 1e15) or (isinstance(value, float) and math.isfinite(value))
 
 
+def check_card(
+    card: Mapping[str, Any],
+    *,
+    atlas: Atlas | None = None,
+    hu_window: Sequence[float] | None = None,
+    spacing_mm: float | None = None,
+) -> None:
+    """Whether weights with this card may be used so; what the card does not state is not checked.
+
+    Raises:
+        ValueError: naming everything that does not fit.
+    """
+    problems = []
+    if atlas is not None:
+        if card.get("atlas_hash") not in (None, atlas.hash):
+            problems.append(
+                f"they were trained with atlas {card['atlas_hash'][:12]}, this is {atlas.hash[:12]}"
+            )
+        if card.get("patch_size") not in (None, atlas.patch_size):
+            problems.append(
+                f"they take patches of {card['patch_size']} voxels, this atlas has {atlas.patch_size}"
+            )
+    if (
+        hu_window is not None
+        and card.get("hu_window") is not None
+        and list(card["hu_window"]) != list(hu_window)
+    ):
+        problems.append(f"they were trained with HU window {list(card['hu_window'])}, not {list(hu_window)}")
+    if spacing_mm is not None and card.get("spacing_mm") not in (None, spacing_mm):
+        problems.append(f"they were trained at {card['spacing_mm']} mm, not {spacing_mm} mm")
+    if problems:
+        raise ValueError(
+            "these weights do not fit: " + "; ".join(problems) + ". Use what the card names, or other weights"
+        )
+
+
 def check_sizes(path: Path, model: nn.Module) -> None:
     """Compare names, shapes and kinds of a weight file's tensors with a model's, by the file's header alone.
 
@@ -113,3 +156,81 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
     wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
         raise ValueError(f"it holds values that are not finite, in {wrong[0]}: the training diverged")
+
+
+def readme(card: Mapping[str, Any], *, results: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The model card for people, with the front matter that the Hugging Face Hub reads.
+
+    Args:
+        card: complete, as `files` writes it.
+        results: scores on held-out subjects, one a task: task, metric, value, low, high (95% interval), labels,
+            subjects.
+    """
+    kind, provenance = card["encoder"], card.get("provenance", {})
+    licence = card.get("license", "unknown")
+    lines = [
+        "---",
+        "library_name: drasclr",
+        f"license: {licence}",
+        "pipeline_tag: feature-extraction",
+        "tags: [medical, computed-tomography, chest-ct, lung, self-supervised, contrastive-learning]",
+        "---",
+        "# DrasCLR encoder",
+        "",
+        f"{len(LAYERS)} convolutions, conditioning `{kind['conditioning']}` ({kind['experts']} experts), normalisation "
+        f"`{kind['norm']}`, {kind['features']} features a patch.",
+        "",
+        "```python",
+        "import drasclr",
+        "encoder = drasclr.load(FOLDER_OR_HUB_ID)",
+        "features = encoder(patches_BCDHW, locations_B3)",
+        "```",
+        "",
+        "What the patches and locations must be like is in `card.json`.",
+        "",
+    ]
+    if ATLAS in card.get("files", {}):
+        lines += [
+            "The atlas lies beside the weights. Vectors of a whole scan:",
+            "",
+            "```python",
+            "import drasclr",
+            "from ctplatform.inference import embed_scan",
+            'result = embed_scan("scan.nii.gz", drasclr.load(FOLDER_OR_HUB_ID))',
+            "```",
+            "",
+        ]
+    if isinstance(provenance, Mapping) and "subjects" in provenance:
+        lines += [
+            "## Training data",
+            "",
+            f"{provenance['scans']} scans of {provenance['subjects']} subjects, {provenance['steps']} optimiser steps; "
+            "no held-out subject was seen.",
+            "",
+        ]
+    if results:
+        lines += [
+            "## Scores on held-out subjects",
+            "",
+            "From the frozen encoder, mean over seeds with 95% bootstrap interval:",
+            "",
+            "| task | metric | value | 95% interval | labels | held-out subjects |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {row['task']} | {row['metric']} | {row['value']:.3f} | {row['low']:.3f} to {row['high']:.3f} "
+            f"| {row['labels']:.0f} | {row['subjects']:.0f} |"
+            for row in results
+        ]
+        lines.append("")
+    lines += ["## Licence", ""]
+    lines += [
+        "Not stated: the weights were derived from the training scans, whose terms apply. State it as `license` in "
+        "card.json and in the lines at the top before publishing them."
+        if licence == "unknown"
+        else f"`{licence}`",
+        "",
+        "For research; no medical device.",
+        "",
+    ]
+    return "\n".join(lines)

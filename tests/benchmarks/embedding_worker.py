@@ -22,7 +22,7 @@ def main(side: str, folder: str) -> None:
         encoder = published.SlowEncoder().eval()
         encoder.load_state_dict(torch.load(checkpoint)["own"])
     else:
-        from drasclr.weights import import_published
+        from drasclr.published import import_published
 
         encoder = import_published(checkpoint).eval()
     cases: dict[str, tuple[Tensor, Tensor]] = {}

@@ -32,7 +32,7 @@ from ctplatform.training.pretrain import MALLOC
 from drasclr import augment
 from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder, channels_last
-from drasclr.weights import import_published
+from drasclr.published import import_published
 from tests.benchmarks import document
 from tests.published import SlowEncoder, checkpoint
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from drasclr.encoder import Encoder
-from drasclr.weights import import_published
+from drasclr.published import import_published
 from tests.published import SlowEncoder, checkpoint
 
 MIXTURES = {

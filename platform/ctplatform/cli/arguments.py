@@ -94,6 +94,11 @@ def add_idc_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--index", metavar="FILE", help="idc_index.parquet; default: that of idc-index-data")
 
 
+def add_workspace_option(sub: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """--workspace."""
+    sub.add_argument("--workspace", required=required, help="folder or s3:// gs:// URI")
+
+
 def add_recipe_options(sub: argparse.ArgumentParser, *, default: str = "fast") -> None:
     """--recipe, --set and the cluster."""
     sub.add_argument("--recipe", default=default, metavar="NAME|FILE", help="(default: %(default)s)")
@@ -148,7 +153,7 @@ def add_stage_options(
         "--cohort", required=required, metavar="CSV", help="scan table, as `drasclr cohort` writes it"
     )
     add_label_options(sub)
-    sub.add_argument("--workspace", required=workspace, help="folder or s3:// gs:// URI")
+    add_workspace_option(sub, required=workspace)
     sub.add_argument("--atlas", metavar="PATH", help="use this atlas instead of building one")
     add_recipe_options(sub)
 

@@ -23,9 +23,10 @@ def import_checkpoint(checkpoint: str, output: str, *, atlas: str | None = None)
     from ctplatform.dataset.atlas import image_to_bytes
     from ctplatform.preparation.atlas import given_atlas, locate
     from drasclr import weights
+    from drasclr.published import import_published
 
     try:
-        encoder = weights.import_published(Path(checkpoint).expanduser())
+        encoder = import_published(Path(checkpoint).expanduser())
     except FileNotFoundError:
         raise StageError(f"there is no checkpoint {checkpoint}", "Check the path", code="weights") from None
     except ValueError as error:

@@ -21,6 +21,7 @@ from ctplatform.cli.arguments import (
     add_prefetch_option,
     add_recipe_options,
     add_stage_options,
+    add_workspace_option,
     amount,
     count,
 )
@@ -119,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
             add_lease_option(sub)
 
     status = command("status", "Where each stage stands, what came of each scan, and why.", status_command)
-    status.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    add_workspace_option(status)
     add_json_option(status)
 
     verify = command(
@@ -127,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
         "Damaged files of a workspace, shards by their checksums, and what to do.",
         commands.verify_command,
     )
-    verify.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    add_workspace_option(verify)
     verify.add_argument(
         "--discard", action="store_true", help="delete damaged shards; the next prepare makes them again"
     )
@@ -193,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
         commands.explain_command,
     )
     explain.add_argument("scan_id", metavar="SCAN_ID")
-    explain.add_argument("--workspace", required=True, help="folder or s3:// gs:// URI")
+    add_workspace_option(explain)
     add_json_option(explain)
 
     doctor = command(

@@ -12,7 +12,7 @@ def write_model_card(workspace: Workspace, run: str) -> None:
 
     The scores are those of each task's main metric at the largest label fraction.
     """
-    from drasclr.weights import readme
+    from drasclr.card import readme
 
     if not (workspace.exists(*layout.card(run)) and workspace.exists(*layout.summary(run))):
         return

@@ -29,7 +29,7 @@ def read_given(source: str) -> Encoder:
         StageError: there is none, or it cannot be read.
     """
     import drasclr
-    from drasclr.weights import import_published
+    from drasclr.published import import_published
 
     path = Path(source).expanduser()
     try:
@@ -113,7 +113,7 @@ def kept_and_new(encoder: Encoder, atlas: Atlas) -> tuple[list[str], list[str]]:
 
 
 def _check(encoder: Encoder, recipe: Recipe) -> None:
-    from drasclr.weights import check_card
+    from drasclr.card import check_card
 
     wanted, problems, remedies = recipe.pretrain.encoder, [], []
     for key in ("experts", "conditioning", "norm"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -14,6 +17,7 @@ from ctplatform.report.inputs import Inputs
 TITLE = "Comparisons"
 # A resample without spread has an R² of minus hundreds: such an interval is cut, with an arrow.
 EDGE = {"r2": 1.5}
+_COLOURS = {"better": style.BLUE, "worse": style.VERMILION, "open": style.GREY}
 
 
 def section(inputs: Inputs) -> Section | Omitted:
@@ -76,38 +80,11 @@ def _label(row: object) -> str:
 
 def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
     metric = str(rows["metric"].iloc[0])
-    sign = -1.0 if words.lower_is_better(metric) else 1.0
     items = list(rows.itertuples())
-    edge = EDGE.get(metric, float("inf"))
-    looks = {
-        "better": (style.BLUE, "o", True),
-        "worse": (style.VERMILION, "s", True),
-        "open": (style.GREY, "o", False),
-    }
+    markers = ["s" if verdict(row) == "worse" else "o" for row in items]
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0, color=style.MUTED, linewidth=1)
-        for y, row in enumerate(reversed(items)):
-            colour, marker, filled = looks[verdict(row)]
-            low, high = sorted((sign * row.low, sign * row.high))
-            axes.hlines(y, max(low, -edge), min(high, edge), color=colour, linewidth=1.5)
-            for beyond, x, arrow in ((low < -edge, -edge, "<"), (high > edge, edge, ">")):
-                if beyond:
-                    axes.plot(x, y, arrow, color=colour, markersize=6, clip_on=False)
-            axes.plot(
-                min(max(sign * row.difference, -edge), edge),
-                y,
-                marker,
-                color=colour,
-                markerfacecolor=colour if filled else "white",
-                markersize=6,
-            )
-        axes.set_yticks(range(len(items)), [_label(row) for row in reversed(items)])
-        axes.set_ylim(-0.6, len(items) - 0.4)
-        axes.grid(visible=False)
-        axes.grid(visible=True, axis="x")
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        draw_differences(axes, items, markers=markers, labels=[_label(row) for row in items])
         axes.set_xlabel("difference")
 
     described = "; ".join(
@@ -121,6 +98,43 @@ def _panel(task: str, rows: pd.DataFrame, width: float) -> Panel:
         style.chart(f"comparisons-{words.slug(task)}", draw, width=width, height=0.8 + 0.45 * len(items)),
         f"Paired differences, {words.task(task)}: {described}.",
     )
+
+
+def draw_differences(
+    axes: Axes, rows: Sequence[Any], *, markers: Sequence[str], labels: Sequence[str]
+) -> None:
+    """Paired differences from top to bottom, right of zero where the first named is better; filled if clear of zero.
+
+    Args:
+        axes: drawn on.
+        rows: of comparisons: metric, difference, low, high.
+        markers: one a row.
+        labels: one a row.
+    """
+    axes.axvline(0, color=style.MUTED, linewidth=1)
+    for y, (row, marker) in enumerate(zip(reversed(rows), reversed(markers), strict=True)):
+        edge = EDGE.get(str(row.metric), float("inf"))
+        sign = -1.0 if words.lower_is_better(str(row.metric)) else 1.0
+        low, high = sorted((sign * row.low, sign * row.high))
+        colour = _COLOURS[verdict(row)]
+        axes.hlines(y, max(low, -edge), min(high, edge), color=colour, linewidth=1.5)
+        for beyond, x, arrow in ((low < -edge, -edge, "<"), (high > edge, edge, ">")):
+            if beyond:
+                axes.plot(x, y, arrow, color=colour, markersize=6, clip_on=False)
+        axes.plot(
+            min(max(sign * row.difference, -edge), edge),
+            y,
+            marker,
+            color=colour,
+            markerfacecolor="white" if verdict(row) == "open" else colour,
+            markersize=6,
+        )
+    axes.set_yticks(range(len(rows)), list(reversed(labels)))
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(visible=False)
+    axes.grid(visible=True, axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def table_of(table: pd.DataFrame, caption: str = "Paired comparisons") -> Table:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from ctplatform.report import style, words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Key, Panel
 from ctplatform.report.inputs import Inputs
-from ctplatform.report.sections.comparisons import EDGE, held_out, table_of, verdict
+from ctplatform.report.sections.comparisons import draw_differences, held_out, table_of, verdict
 
 OURS = "drasclr"
 BASELINES = {"random": "a random encoder", "scratch": "training from scratch"}
@@ -74,31 +73,15 @@ def figure(inputs: Inputs, table: pd.DataFrame) -> Figure:
     items = list(table.itertuples())
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0, color=style.MUTED, linewidth=1)
-        ticks = []
-        for y, row in enumerate(reversed(items)):
-            edge = EDGE.get(str(row.metric), float("inf"))
-            sign = -1.0 if words.lower_is_better(str(row.metric)) else 1.0
-            low, high = sorted((sign * row.low, sign * row.high))
-            colour = {"better": style.BLUE, "worse": style.VERMILION, "open": style.GREY}[str(row.verdict)]
-            axes.hlines(y, max(low, -edge), min(high, edge), color=colour, linewidth=1.5)
-            axes.plot(
-                min(max(sign * row.difference, -edge), edge),
-                y,
-                MARKERS[str(row.b)],
-                color=colour,
-                markerfacecolor="white" if row.verdict == "open" else colour,
-                markersize=6,
-            )
-            ticks.append(
+        draw_differences(
+            axes,
+            items,
+            markers=[MARKERS[str(row.b)] for row in items],
+            labels=[
                 f"{words.short(words.sentence(words.task(str(row.task))))}\nover {SHORT[str(row.b)]}"
-            )
-        axes.set_yticks(range(len(items)), ticks)
-        axes.set_ylim(-0.6, len(items) - 0.4)
-        axes.grid(visible=False)
-        axes.grid(visible=True, axis="x")
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+                for row in items
+            ],
+        )
         axes.set_xlabel("gain by pretraining")
 
     described = "; ".join(
@@ -111,7 +94,7 @@ def figure(inputs: Inputs, table: pd.DataFrame) -> Figure:
         title="What pretraining gave, with the fewest labels",
         caption=(
             "Each task in its own metric. Right of zero, frozen features of the pretrained encoder are better (error "
-            "metrics have their sign reversed). Filled: the interval excludes zero."
+            "metrics have their sign reversed). Filled: the interval excludes zero. Arrow: it extends beyond the chart."
         ),
         n=f"n = {held_out(table)} held-out subjects",
         interval="95% paired bootstrap over held-out subjects",
