@@ -80,7 +80,7 @@ def fastest(builds: Mapping[str, Build], case: str, *, repeats: int) -> dict[str
 
 
 def peak_mib() -> float:
-    """Peak of this process's own resident memory, MiB."""
+    """As `peak.peak_mib`, which the other build may lack: this file alone is loaded there."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -30,7 +30,7 @@ from ctplatform.config.section import flatten
 from ctplatform.errors import CohortError, ConfigError, ScanError
 from ctplatform.imaging.volume import read_volume
 from drasclr.card import FORMAT, parsed_card
-from tests.benchmarks.realscans import peak_mib
+from tests.benchmarks.peak import peak_mib
 
 MAX_BYTES = 1 << 30
 #: Of one draw; generous, as machines are shared.

@@ -18,6 +18,7 @@ from ctplatform.config.cluster import RayConfig
 from ctplatform.preparation.atlas import atlas
 from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import bigscans, document, realscans
+from tests.benchmarks.peak import peak_mib
 from tests.benchmarks.prepare_speed import fresh
 
 SECTION = "Memory of preparing"
@@ -37,7 +38,7 @@ def idle() -> float:
     """MiB of a worker that has imported everything and read no scan."""
     import ray.data  # noqa: F401
 
-    return realscans.peak_mib()
+    return peak_mib()
 
 
 def through_the_store(ct: Path, atlas_folder: Path, folder: Path) -> list[str]:

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -34,6 +33,7 @@ from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder, channels_last
 from drasclr.published import import_published
 from tests.benchmarks import document
+from tests.benchmarks.peak import peak_mib
 from tests.published import SlowEncoder, checkpoint
 
 AUGMENTED = 128  # patches
@@ -295,18 +295,12 @@ def _peak(kind: str, scans: int, connection: multiprocessing.connection.Connecti
     model: torch.nn.Module = slow if kind == "loop" else fast
     model.train()
     # Weights and their gradients are there before and after; what counts is what the step needs on top.
-    before = _high_water_mib()
+    before = peak_mib()
     if kind == "loop":
         training_step(slow, lambda: slow(patches[0], locations.expand(scans, 3))[1])()
     else:
         training_step(fast, lambda: fast.grouped(patches, locations))()
-    connection.send(_high_water_mib() - before)
-
-
-def _high_water_mib() -> float:
-    """Peak resident memory of this process; getrusage would report the parent's where that is larger."""
-    status = Path("/proc/self/status").read_text()
-    return float(status.split("VmHWM:")[1].split()[0]) / 1024
+    connection.send(peak_mib() - before)
 
 
 def memory_rows() -> list[list[str]]:

@@ -21,6 +21,7 @@ from ctplatform.preparation.atlas import atlas
 from ctplatform.preparation.scan import prepare_scan
 from ctplatform.storage.workspace import Workspace
 from tests.benchmarks import bigscans, document, realscans
+from tests.benchmarks.peak import peak_mib
 
 SECTION = "Preparing scans"
 CPU_BAR, MEMORY_BAR = 4.0, 1024
@@ -34,7 +35,7 @@ def run(item: dict[str, str], workspace: str, passes: int) -> tuple[dict[str, An
         for _ in range(passes)
     ]
     best = min(rows, key=lambda row: row["cpu_seconds"])
-    return best, realscans.peak_mib()
+    return best, peak_mib()
 
 
 def fresh(item: dict[str, str], workspace: str, passes: int) -> tuple[dict[str, Any], float]:

@@ -52,14 +52,6 @@ def prepared(folder: Path) -> tuple[Workspace, Atlas, list[dict[str, Any]]]:
     return workspace, read_atlas(workspace), [r for r in rows if r["state"] in ("accepted", "flagged")]
 
 
-def peak_mib() -> float:
-    """Peak of this process's own resident memory, MiB. Not ru_maxrss: a child starts with its parent's."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM")
-
-
 def machine() -> str:
     """What this ran on, in a few words."""
     with open("/proc/cpuinfo", encoding="utf-8") as stream:

@@ -46,7 +46,7 @@ from ctplatform.preparation.scan import prepare_scan
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, SCANS, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from tests.benchmarks.document import replace, table
-from tests.benchmarks.realscans import peak_mib
+from tests.benchmarks.peak import peak_mib
 
 SIDE = 6  # voxels of a synthetic patch
 COHORT = 10_000

@@ -128,7 +128,7 @@ def add_embed_options(sub: argparse.ArgumentParser) -> None:
         metavar="SCAN",
         help="volume file, DICOM folder, tree of folders, URI, or scan table (.csv)",
     )
-    group.add_argument("--weights", metavar="DIR", help="folder, Hugging Face Hub id, or s3:// gs:// URI")
+    group.add_argument("--weights", metavar="DIR", help="folder, hf://owner/name, or s3:// gs:// URI")
     group.add_argument(
         "-o", "--output", default="embeddings.parquet", help=".parquet, .csv or .npz (default: %(default)s)"
     )

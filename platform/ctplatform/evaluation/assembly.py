@@ -15,8 +15,9 @@ from ctplatform.dataset.splits import Split, leak_warnings, read_split
 from ctplatform.errors import StageError
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.initialisations import END_TO_END, FINETUNE
-from ctplatform.evaluation.models import Encoders, Training, weights_digest
+from ctplatform.evaluation.models import Encoders, Training
 from ctplatform.evaluation.problems import Problem, SubjectProblem
+from ctplatform.inference.encoders import weights_digest
 from ctplatform.inference.external import read_external
 from ctplatform.inference.representations import Representation, read_representation, representation_of
 from ctplatform.storage.workspace import Workspace

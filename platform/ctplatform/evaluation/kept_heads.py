@@ -22,8 +22,8 @@ from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.horizons import DAYS, YEARS
-from ctplatform.evaluation.models import weights_digest
 from ctplatform.evaluation.problems import SubjectProblem
+from ctplatform.inference.encoders import weights_digest
 from ctplatform.inference.kept_model import KeptModel
 from ctplatform.metrics.calibration import bins, calibrate
 from ctplatform.metrics.scores import Targets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 from ctplatform.config.evaluation import FinetuneConfig, ScratchConfig, SearchConfig
 from ctplatform.config.training import EncoderConfig
 from ctplatform.evaluation.initialisations import FINETUNE
-from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks.task import Task
 
@@ -80,11 +78,6 @@ class Training:
     def steps(self, subjects: int) -> int:
         """Optimiser steps of every label fraction: as many as all of a task's training subjects need."""
         return training_steps(self.scratch, subjects)
-
-
-def weights_digest(workspace: Workspace, run: str) -> str:
-    """SHA-256 of a run's published weights."""
-    return hashlib.sha256(workspace.read_bytes(*layout.weights(run))).hexdigest()
 
 
 def training_steps(config: ScratchConfig, subjects: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
+from ctplatform.storage import layout
 from ctplatform.storage.layout import CARD_FILE, PRETRAIN, WEIGHTS_FILE, WEIGHTS_FOLDER
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.runs import training_scans
@@ -36,6 +38,11 @@ def load_encoder(workspace: Workspace, run: str, *, hu_window: tuple[int, int]) 
         except (FileNotFoundError, ValueError) as error:
             problem = str(error).rstrip(".")
     raise StageError(f"weights of run {run}: {problem}", "Pretrain in this workspace", code="weights")
+
+
+def weights_digest(workspace: Workspace, run: str) -> str:
+    """SHA-256 of a run's published weights."""
+    return hashlib.sha256(workspace.read_bytes(*layout.weights(run))).hexdigest()
 
 
 def random_encoder(workspace: Workspace, recipe: Recipe) -> Encoder:

@@ -14,6 +14,7 @@ from ctplatform.dataset.atlas import read_atlas
 from ctplatform.dataset.ledger import DENSITY
 from ctplatform.dataset.splits import read_split
 from ctplatform.errors import StageError
+from ctplatform.inference.encoders import weights_digest
 from ctplatform.inference.kept_model import KeptModel, check_fits
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PRETRAIN, SPLITS_FILE, WEIGHTS_FILE
@@ -160,8 +161,7 @@ def _run_with(workspace: Workspace, features: Any) -> str:
     """The run of the workspace whose weights the model was trained on."""
     runs = [run for run in workspace.folders(PRETRAIN) if workspace.exists(*layout.card(run))]
     for run in sorted(runs, key=lambda name: name != features["run"]):
-        digest = hashlib.sha256(workspace.read_bytes(*layout.weights(run))).hexdigest()
-        if digest == features["weights_sha256"]:
+        if weights_digest(workspace, run) == features["weights_sha256"]:
             return run
     raise StageError(
         f"no run of this workspace has the weights that the model was trained on ({features['weights_sha256'][:12]}); "

@@ -22,7 +22,6 @@ from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, 
 from ctplatform.training.feed import Feed
 from ctplatform.training.finiteness import all_finite
 from ctplatform.training.initial_weights import initial_card, read_initial
-from ctplatform.training.interruption import Agreement, Interrupted
 from ctplatform.training.metrics_log import MetricsLog
 from ctplatform.training.model import (
     build_model,
@@ -32,6 +31,7 @@ from ctplatform.training.model import (
 )
 from ctplatform.training.optimisation import Optimisation
 from ctplatform.training.runs import training_scans
+from ctplatform.training.stop_agreement import Agreement, Interrupted
 from ctplatform.training.throughput import Throughput
 from drasclr import augment
 from drasclr.encoder import FEATURES

@@ -200,8 +200,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     import torch
     from ray.train.torch import get_device
 
-    from ctplatform.training.interruption import Interrupted
     from ctplatform.training.loop import Loop
+    from ctplatform.training.stop_agreement import Interrupted
 
     workspace, recipe = Workspace(config["workspace"]), Recipe.model_validate(config["recipe"])
     context = ray.train.get_context()

@@ -11,8 +11,8 @@ from ctplatform.evaluation.models import (
     end_to_end,
     patch_pool,
     training_steps,
-    weights_digest,
 )
+from ctplatform.inference.encoders import weights_digest
 from ctplatform.tasks.registry import get_task
 from tests.ctplatform.evaluation_world import RUN, build, publish
 

@@ -20,8 +20,8 @@ from ctplatform.evaluation.dense.problem import VolumeProblem
 from ctplatform.evaluation.dense.sources import ScanSource, labelled_scans
 from ctplatform.evaluation.dense.volumes import LabelledVolumes
 from ctplatform.evaluation.initialisations import END_TO_END
-from ctplatform.evaluation.models import weights_digest
 from ctplatform.evaluation.problems import Problem
+from ctplatform.inference.encoders import weights_digest
 from ctplatform.metrics.scores import Targets
 from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace

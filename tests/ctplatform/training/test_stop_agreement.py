@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from ctplatform.storage.layout import PRETRAIN
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.checkpoints import Checkpoints
-from ctplatform.training.interruption import Agreement, Interrupted
 from ctplatform.training.loop import Loop
+from ctplatform.training.stop_agreement import Agreement, Interrupted
 from tests.ctplatform.training_world import recipe_with, same_model, train, training_workspace
 
 SETS = ("pretrain.checkpoint_every=100",)
