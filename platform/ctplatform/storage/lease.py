@@ -7,8 +7,8 @@ read again a moment later, and of two processes that started within that moment 
 
 from __future__ import annotations
 
-import _thread
 import contextlib
+import ctypes
 import os
 import socket
 import sys
@@ -70,6 +70,12 @@ class Holder:
             return True
         except psutil.Error:
             return False
+
+
+def _interrupt_main() -> None:
+    """Raise KeyboardInterrupt in the main thread, also where a library has replaced Python's handler of SIGINT."""
+    main = ctypes.c_ulong(threading.main_thread().ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
 
 
 class Lease:
@@ -144,7 +150,7 @@ class Lease:
             with contextlib.suppress(StageError):  # the store failed; the next renewal may succeed
                 if not self._mine():
                     self.lost = True
-                    _thread.interrupt_main()
+                    _interrupt_main()
                     return
                 self._write(beat=time.time())
 
