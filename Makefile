@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread per process: two Ray workers on two cores must not fight over them.
 export OMP_NUM_THREADS ?= 1
+# Test processes: more than cores, since tests wait for Ray to start; each keeps at most one local Ray.
+TEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install test-isa demo evidence test test-cluster lint docs format benchmarks benchmarks-data clean
@@ -30,7 +32,7 @@ evidence: install
 
 ## test          the test suite without the multi-node tests
 test: install
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --durations=15
 
 ## test-cluster  real Ray heads with a dashboard, and jobs submitted to them
 test-cluster: install

@@ -6,9 +6,11 @@ On demand it answers like an overloaded store.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
+import socket
 import threading
 import time
 import uuid
@@ -29,10 +31,14 @@ class Stored:
 
     data: bytes
     mtime: float = field(default_factory=time.time)
+    _hashed: tuple[bytes, str] | None = field(default=None, repr=False)
 
     @property
     def etag(self) -> str:
-        return f'"{hashlib.md5(self.data).hexdigest()}"'
+        # Computed once, as a store does when an object is written: a listing would hash all of them each time.
+        if self._hashed is None or self._hashed[0] is not self.data:
+            self._hashed = self.data, f'"{hashlib.md5(self.data).hexdigest()}"'
+        return self._hashed[1]
 
 
 @dataclass
@@ -47,17 +53,22 @@ class Fault:
 
 
 class ObjectStore:
-    """The server; `objects` may be looked at and changed at any time."""
+    """The server; `objects` may be looked at and changed at any time.
 
-    def __init__(self, bucket: str = BUCKET) -> None:
+    `requests` and `clients` are the requests so far, and the port that each came from: one port, one connection.
+    """
+
+    def __init__(self, bucket: str = BUCKET, *, port: int = 0) -> None:
         self.bucket = bucket
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        self.clients: list[int] = []
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"store": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.open: set[socket.socket] = set()
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
@@ -92,6 +103,12 @@ class ObjectStore:
                     return fault
         return None
 
+    def end_connections(self) -> None:
+        """Close the connections that clients hold, as a server does with those that were idle for long."""
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self.server.shutdown()
         self.thread.join()
@@ -101,6 +118,14 @@ class ObjectStore:
 class _Handler(BaseHTTPRequestHandler):
     store: ObjectStore
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.store.open.add(self.connection)
+
+    def finish(self) -> None:
+        self.store.open.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -116,6 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         self.store.requests.append(f"{self.command} {key}")
+        self.store.clients.append(self.client_address[1])
         fault = self.store.fault_for(self.command, key or query.get("prefix", ""))
         if fault:
             time.sleep(fault.seconds)

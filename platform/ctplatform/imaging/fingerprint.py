@@ -42,8 +42,7 @@ def fingerprint(path: str, series_uid: str = "") -> str:
 
     def stamps_of_files() -> list[tuple[int, int]] | list[tuple[str, int, str]]:
         if place and place.store == "s3":  # of Google's, pyarrow reads anonymous folders by itself
-            with PublicBucket(place) as bucket:
-                return [(item.name, item.size, item.md5) for item in bucket.items()]
+            return [(item.name, item.size, item.md5) for item in PublicBucket(place).items()]
         fs, inner = pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), path)
         info = fs.get_file_info(inner)
         files = [info]

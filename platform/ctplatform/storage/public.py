@@ -17,7 +17,6 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -29,6 +28,8 @@ IDC_BUCKETS = {
 }
 IDC_REGION = "us-east-1"
 TIMEOUT_S = 60.0
+#: Connections to one host that a process keeps open between requests.
+MAX_IDLE = 32
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHUNK = 1 << 20
@@ -106,21 +107,51 @@ def public_place(uri: str) -> PublicPlace | None:
     )
 
 
+class IdleConnections:
+    """Open connections that wait for their next request, by (scheme, host); shared by the threads of a process.
+
+    A series is some hundred requests on `series_cache.FETCHERS` connections. Kept open from one series to the next,
+    they cost no TCP and TLS handshakes, which are three round trips each.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, scheme: str, host: str) -> http.client.HTTPConnection | None:
+        """The one used last, which the server most likely still holds."""
+        with self._lock:
+            waiting = self._idle.get((scheme, host))
+            return waiting.pop() if waiting else None
+
+    def give(self, scheme: str, host: str, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection whose answer was read to its end; close it if `most` of this host wait already."""
+        with self._lock:
+            waiting = self._idle.setdefault((scheme, host), [])
+            if len(waiting) < self.most:
+                waiting.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            waiting = [connection for group in self._idle.values() for connection in group]
+            self._idle.clear()
+        for connection in waiting:
+            connection.close()
+
+
+_IDLE = IdleConnections(MAX_IDLE)
+
+
 class PublicBucket:
-    """Reads one bucket; may be used by several threads, each of which keeps a connection until the context ends."""
+    """Reads one bucket; may be used by several threads."""
 
     def __init__(self, place: PublicPlace) -> None:
         self.place = place
         self.region = place.region
-        self._local = threading.local()
-        self._connections: list[http.client.HTTPConnection] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for connection in self._connections:
-            connection.close()
 
     def items(self) -> list[Item]:
         """The objects directly in the folder, by key; none if there is no such folder.
@@ -194,40 +225,48 @@ class PublicBucket:
     def _get(self, path: str) -> Iterator[bytes]:
         """The body of an answer, in pieces."""
         for _ in range(3):
-            try:
-                answer = self._answer(path)
-            except (http.client.HTTPException, OSError) as error:
-                self._close()
-                raise OSError(f"connection: {type(error).__name__}") from error
+            host = self._host()
+            connection, answer = self._asked(host, path)
             region = answer.getheader("x-amz-bucket-region")
             if answer.status in (400, *_REDIRECTS) and region and region != self.region:
-                self._close()
+                connection.close()
                 self.region = region
                 continue
             break
-        if answer.status != 200:
-            self._close()
-            raise _refusal(answer.status)
+        whole = False
         try:
-            while chunk := answer.read(_CHUNK):
+            if answer.status != 200:
+                raise _refusal(answer.status)
+            while chunk := _read(answer):
                 yield chunk
-        except (http.client.HTTPException, OSError) as error:
-            self._close()
-            raise OSError(f"connection: {type(error).__name__}") from error
+            whole = True
+        finally:
+            # A connection in the middle of an answer cannot carry the next one.
+            if whole and not answer.will_close:
+                _IDLE.give(self.place.scheme, host, connection)
+            else:
+                connection.close()
 
-    def _answer(self, path: str) -> http.client.HTTPResponse:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+    def _asked(self, host: str, path: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """A connection, and its answer up to the headers.
+
+        Raises:
+            OSError: the server cannot be reached, or does not speak HTTP.
+        """
+        connection = _IDLE.take(self.place.scheme, host)
         if connection is not None:
             try:
-                return _ask(connection, path)
-            except (http.client.HTTPException, OSError):  # a connection that the server closed in a pause
-                self._close()
-        self._local.connection = connection = self._connect()
-        self._connections.append(connection)
-        return _ask(connection, path)
+                return connection, _ask(connection, path)
+            except (http.client.HTTPException, OSError):  # closed by the server while it waited
+                connection.close()
+        connection = self._connect(host)
+        try:
+            return connection, _ask(connection, path)
+        except (http.client.HTTPException, OSError) as error:
+            connection.close()
+            raise OSError(f"connection: {type(error).__name__}") from error
 
-    def _connect(self) -> http.client.HTTPConnection:
-        host = self._host()
+    def _connect(self, host: str) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.place.scheme == "https" else http.client.HTTPConnection
         proxy = (
             urlsplit(urllib.request.getproxies().get("https", "")) if self.place.scheme == "https" else None
@@ -243,16 +282,17 @@ class PublicBucket:
         )
         return connection
 
-    def _close(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        self._local.connection = None
-        if connection is not None:
-            connection.close()
-
 
 def _ask(connection: http.client.HTTPConnection, path: str) -> http.client.HTTPResponse:
     connection.request("GET", path, headers={"Accept-Encoding": "identity"})
     return connection.getresponse()
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read(_CHUNK)
+    except (http.client.HTTPException, OSError) as error:
+        raise OSError(f"connection: {type(error).__name__}") from error
 
 
 def _refusal(status: int) -> OSError:

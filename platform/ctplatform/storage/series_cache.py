@@ -77,8 +77,7 @@ class SeriesCache:
         # What may change under its name is looked at each time, and kept under a name of its content.
         items = None
         if not place.immutable:
-            with PublicBucket(place) as bucket:
-                items = _listed(bucket)
+            items = _listed(PublicBucket(place))
         identity = repr((place.store, place.bucket, place.key, place.endpoint, items))
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
         for part in ("series", "parts", "sizes", "locks"):
@@ -102,23 +101,27 @@ class SeriesCache:
 
     def used_bytes(self) -> int:
         """What the cache takes, or is about to."""
-        return sum(size for _, size, _ in self._entries())
+        if not (self.root / "locks").is_dir():
+            return 0
+        # Without the lock, a folder that was just deleted and the one in its place would both count.
+        with self._locked_file("room", fcntl.LOCK_SH):
+            return sum(size for _, size, _ in self._entries())
 
     def _fetch(self, place: PublicPlace, name: str, fetchers: int) -> None:
         """Called with the exclusive lock of the folder."""
         part, size_file = self.root / "parts" / name, self.root / "sizes" / name
-        with PublicBucket(place) as bucket:
-            items = _listed(bucket)
-            self._reserve(name, sum(item.size for item in items))
-            try:
-                shutil.rmtree(part, ignore_errors=True)
-                part.mkdir()
-                _fetch_all(bucket, items, part, fetchers)
-                os.replace(part, self.root / "series" / name)
-            except BaseException:
-                shutil.rmtree(part, ignore_errors=True)
-                size_file.unlink(missing_ok=True)
-                raise
+        bucket = PublicBucket(place)
+        items = _listed(bucket)
+        self._reserve(name, sum(item.size for item in items))
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            _fetch_all(bucket, items, part, fetchers)
+            os.replace(part, self.root / "series" / name)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            size_file.unlink(missing_ok=True)
+            raise
 
     def _reserve(self, name: str, needed: int) -> None:
         """Claim room for a folder, making it where there is none."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,16 +38,10 @@ class InParts(Stored):
         return '"' + "0" * 32 + '-2"'
 
 
-@pytest.fixture
-def bucket_of() -> Iterator[Callable[[str], PublicBucket]]:
-    with contextlib.ExitStack() as scope:
-
-        def opened(uri: str) -> PublicBucket:
-            place = public_place(uri)
-            assert place is not None
-            return scope.enter_context(PublicBucket(place))
-
-        yield opened
+def bucket_of(uri: str) -> PublicBucket:
+    place = public_place(uri)
+    assert place is not None
+    return PublicBucket(place)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +80,7 @@ def test_uris_of_both_stores_name_their_own_bucket() -> None:
     assert public_uri("idc-open-data-two", UUID, store="gs") == f"gs://idc-open-idc1/{UUID}"
 
 
-def test_requests_go_to_the_hosts_of_the_stores(bucket_of) -> None:
+def test_requests_go_to_the_hosts_of_the_stores() -> None:
     for uri, host, root in [
         (f"s3://idc-open-data/{UUID}", "idc-open-data.s3.us-east-1.amazonaws.com", ""),
         ("s3://anonymous@a.b/k?region=eu-west-1", "s3.eu-west-1.amazonaws.com", "/a.b"),
@@ -99,7 +92,7 @@ def test_requests_go_to_the_hosts_of_the_stores(bucket_of) -> None:
             assert bucket._s3_root() == root
 
 
-def test_s3_without_an_account(bucket_of, store: ObjectStore, tmp_path: Path) -> None:
+def test_s3_without_an_account(store: ObjectStore, tmp_path: Path) -> None:
     content = {f"x/{n:04d} ä+.dcm": bytes([n % 256]) * n for n in range(1, 1203)}  # more than a page
     store.objects.update({key: Stored(data) for key, data in content.items()})
     store.objects["x/deeper/no.dcm"] = store.objects["xx/no.dcm"] = Stored(b"no")
@@ -115,7 +108,7 @@ def test_s3_without_an_account(bucket_of, store: ObjectStore, tmp_path: Path) ->
     assert not any("Authorization" in request for request in store.requests)
 
 
-def test_google_without_an_account(bucket_of, tmp_path: Path) -> None:
+def test_google_without_an_account(tmp_path: Path) -> None:
     server = GoogleStore(tmp_path / "google")
     try:
         server.objects["x/a b.dcm"] = b"a" * 3_000_000
@@ -134,7 +127,7 @@ def test_google_without_an_account(bucket_of, tmp_path: Path) -> None:
         server.close()
 
 
-def test_damage_is_found(bucket_of, store: ObjectStore, tmp_path: Path) -> None:
+def test_damage_is_found(store: ObjectStore, tmp_path: Path) -> None:
     store.objects["x/a"] = Damaged(b"a" * 10)
     store.objects["x/b"] = InParts(b"b" * 10)
     store.objects["x/c"] = Stored(b"c" * 10)
@@ -153,7 +146,7 @@ def test_damage_is_found(bucket_of, store: ObjectStore, tmp_path: Path) -> None:
     ("status", "error"),
     [(403, PermissionError), (401, PermissionError), (404, FileNotFoundError), (503, OSError)],
 )
-def test_refusals(bucket_of, store: ObjectStore, status: int, error: type[OSError], tmp_path: Path) -> None:
+def test_refusals(store: ObjectStore, status: int, error: type[OSError], tmp_path: Path) -> None:
     store.objects["x/a"] = Stored(b"a")
     bucket = bucket_of(store.public_uri("x"))
     (item,) = bucket.items()
@@ -165,7 +158,52 @@ def test_refusals(bucket_of, store: ObjectStore, status: int, error: type[OSErro
     bucket.fetch(item, tmp_path / "a")
 
 
-def test_a_server_that_is_not_there(bucket_of) -> None:
+def test_a_server_that_is_not_there() -> None:
     bucket = bucket_of("s3://anonymous@b/x?endpoint_override=127.0.0.1:1&scheme=http")
     with pytest.raises(OSError, match="connection"):
         bucket.items()
+
+
+def test_a_connection_serves_one_series_after_the_other(store: ObjectStore, tmp_path: Path) -> None:
+    store.objects |= {f"{folder}/{n}": Stored(bytes([n])) for folder in "xy" for n in range(3)}
+    for folder in "xy":
+        bucket = bucket_of(store.public_uri(folder))
+        for item in bucket.items():
+            bucket.fetch(item, tmp_path / f"{folder}{item.name}")
+    assert len(store.clients) == 8
+    assert len(set(store.clients)) == 1
+
+
+def test_a_connection_that_the_server_closed_is_replaced(tmp_path: Path) -> None:
+    server = ObjectStore()
+    server.objects["x/a"] = Stored(b"a")
+    port = server.server.server_port
+    bucket = bucket_of(server.public_uri("x"))
+    (item,) = bucket.items()
+    server.close()
+    server.end_connections()
+    with pytest.raises(OSError, match="connection"):
+        bucket.fetch(item, tmp_path / "a")
+    again = ObjectStore(port=port)
+    again.objects["x/a"] = Stored(b"a")
+    try:
+        bucket.fetch(item, tmp_path / "a")
+        again.end_connections()
+        bucket.fetch(item, tmp_path / "a")
+    finally:
+        again.close()
+    assert len(set(again.clients)) == 2
+
+
+def test_a_connection_in_the_middle_of_an_answer_is_not_used_again(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    store.objects["x/a"] = Stored(b"a" * (8 << 20))
+    store.objects["x/b"] = Stored(b"b")
+    bucket = bucket_of(store.public_uri("x"))
+    large, small = bucket.items()
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        bucket.fetch(large, tmp_path / "full")
+    bucket.fetch(small, tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"b"

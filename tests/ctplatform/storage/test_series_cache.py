@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -157,7 +158,11 @@ def _work(root: str, uris: list[str], limit: int, pipe: Connection) -> None:
             files = sorted(folder.iterdir())
             wrong += len(files) != FILES
             wrong += any(f.read_bytes() != bytes([int(found.key)]) * FILE_BYTES for f in files)
-            most = max(most, cache.used_bytes(), on_disk(Path(root)))
+            most = max(most, cache.used_bytes())
+            # Between two looks at files, one series may go and another come: nothing goes while this lock is held.
+            with (Path(root) / "locks" / "room").open("wb") as room:
+                fcntl.flock(room, fcntl.LOCK_SH)
+                most = max(most, on_disk(Path(root)))
     pipe.send((wrong, most))
 
 
