@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -105,18 +107,49 @@ def small_recipe():
     return load_recipe("demo", SMALL)
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder for all test processes, read only: the first that needs it makes it, the others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder of a worker lies in that of the whole run
+        root = root.parent
+    folder, done = root / name, root / f"{name}.made"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def prepared(ray_local, small_recipe, tmp_path_factory):
     """(workspace, cohort): a phantom cohort with atlas, shards, ledger and split. Read only."""
     from ctplatform.dataset.splits import ensure_split
-    from ctplatform.phantom.cohort import phantom_cohort
+    from ctplatform.phantom.cohort import made_cohort, phantom_cohort
     from ctplatform.preparation.atlas import atlas
     from ctplatform.preparation.prepare import prepare
     from ctplatform.storage.workspace import Workspace
 
-    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
-    cohort = phantom_cohort(workspace, small_recipe.phantom)
-    atlas(workspace, cohort, small_recipe)
-    prepare(workspace, cohort, small_recipe)
-    ensure_split(workspace, cohort, small_recipe)
-    return workspace, cohort
+    def make(folder: Path) -> None:
+        workspace = Workspace(folder)
+        cohort = phantom_cohort(workspace, small_recipe.phantom)
+        atlas(workspace, cohort, small_recipe)
+        prepare(workspace, cohort, small_recipe)
+        ensure_split(workspace, cohort, small_recipe)
+
+    workspace = Workspace(made_once(tmp_path_factory, "prepared", make))
+    return workspace, made_cohort(workspace, small_recipe.phantom)
+
+
+#: Folders whose tests share costly fixtures, and so a test process; elsewhere each file is a group of its own.
+TOGETHER = ("tests/ctplatform/evaluation/dense", "tests/ctplatform/report", "tests/ctplatform/pipeline")
+
+
+def pytest_collection_modifyitems(items):
+    """Groups for `pytest -n N --dist loadgroup`."""
+    for item in items:
+        file = item.path.relative_to(ROOT).as_posix()
+        group = next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+        item.add_marker(pytest.mark.xdist_group(group))

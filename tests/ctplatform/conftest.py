@@ -11,6 +11,7 @@ import drasclr
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.storage.layout import ATLAS
 from ctplatform.storage.workspace import Workspace
+from tests.conftest import made_once
 from tests.ctplatform.scans import chest
 from tests.ctplatform.training_world import run_loop
 
@@ -45,14 +46,14 @@ def unprepared(prepared, tmp_path):
 def trained(prepared, small_recipe, tmp_path_factory):
     """(workspace, run, cohort): the shared cohort with a trained run. Read only."""
     source, cohort = prepared
-    target = tmp_path_factory.mktemp("trained") / "ws"
-    target.mkdir()
-    for name in ("atlas", "scans", "patches"):
-        (target / name).symlink_to(source.path(name))
-    shutil.copy(source.path("splits.json"), target)
-    workspace = Workspace(target)
-    run_loop(workspace, small_recipe)
-    return workspace, "test", cohort
+
+    def make(target: Path) -> None:
+        for name in ("atlas", "scans", "patches"):
+            (target / name).symlink_to(source.path(name))
+        shutil.copy(source.path("splits.json"), target)
+        run_loop(Workspace(target), small_recipe)
+
+    return Workspace(made_once(tmp_path_factory, "trained", make)), "test", cohort
 
 
 @pytest.fixture(scope="session")
