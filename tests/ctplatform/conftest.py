@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import drasclr
+from ctplatform.dataset import ledger
 from ctplatform.imaging.dicom_writer import write_dicom_series
+from ctplatform.inference.embed import Embedder
+from ctplatform.storage import layout
 from ctplatform.storage.layout import ATLAS
 from ctplatform.storage.workspace import Workspace
 from tests.conftest import made_once
@@ -54,6 +59,25 @@ def trained(prepared, small_recipe, tmp_path_factory):
         run_loop(Workspace(target), small_recipe)
 
     return Workspace(made_once(tmp_path_factory, "trained", make)), "test", cohort
+
+
+@pytest.fixture(scope="session")
+def embedded(trained, small_recipe, tmp_path_factory):
+    """(workspace, run, cohort): the trained run with the vectors of all usable scans. Read only."""
+    source, run, cohort = trained
+    target = tmp_path_factory.mktemp("embedded") / "ws"
+    target.mkdir()
+    for name in ("atlas", "scans", "patches", "pretrain", "splits.json"):
+        (target / name).symlink_to(source.path(name))
+    workspace = Workspace(target)
+    rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
+    scans = rows[["scan_id", "subject_id", "content_hash"]].to_dict("records")
+    for number, group in enumerate((scans[:3], scans[3:])):
+        item = {"encoder": "drasclr", "group": str(number), "scans": json.dumps(group)}
+        Embedder(workspace, small_recipe, run)(item)
+    tables = [workspace.read_table(*layout.scan_vectors(run, "drasclr", str(number))) for number in range(2)]
+    workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, "drasclr"))
+    return workspace, run, cohort
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from ctplatform.config.preparation import PrepareConfig
 from ctplatform.errors import StageError
 from ctplatform.inference.encoding import coordinates_of, encode_patches
 from ctplatform.inference.pooling import STANDARDISED, pool
-from ctplatform.preparation.scan import StepClock, failure, sample_scan
+from ctplatform.preparation.scan import SampledScan, StepClock, failure, sample_scan
 from ctplatform.storage.layout import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -153,11 +153,11 @@ class ScanEmbedder:
             ScanError: it cannot be used.
         """
         clock = StepClock()
-        scan = sample_scan(item, self.config, self.atlas, self.template, clock)
+        scan = self.sample(item, clock)
         patient_P = patches_NP = None
         if scan.verdict.state != "rejected":
             with clock.step("encode"):
-                patches_NP = self._encode(scan.patches.hu_NDHW)
+                patches_NP = self.encode(scan.patches.hu_NDHW)
                 patient_P = pool(patches_NP[None], scan.patches.inside_N[None], self.pooling)[0]
         return ScanEmbedding(
             verdict=scan.verdict,
@@ -170,6 +170,14 @@ class ScanEmbedder:
             fields=scan.fields,
             steps=clock.steps,
         )
+
+    def sample(self, item: dict[str, Any], clock: StepClock | None = None) -> SampledScan:
+        """The patches of one scan at all locations: scan_id, path, series_uid.
+
+        Raises:
+            ScanError: it cannot be used.
+        """
+        return sample_scan(item, self.config, self.atlas, self.template, clock or StepClock())
 
     def __call__(self, item: dict[str, Any]) -> EmbeddedScan:
         """A row and the vectors of one scan; an error of the scan ends in its row.
@@ -197,7 +205,7 @@ class ScanEmbedder:
             return EmbeddedScan(row | failure(error, item["scan_id"], remedy=_REMEDY), None)
         return EmbeddedScan(row | found.fields, found)
 
-    def _encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
+    def encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
         """Features of all locations, float32 [N, D], `LOCATIONS` at a time."""
         parts = [slice(start, start + LOCATIONS) for start in range(0, len(hu_NDHW), LOCATIONS)]
         features = [

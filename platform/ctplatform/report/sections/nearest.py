@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pandas as pd
-from PIL import Image as Picture
 
 from ctplatform.dataset import shards
 from ctplatform.errors import StageError
+from ctplatform.inference.nearest import dark_shares
+from ctplatform.inference.similarity import most_similar, similarities
 from ctplatform.report import words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Omitted, Section, Table
 from ctplatform.report.inputs import Inputs
+from ctplatform.report.patch_strip import patch_strip
 from ctplatform.storage.layout import patient_vectors
 
 TITLE = "Nearest patients"
 NEIGHBOURS = 4
 MAX_SCANS = 2000  # between which similarities are computed; of more, an even selection by id
 WINDOW = (-1024, -600)  # HU; emphysema is dark against grey lung
-SIDE, GAP = 160, 6  # pixels
-SOLID_HU, SOLID = -500, 0.15  # a location with a larger share above is mostly chest wall or heart
 
 
 def section(inputs: Inputs) -> Section | Omitted:
@@ -70,26 +68,12 @@ def section(inputs: Inputs) -> Section | Omitted:
     return Section("nearest", TITLE, [text], figures=[figure])
 
 
-def similarities(vectors_ND: np.ndarray) -> np.ndarray:
-    """Cosines of the vectors, centred on their mean: otherwise what all lungs have in common would dominate."""
-    centred = vectors_ND.astype(np.float64) - vectors_ND.mean(0, dtype=np.float64)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    similarity_NN: np.ndarray = centred @ centred.T
-    return similarity_NN
-
-
 def neighbours(similarity_NN: np.ndarray, subjects_N: np.ndarray) -> np.ndarray:
     """Positions [N, K] of the most similar scans of other subjects, one scan a subject, most similar first."""
-    picked = []
-    for row, subject in zip(similarity_NN, subjects_N):
-        seen, mine = {subject}, []
-        for other in np.argsort(-row, kind="stable"):
-            if subjects_N[other] not in seen:
-                seen.add(subjects_N[other])
-                mine.append(int(other))
-            if len(mine) == NEIGHBOURS:
-                break
-        picked.append(mine)
+    picked = [
+        most_similar(row, subjects_N, subject=subject, count=NEIGHBOURS)
+        for row, subject in zip(similarity_NN, subjects_N)
+    ]
     return np.array(picked)
 
 
@@ -118,9 +102,7 @@ def _queries(table: pd.DataFrame, inputs: Inputs) -> list[int]:
 
 def _location(inputs: Inputs, scan: str) -> int:
     locations_N, hu_NDHW = shards.read_patches(inputs.workspace, scan)
-    share_N = (hu_NDHW < -950).mean((1, 2, 3))
-    share_N -= (hu_NDHW > SOLID_HU).mean((1, 2, 3)) > SOLID  # ranks them behind all others
-    return int(locations_N[int(np.argmax(share_N))])
+    return int(locations_N[int(np.argmax(dark_shares(hu_NDHW)))])
 
 
 def _image(
@@ -131,16 +113,9 @@ def _image(
     similarity_N: np.ndarray,
     location: int,
 ) -> Image:
-    strip = Picture.new("L", ((NEIGHBOURS + 1) * (SIDE + GAP) - GAP, SIDE), 255)
-    for place, position in enumerate((query, *order_K)):
-        scan = str(table.at[int(position), "scan_id"])
-        hu_DHW = shards.read_patches(inputs.workspace, scan, [location])[1][0]
-        low, high = WINDOW
-        grey = np.clip((hu_DHW[len(hu_DHW) // 2].astype(float) - low) / (high - low), 0, 1) * 255
-        tile = Picture.fromarray(grey.astype(np.uint8)).resize((SIDE, SIDE), Picture.Resampling.BICUBIC)
-        strip.paste(tile, (place * (SIDE + GAP), 0))
-    stream = io.BytesIO()
-    strip.save(stream, "PNG", optimize=True)
+    scans = [str(table.at[int(position), "scan_id"]) for position in (query, *order_K)]
+    patches = [shards.read_patches(inputs.workspace, scan, [location])[1][0] for scan in scans]
+    data, width, height = patch_strip(patches, window=WINDOW)
     scan, laa = str(table.at[query, "scan_id"]), float(table.at[query, "laa950"])
     others = [
         f"{table.at[int(k), 'scan_id']} (LAA-950 {words.percent(float(table.at[int(k), 'laa950']))}, "
@@ -150,10 +125,10 @@ def _image(
     state = str(inputs.ledger.set_index("scan_id").at[scan, "state"])
     return Image(
         name=scan,
-        data=stream.getvalue(),
+        data=data,
         kind="image/png",
-        width=strip.width,
-        height=strip.height,
+        width=width,
+        height=height,
         alt=f"Patch of {scan} at location {location} and the same location in {words.listing(others)}",
         state=state,
         lines=[f"LAA-950 {words.percent(laa)}; then {', '.join(others)}"],

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctplatform.report.sections import (
-    nearest,
-)
+from ctplatform.inference.similarity import similarities
+from ctplatform.report.sections import nearest
 
 
 def test_neighbours_are_the_nearest_other_subjects():
@@ -25,7 +24,7 @@ def test_neighbours_differ_less_where_the_vectors_carry_the_measure():
     subjects = np.arange(60).astype(str)
     informative = np.stack([laa, rng.normal(0, 0.01, 60)], axis=1)
     for vectors, closer in ((informative, True), (rng.normal(size=(60, 8)), False)):
-        order = nearest.neighbours(nearest.similarities(vectors), subjects)
+        order = nearest.neighbours(similarities(vectors), subjects)
         near, far = nearest.differences(laa, order)
         assert (near[2] < far[1]) == closer
         assert near[1] <= near[0] <= near[2]
