@@ -18,6 +18,7 @@ from ctplatform.report.sections import (
     cohort,
     comparisons,
     efficiency,
+    embedding_map,
     gallery,
     maps,
     nearest,
@@ -45,6 +46,7 @@ ORDER = (
     maps,
     calibration,
     survival,
+    embedding_map,
     nearest,
     provenance,
 )

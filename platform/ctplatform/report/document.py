@@ -91,6 +91,9 @@ class Figure:
     """A figure with its n and interval in words, the tables behind it and the command that reproduces it.
 
     Exactly one of panels, images and flow is filled.
+
+    Args:
+        choice: label of a box that selects one of the panels by its title; empty: all are shown.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Figure:
     flow: Sequence[Box] = ()
     keys: Sequence[Key] = ()
     tables: Sequence[Table] = ()
+    choice: str = ""
 
 
 @dataclass(frozen=True)

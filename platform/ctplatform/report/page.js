@@ -5,6 +5,15 @@ document.querySelectorAll("button.zoom").forEach((button) => {
     button.setAttribute("aria-pressed", String(wide));
   });
 });
+// Of a figure with a select box one chart is shown; without scripts all are.
+document.querySelectorAll("p.choice").forEach((choice) => {
+  const select = choice.querySelector("select");
+  const panels = document.getElementById(select.getAttribute("aria-controls")).querySelectorAll(".panel");
+  const show = () => panels.forEach((panel, i) => { panel.hidden = String(i) !== select.value; });
+  choice.classList.add("works");
+  select.addEventListener("change", show);
+  show();
+});
 // On a narrow screen the contents stand above the page and start closed.
 const toc = document.querySelector("details.toc");
 const narrow = window.matchMedia("(max-width: 62rem)");

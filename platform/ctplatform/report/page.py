@@ -90,4 +90,4 @@ def legend_sign(key: Key) -> Markup:
 
 def _columns(figure: Figure) -> str:
     """CSS class of the grid of charts."""
-    return "two" if style.in_twos(len(figure.panels)) else "three"
+    return "two" if figure.choice or style.in_twos(len(figure.panels)) else "three"

@@ -69,18 +69,18 @@ def missing(value: object) -> bool:
 
 def initialisation(name: str) -> str:
     """Display name of an initialisation."""
-    return INITIALISATIONS.get(name, _plain(name))
+    return INITIALISATIONS.get(name, plain(name))
 
 
 def task(name: str) -> str:
     """Display name of a task, for use inside a sentence."""
-    return TASKS.get(name, _plain(name))
+    return TASKS.get(name, plain(name))
 
 
 def metric(name: str) -> str:
     """Display name of a metric."""
     title = title_of(name)
-    return title.replace("R2", "R²") if title else _plain(name)
+    return title.replace("R2", "R²") if title else plain(name)
 
 
 def lower_is_better(metric_name: str) -> bool:
@@ -180,5 +180,6 @@ def listing(parts: Iterable[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name of the code with spaces for underscores."""
     return name.replace("_", " ")

@@ -34,6 +34,7 @@ def test_the_page_in_a_browser(browser, report, width, scheme):
     tab, troubles = opened(browser, report.html, width=width, scheme=scheme)
     try:
         tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        tab.evaluate("document.querySelectorAll('.panel').forEach(p => p.hidden = false)")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
         assert tab.evaluate("document.images.length") == 5 + 3 + 2 * 3  # gallery, neighbours, label maps
@@ -74,6 +75,24 @@ def test_contents_and_gallery_answer_to_clicks(browser, report):
         button.click()
         assert button.get_attribute("aria-pressed") == "true"
         assert button.bounding_box()["width"] > 1.5 * before
+        assert troubles == []
+    finally:
+        tab.close()
+
+
+@pytest.mark.browser
+def test_the_map_is_coloured_by_the_selected_column(browser, report):
+    tab, troubles = opened(browser, report.html, width=1366)
+    try:
+        shown = """[...document.querySelectorAll('#figure-map .panel')].filter(p => p.offsetHeight > 0)
+            .map(p => p.getAttribute('aria-label'))"""
+        select = tab.locator("#figure-map select")
+        titles = select.locator("option").all_text_contents()
+        assert len(titles) == tab.locator("#figure-map .panel").count() > 5
+        for title in (titles[0], titles[-1], "Lung volume"):
+            select.select_option(label=title)
+            (label,) = tab.evaluate(shown)
+            assert f"coloured by {title}." in label
         assert troubles == []
     finally:
         tab.close()

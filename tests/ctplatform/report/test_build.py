@@ -18,7 +18,7 @@ from tests.ctplatform.report.workspace import RUN, copied
 SECTIONS = (
     *("summary", "cohort", "quality", "acquisition", "gallery", "pretraining"),
     *("efficiency", "comparisons", "ablations", "scatter", "maps", "calibration", "survival"),
-    *("nearest", "provenance"),
+    *("map", "nearest", "provenance"),
 )
 
 
