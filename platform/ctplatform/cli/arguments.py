@@ -145,6 +145,70 @@ def add_embed_options(sub: argparse.ArgumentParser) -> None:
     add_json_option(sub)
 
 
+def add_export_options(sub: argparse.ArgumentParser) -> None:
+    """Options of `drasclr export`."""
+    sub.add_argument("weights", metavar="DIR", help="folder, hf://owner/name, or s3:// gs:// URI")
+    sub.add_argument("--to", required=True, choices=("onnx", "monai-bundle", "huggingface"))
+    sub.add_argument("-o", "--output", metavar="DIR", help="default: the name of the weights, and the format")
+    sub.add_argument("--atlas", metavar="DIR", help="of weights that were saved without it")
+    add_license_option(sub)
+
+
+def add_license_option(sub: argparse.ArgumentParser) -> None:
+    """--license."""
+    sub.add_argument(
+        "--license",
+        metavar="ID",
+        help="of the weights on the Hugging Face Hub, as cc-by-nc-4.0; default: the card's",
+    )
+
+
+def add_nearest_options(sub: argparse.ArgumentParser) -> None:
+    """Options of `drasclr nearest`."""
+    sub.add_argument(
+        "scan", metavar="SCAN", help="id of a scan of the workspace, volume file or DICOM folder"
+    )
+    add_workspace_option(sub)
+    sub.add_argument("--run", help="whose embeddings; default: the only one")
+    sub.add_argument(
+        "--location",
+        dest="locations",
+        action="append",
+        type=int,
+        default=[],
+        metavar="N",
+        help="of the atlas, may be repeated; default: the three with the most lung below -950 HU",
+    )
+    sub.add_argument("--count", type=count, default=4, metavar="K", help="neighbours (default: %(default)s)")
+    sub.add_argument("-o", "--output", default="nearest.html", metavar="FILE", help="(default: %(default)s)")
+    add_open_option(sub)
+    add_json_option(sub)
+
+
+def add_view_options(sub: argparse.ArgumentParser) -> None:
+    """Options of `drasclr view`."""
+    sub.add_argument("scan", metavar="SCAN", help="volume file or DICOM folder")
+    sub.add_argument("--weights", metavar="DIR", help="whose atlas is shown; without, CT and mask only")
+    sub.add_argument(
+        "--labels", metavar="FILE", help="label map: NIfTI, NRRD, MetaImage, DICOM SEG or RTSTRUCT"
+    )
+    sub.add_argument(
+        "--spacing",
+        type=above_0,
+        default=1.5,
+        metavar="MM",
+        help="of the voxels in the page (default: %(default)s)",
+    )
+    sub.add_argument("-o", "--output", default="scan.html", metavar="FILE", help="(default: %(default)s)")
+    add_open_option(sub)
+    add_json_option(sub)
+
+
+def add_open_option(sub: argparse.ArgumentParser) -> None:
+    """--open."""
+    sub.add_argument("--open", action="store_true", help="open the page in a browser")
+
+
 def add_stage_options(
     sub: argparse.ArgumentParser, *, required: bool = False, workspace: bool = True
 ) -> None:

@@ -200,6 +200,66 @@ def import_command(args: argparse.Namespace) -> None:
     print("\n".join(import_checkpoint(args.checkpoint, args.output, atlas=args.atlas)))
 
 
+def export_command(args: argparse.Namespace) -> None:
+    """Write trained weights in another format."""
+    from ctplatform.cli.export import export_weights
+
+    lines = export_weights(args.weights, args.to, output=args.output, atlas=args.atlas, licence=args.license)
+    print("\n".join(lines))
+
+
+def push_command(args: argparse.Namespace) -> None:
+    """Upload trained weights."""
+    from ctplatform.export.hub import push
+
+    print(push(args.weights, args.name, licence=args.license, public=args.public))
+    print(f"drasclr embed SCAN --weights hf://{args.name}")
+
+
+def nearest_command(args: argparse.Namespace) -> None:
+    """Find similar patients."""
+    from ctplatform.cli.nearest import find_nearest, nearest_lines
+    from ctplatform.storage.workspace import Workspace
+
+    found = find_nearest(
+        Workspace(args.workspace),
+        args.scan,
+        output=args.output,
+        run=args.run,
+        locations=args.locations,
+        count=args.count,
+    )
+    if args.json:
+        print_json(found)
+    else:
+        print("\n".join(nearest_lines(found)))
+    if args.open:
+        _open_page(found["page"])
+
+
+def view_command(args: argparse.Namespace) -> None:
+    """Write the page of one scan."""
+    from ctplatform.cli.view import write_view
+
+    made = write_view(
+        args.scan, output=args.output, weights=args.weights, labels=args.labels, spacing_mm=args.spacing
+    )
+    if args.json:
+        print_json(made)
+    else:
+        print(f"{made['verdict']} -> {made['page']}".removeprefix(" -> "))
+    if args.open:
+        _open_page(made["page"])
+
+
+def _open_page(page: str) -> None:
+    import webbrowser
+    from pathlib import Path
+
+    if not webbrowser.open(Path(page).resolve().as_uri()):
+        print(f"no browser could be started; open {page}", file=sys.stderr)
+
+
 def predict_command(args: argparse.Namespace) -> None:
     """Predict a label of scans."""
     from ctplatform.cli.predict import PredictCommand, predict

@@ -15,12 +15,16 @@ from ctplatform.cli.arguments import (
     above_0,
     add_chain_options,
     add_embed_options,
+    add_export_options,
     add_idc_options,
     add_json_option,
     add_lease_option,
+    add_license_option,
+    add_nearest_options,
     add_prefetch_option,
     add_recipe_options,
     add_stage_options,
+    add_view_options,
     add_workspace_option,
     amount,
     count,
@@ -160,6 +164,18 @@ def parser() -> argparse.ArgumentParser:
         "--atlas", metavar="DIR", help="of the checkpoint: atlas_lung_mask.nii.gz and atlas_patch_loc.npy"
     )
 
+    add_export_options(
+        command("export", "Turn trained weights into files for other software.", commands.export_command)
+    )
+
+    pushed = command("push", "Upload trained weights to the Hugging Face Hub.", commands.push_command)
+    pushed.add_argument("weights", metavar="DIR", help="folder, hf://owner/name, or s3:// gs:// URI")
+    pushed.add_argument("name", metavar="OWNER/NAME")
+    add_license_option(pushed)
+    pushed.add_argument(
+        "--public", action="store_true", help="if the repository is new; else only its owner sees it"
+    )
+
     predict = command(
         "predict",
         "Predict a label of scans with a model that a sweep has kept.",
@@ -187,6 +203,16 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--address", help="of a Ray cluster")
     predict.add_argument("-o", "--output", metavar="FILE", help=".csv, .parquet or .json; default: print")
     add_json_option(predict)
+
+    add_nearest_options(
+        command("nearest", "The most similar patients of a scan, with pictures.", commands.nearest_command)
+    )
+
+    add_view_options(
+        command(
+            "view", "A scan with its mask and the atlas's locations, for a browser.", commands.view_command
+        )
+    )
 
     explain = command(
         "explain",
