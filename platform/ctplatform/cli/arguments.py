@@ -169,7 +169,7 @@ def add_nearest_options(sub: argparse.ArgumentParser) -> None:
         "scan", metavar="SCAN", help="id of a scan of the workspace, volume file or DICOM folder"
     )
     add_workspace_option(sub)
-    sub.add_argument("--run", help="whose embeddings; default: the only one")
+    sub.add_argument("--run", dest="run_name", metavar="RUN", help="whose embeddings; default: the only one")
     sub.add_argument(
         "--location",
         dest="locations",

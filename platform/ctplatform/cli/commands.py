@@ -225,7 +225,7 @@ def nearest_command(args: argparse.Namespace) -> None:
         Workspace(args.workspace),
         args.scan,
         output=args.output,
-        run=args.run,
+        run=args.run_name,
         locations=args.locations,
         count=args.count,
     )

@@ -23,7 +23,9 @@ from ctplatform.storage.layout import ATLAS_FILE, CARD_FILE, README_FILE, TEMPLA
 if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
-SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
 MODULES = "ctplatform.export"
 RUN = """
 ## As a MONAI bundle

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform
 
 from ctplatform.dataset.atlas import image_from_bytes
 from ctplatform.errors import ScanError

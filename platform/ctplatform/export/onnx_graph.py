@@ -167,8 +167,9 @@ def _layer(nodes: _Nodes, layer: Layer, x: str, locations: str) -> str:
     # [E, Cout, Cin, 3, 3, 3]; folded in double precision.
     experts = conv.weight.detach().double().permute(0, 1, 5, 2, 3, 4).cpu().numpy()
     bias = conv.bias.detach().double().cpu().numpy()
-    folded = isinstance(norm, NormELU)
-    if folded:
+    if isinstance(norm, NormELU):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         mean, variance, weight, shift = (
             tensor.detach().double().cpu().numpy()
             for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
@@ -190,7 +191,7 @@ def _layer(nodes: _Nodes, layer: Layer, x: str, locations: str) -> str:
         pads=[1] * 6,
         strides=[conv.stride] * 3,
     )
-    return nodes.add("Elu", [y if folded else _group_norm(nodes, norm, y)])
+    return nodes.add("Elu", [y if isinstance(norm, NormELU) else _group_norm(nodes, norm, y)])
 
 
 def _group_norm(nodes: _Nodes, norm: Any, x: str) -> str:

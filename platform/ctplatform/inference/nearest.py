@@ -270,7 +270,8 @@ def dark_locations(hu_NDHW: np.ndarray, atlas: Atlas, count: int) -> list[int]:
 def dark_shares(hu_NDHW: np.ndarray) -> np.ndarray:
     """Share of each patch below −950 HU, less 1 for patches of mostly chest wall or heart."""
     share_N: np.ndarray = (hu_NDHW < EMPHYSEMA_HU).mean((1, 2, 3))
-    return share_N - ((hu_NDHW > SOLID_HU).mean((1, 2, 3)) > SOLID)
+    share_N -= (hu_NDHW > SOLID_HU).mean((1, 2, 3)) > SOLID
+    return share_N
 
 
 def read_at(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ctplatform import __version__
@@ -15,7 +14,7 @@ from ctplatform.report.patch_strip import patch_strip
 from ctplatform.storage.workspace import Workspace
 
 
-def nearest_page(workspace: Workspace, found: Nearest, *, window: Sequence[float]) -> str:
+def nearest_page(workspace: Workspace, found: Nearest, *, window: tuple[float, float]) -> str:
     """The complete HTML document; it loads nothing.
 
     Args:
@@ -80,7 +79,7 @@ def _figure(
     title: str,
     neighbours: list[Neighbour],
     location: int,
-    window: Sequence[float],
+    window: tuple[float, float],
 ) -> Figure:
     patches = [found.query.hu_NDHW[location]]
     patches += [shards.read_patches(workspace, other.scan_id, [location])[1][0] for other in neighbours]
@@ -92,7 +91,7 @@ def _figure(
         title=title,
         caption=(
             f"First {found.query.name}, then its neighbours: middle axial slice of the patch, "
-            f"{words.interval(*window, 0)} HU. Centre in the atlas: {centre} mm (left, posterior, superior)."
+            f"{words.interval(window[0], window[1], 0)} HU. Centre in the atlas, LPS: {centre} mm."
         ),
         n=words.count(len(neighbours), "neighbour"),
         interval="single patients, no interval",

@@ -138,8 +138,9 @@ def _text(value: object) -> str:
 
 def _columns(inputs: Inputs, table: pd.DataFrame) -> Iterator[Column]:
     subjects = table["subject_id"].astype(str)
-    for task in dict.fromkeys(inputs.predictions["task"]) if inputs.predictions is not None else ():
-        rows = inputs.predictions[inputs.predictions["task"] == task]
+    predictions = pd.DataFrame({"task": []}) if inputs.predictions is None else inputs.predictions
+    for task in dict.fromkeys(predictions["task"]):
+        rows = predictions[predictions["task"] == task]
         if "target" not in rows or ("class" in rows and rows["class"].nunique() > 1):
             continue
         target = rows.dropna(subset=["target"]).groupby(rows["subject_id"].astype(str))["target"].first()
@@ -164,12 +165,13 @@ def _panel(column: Column, points_N2: np.ndarray) -> Panel:
         colours = list(CATEGORIES[: len(names)])
 
     def draw(axes: Axes) -> None:
+        x, y = points_N2.T
         other = place.isna().to_numpy()
-        axes.scatter(*points_N2[other].T, s=12, color=style.GREY, alpha=0.45, linewidths=0)
+        axes.scatter(x[other], y[other], s=12, color=style.GREY, alpha=0.45, linewidths=0)
         for i, (name, colour) in enumerate(zip(names, colours)):
             here = (place == i).to_numpy()
             marker = "o" if ordered else MARKERS[i % len(MARKERS)]
-            axes.scatter(*points_N2[here].T, s=22, color=colour, marker=marker, linewidths=0, label=name)
+            axes.scatter(x[here], y[here], s=22, color=colour, marker=marker, linewidths=0, label=name)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(False)
