@@ -65,19 +65,20 @@ def trained(prepared, small_recipe, tmp_path_factory):
 def embedded(trained, small_recipe, tmp_path_factory):
     """(workspace, run, cohort): the trained run with the vectors of all usable scans. Read only."""
     source, run, cohort = trained
-    target = tmp_path_factory.mktemp("embedded") / "ws"
-    target.mkdir()
-    for name in ("atlas", "scans", "patches", "pretrain", "splits.json"):
-        (target / name).symlink_to(source.path(name))
-    workspace = Workspace(target)
-    rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
-    scans = rows[["scan_id", "subject_id", "content_hash"]].to_dict("records")
-    for number, group in enumerate((scans[:3], scans[3:])):
-        item = {"encoder": "drasclr", "group": str(number), "scans": json.dumps(group)}
-        Embedder(workspace, small_recipe, run)(item)
-    tables = [workspace.read_table(*layout.scan_vectors(run, "drasclr", str(number))) for number in range(2)]
-    workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, "drasclr"))
-    return workspace, run, cohort
+
+    def make(target: Path) -> None:
+        for name in ("atlas", "scans", "patches", "pretrain", "splits.json"):
+            (target / name).symlink_to(source.path(name))
+        workspace = Workspace(target)
+        rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
+        scans = rows[["scan_id", "subject_id", "content_hash"]].to_dict("records")
+        for number, group in enumerate((scans[:3], scans[3:])):
+            item = {"encoder": "drasclr", "group": str(number), "scans": json.dumps(group)}
+            Embedder(workspace, small_recipe, run)(item)
+        tables = [workspace.read_table(*layout.scan_vectors(run, "drasclr", str(n))) for n in range(2)]
+        workspace.write_table(pa.concat_tables(tables), *layout.patient_vectors(run, "drasclr"))
+
+    return Workspace(made_once(tmp_path_factory, "embedded", make)), run, cohort
 
 
 @pytest.fixture(scope="session")
