@@ -28,7 +28,9 @@ EXTRAS = {
     "lungmask": ("lungmask", "lung masks of a U-Net"),
     "excel": ("openpyxl", "tables of labels in Excel's format"),
     "idc": ("idc_index_data", "public collections of the Imaging Data Commons"),
-    "hub": ("huggingface_hub", "weights from the Hugging Face Hub"),
+    "hub": ("huggingface_hub", "weights from and for the Hugging Face Hub"),
+    "onnx": ("onnx", "encoders as ONNX files"),
+    "monai": ("ignite", "running MONAI bundles"),
     "completion": ("shtab", "completion of the command in a shell"),
 }
 

@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from ctplatform.cli.arguments import Parser, above_0, amount, count, job_parser
+from ctplatform.cli.main import parser as main_parser
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,11 @@ def test_a_job_has_the_options_of_the_chain():
     job = job_parser().parse_args(["--from", "split", "--to", "embed", "--redo", "pretrain", "--take-over"])
     assert (job.first, job.last, job.redo, job.take_over) == ("split", "embed", ["pretrain"], True)
     assert (job.recipe, job.address, job.cohort_or_phantom) == ("fast", None, True)
+
+
+def test_no_option_takes_the_place_of_a_commands_function():
+    (commands,) = (a for a in main_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for name, sub in commands.choices.items():
+        taken = {"run", "command"} & {action.dest for action in sub._actions}
+        assert not taken, name
+        assert callable(sub.get_default("run")), name
