@@ -189,7 +189,9 @@ class PretrainConfig(Section):
                 "set scans_per_batch to 2 or more"
             )
         if self.best_by == "probe" and not self.probe.every_epochs:
-            raise ValueError("best_by=probe needs the probe, and it is off; set probe.every_epochs to 1 or more")
+            raise ValueError(
+                "best_by=probe needs the probe, and it is off; set probe.every_epochs to 1 or more"
+            )
         if self.best_by == "probe" and self.keep_best:
             raise ValueError(
                 "keep_best ranks whole checkpoints, and with best_by=probe every checkpoint holds the best encoder; set "

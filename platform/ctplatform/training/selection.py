@@ -55,9 +55,7 @@ class Selection:
             self.since += 1
             return False
         self.step, self.score, self.since = step, score, 0
-        self.weights = {
-            name: value.detach().cpu().clone() for name, value in encoder.state_dict().items()
-        }
+        self.weights = {name: value.detach().cpu().clone() for name, value in encoder.state_dict().items()}
         return True
 
     def share(self, *, rank: int, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from ctplatform.training.runs import run_name
 from ctplatform.training.selection import Selection
 from tests.ctplatform.training_world import SELECTING, recipe_with, run_loop, training_workspace
 
+
 def offered(scores: list[float], *, patience: int | None = None, higher: bool = True) -> Selection:
     selection = Selection(patience=patience)
     for number, score in enumerate(scores, 1):
@@ -76,7 +77,9 @@ def test_the_best_is_published_and_patience_ends_the_run(workspace):
     found = scores(whole)
     assert whole.step == list(found)[-1] < whole.total_steps, "stopped early"
     best = max(found, key=lambda step: (found[step], -step))
-    assert [step for step in found if step > best] == list(found)[-2:], "after two probes without a better one"
+    assert [step for step in found if step > best] == list(found)[-2:], (
+        "after two probes without a better one"
+    )
     card = workspace.read_json(PRETRAIN, "whole", CARD_FILE)
     assert card["provenance"]["steps"] == best
     assert card["provenance"]["metrics"]["probe"] == found[best]

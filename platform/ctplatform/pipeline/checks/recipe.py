@@ -37,7 +37,9 @@ def _tasks(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
             task = task_of(recipe, name)
             if where == "pretrain.probe.task" and isinstance(task, VolumeTask):
                 found.append(
-                    Finding("error", where, f"{name} has label maps", "Name a task with a label of each subject")
+                    Finding(
+                        "error", where, f"{name} has label maps", "Name a task with a label of each subject"
+                    )
                 )
         except ConfigError as error:
             close = difflib.get_close_matches(name, NAMES, n=1)
