@@ -156,13 +156,13 @@ class PretrainConfig(Section):
     keep_best: int = Field(default=0, ge=0, description="the best ones beside them")
     best_by: Literal["loss", "local", "global", "top1", "effective_rank", "probe"] = Field(
         default="loss",
-        description="measure that ranks checkpoints, as logged last before each; probe: the encoder with the best probe "
-        "is published, in place of the last one",
+        description="measure that ranks checkpoints, as logged last before each; probe: the encoder with the best "
+        "probe is published, in place of the last one",
     )
     patience: int | None = Field(
         default=None,
         gt=0,
-        description="with best_by=probe: probes in a row without a better score after which training stops; None: never",
+        description="with best_by=probe: probes without a better score after which training stops; None: never",
     )
     max_failures: int = Field(
         default=3, ge=-1, description="automatic restarts of the workers; -1: without limit"
@@ -194,7 +194,7 @@ class PretrainConfig(Section):
             )
         if self.best_by == "probe" and self.keep_best:
             raise ValueError(
-                "keep_best ranks whole checkpoints, and with best_by=probe every checkpoint holds the best encoder; set "
+                "keep_best ranks whole checkpoints, and with best_by=probe each of them holds the best encoder; set "
                 "keep_best=0"
             )
         if self.patience is not None and self.best_by != "probe":

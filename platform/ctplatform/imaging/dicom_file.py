@@ -6,6 +6,7 @@ instead: the header up to `HEADER_BYTES`, and pixels up to the number that the h
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zlib
 from pathlib import Path
@@ -73,12 +74,10 @@ def _pixels(start: bytes, inflater: Any) -> bytes:
     """What follows the unpacked start of a data set, as far as the header in it says."""
     stream = io.BytesIO(start)
     header = pydicom.Dataset()
-    try:
+    with contextlib.suppress(EOFError):  # the start ends within an element
         header = read_dataset(
             stream, False, True, stop_when=lambda tag, *_: tag in _PIXELS, specific_tags=_SIZE_TAGS
         )
-    except EOFError:  # the start ends within an element
-        pass
     # Skipping an element moves behind its claimed length, whether or not the start holds it.
     needed = min(stream.tell(), len(start)) + 12 + _pixel_bytes(header)
     room = unpacked_limit(needed) - len(start)

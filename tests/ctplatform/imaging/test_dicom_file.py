@@ -22,7 +22,7 @@ from tests.ctplatform.scans import array, chest, code_of
 
 
 def deflate(file: Path, *, before: bytes = b"", behind: bytes = b"") -> int:
-    """Rewrite a file in the deflated transfer syntax, with more at the ends of its data set; returns where that starts."""
+    """Rewrite a file in the deflated transfer syntax, with more at the ends of its data set; returns its place."""
     data = pydicom.dcmread(file)
     data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     data.save_as(file)

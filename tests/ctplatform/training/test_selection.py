@@ -91,9 +91,9 @@ def test_the_best_is_published_and_patience_ends_the_run(workspace):
         "probes": len(found),
         "trained_steps": whole.step,
     }
-    until_best = selecting(workspace, "until-best", f"pretrain.max_steps={best}")
+    at_best = selecting(workspace, "at-best", "pretrain.checkpoint_every=1", stop_at=best)
     published = whole.model.query.state_dict()
-    for name, value in until_best.model.query.state_dict().items():
+    for name, value in at_best.model.query.state_dict().items():
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             torch.testing.assert_close(published[name], value, msg=name)
 
