@@ -43,7 +43,7 @@ SETTINGS = (
     "pretrain.warmup_steps=0",
     "pretrain.location_norm=false",
 )
-#: Each epoch of two steps is probed, and the best encoder published.
+#: Each epoch of three steps is probed, and the best encoder published.
 SELECTING = (
     "pretrain.best_by=probe",
     "pretrain.locations_per_batch=5",
