@@ -54,7 +54,7 @@ SELECTING = (
     "pretrain.checkpoint_every=3",
     "pretrain.log_every=100",
 )
-#: Labels that no patch explains, so that scores rise and fall.
+#: Labels that no patch explains: no epoch is better than the first.
 PROBED = ProbeSubjects(
     "emphysema_extent", tuple(f"s{number}" for number in range(SCANS - 1)), (0.1, 0.4, 0.2, 0.6, 0.3, 0.5)
 )

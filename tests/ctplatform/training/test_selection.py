@@ -75,11 +75,11 @@ def test_the_best_is_published_and_patience_ends_the_run(workspace):
     """And a run that was cut off ends at the same step, with the same weights."""
     whole = selecting(workspace, "whole", "pretrain.patience=2")
     found = scores(whole)
-    assert whole.step == list(found)[-1] < whole.total_steps, "stopped early"
     best = max(found, key=lambda step: (found[step], -step))
     assert [step for step in found if step > best] == list(found)[-2:], (
         "after two probes without a better one"
     )
+    assert best < whole.step == list(found)[-1] < whole.total_steps, "stopped early"
     card = workspace.read_json(PRETRAIN, "whole", CARD_FILE)
     assert card["provenance"]["steps"] == best
     assert card["provenance"]["metrics"]["probe"] == found[best]
