@@ -21,6 +21,7 @@ from ctplatform.dataset.splits import Split, write_split
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, ATLAS_STAGE_FILE, PATCHES, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.loop import Loop
+from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects
 from drasclr.atlas import Atlas
 
 SCANS = 7
@@ -41,6 +42,21 @@ SETTINGS = (
     "pretrain.num_workers=2",
     "pretrain.warmup_steps=0",
     "pretrain.location_norm=false",
+)
+#: Each epoch of three steps is probed, and the best encoder published.
+SELECTING = (
+    "pretrain.best_by=probe",
+    "pretrain.locations_per_batch=5",
+    "pretrain.scans_per_batch=7",
+    "pretrain.beta=0",
+    "pretrain.epochs=40",
+    "pretrain.max_steps=null",
+    "pretrain.checkpoint_every=3",
+    "pretrain.log_every=100",
+)
+#: Labels that no patch explains: no epoch is better than the first.
+PROBED = ProbeSubjects(
+    "emphysema_extent", tuple(f"s{number}" for number in range(SCANS - 1)), (0.1, 0.4, 0.2, 0.6, 0.3, 0.5)
 )
 
 
@@ -102,8 +118,13 @@ def run_loop(
     world: int = 1,
     stop_at: int | None = None,
 ) -> Loop:
-    """A loop in this process that resumes and runs to its end, or stops after a checkpoint like a killed worker."""
+    """A loop in this process that resumes and runs to its end, or stops after a checkpoint like a killed worker.
+
+    With `best_by: probe` it is probed on `PROBED`.
+    """
     loop = Loop(workspace, recipe, run, rank=rank, world=world, device=torch.device("cpu"))
+    if recipe.pretrain.best_by == "probe" and rank == 0:
+        loop.probe = OnlineProbe(workspace, recipe, run, PROBED, loop.atlas)
     loop.resume()
 
     def checkpoint(loop: Loop) -> None:

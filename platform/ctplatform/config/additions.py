@@ -22,6 +22,7 @@ LATER = (
     "pretrain.init",
     "pretrain.location_norm",
     "pretrain.momentum_end",
+    "pretrain.patience",
     "pretrain.routing_gain",
     "pretrain.routing_lr",
     "pretrain.variance_weight",

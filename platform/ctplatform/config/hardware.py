@@ -5,6 +5,11 @@ Finished work is kept, and an interrupted run is continued, when only these diff
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctplatform.config.training import PretrainConfig
+
 PREPARATION = {"num_cpus", "memory_gb", "prefetch"}
 """Keys of `prepare`."""
 
@@ -20,10 +25,16 @@ PRETRAINING = {
     "checkpoint_every",
     "keep_checkpoints",
     "keep_best",
-    "best_by",
     "max_failures",
     "log_every",
     "on_collapse",
-    "probe",
 }
 """Keys of `pretrain`."""
+
+SELECTION = {"best_by", "probe"}
+"""Keys of `pretrain` that change the result only where the best encoder by the probe is published."""
+
+
+def without_effect(config: PretrainConfig) -> set[str]:
+    """Keys of `pretrain` that the weights of a run with these settings do not depend on."""
+    return PRETRAINING | (SELECTION if config.best_by != "probe" else set())

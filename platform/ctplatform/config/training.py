@@ -20,7 +20,10 @@ class EncoderConfig(Section):
 
 
 class ProbeConfig(Section):
-    """A task's head on the encoder as it is, cross-validated among training subjects; changes nothing of the run."""
+    """A task's head on the encoder as it is, cross-validated among training subjects.
+
+    It changes nothing of the run, unless the run publishes what is best by it (`best_by`).
+    """
 
     every_epochs: int = Field(default=1, ge=0, description="how often; 0: never")
     task: str | None = Field(
@@ -151,8 +154,15 @@ class PretrainConfig(Section):
     checkpoint_every: int = Field(default=200, gt=0, description="steps")
     keep_checkpoints: int = Field(default=2, gt=0, description="the newest ones")
     keep_best: int = Field(default=0, ge=0, description="the best ones beside them")
-    best_by: Literal["loss", "local", "global", "top1", "effective_rank"] = Field(
-        default="loss", description="measure that ranks checkpoints, as logged last before each"
+    best_by: Literal["loss", "local", "global", "top1", "effective_rank", "probe"] = Field(
+        default="loss",
+        description="measure that ranks checkpoints, as logged last before each; probe: the encoder with the best "
+        "probe is published, in place of the last one",
+    )
+    patience: int | None = Field(
+        default=None,
+        gt=0,
+        description="with best_by=probe: probes without a better score after which training stops; None: never",
     )
     max_failures: int = Field(
         default=3, ge=-1, description="automatic restarts of the workers; -1: without limit"
@@ -177,6 +187,20 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"scans_per_batch={self.scans_per_batch}: the losses and location_norm compare the scans of a batch; "
                 "set scans_per_batch to 2 or more"
+            )
+        if self.best_by == "probe" and not self.probe.every_epochs:
+            raise ValueError(
+                "best_by=probe needs the probe, and it is off; set probe.every_epochs to 1 or more"
+            )
+        if self.best_by == "probe" and self.keep_best:
+            raise ValueError(
+                "keep_best ranks whole checkpoints, and with best_by=probe each of them holds the best encoder; set "
+                "keep_best=0"
+            )
+        if self.patience is not None and self.best_by != "probe":
+            raise ValueError(
+                f"patience={self.patience} counts probes, and has no meaning with best_by={self.best_by}; set "
+                "best_by=probe, or patience=null"
             )
         if self.min_workers is not None and self.shuffle_keys:
             raise ValueError(

@@ -16,6 +16,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ctplatform.imaging.dicom_elements import numbers, rescale, text, words
+from ctplatform.imaging.dicom_file import read_file
 
 MULTI_FRAME_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
@@ -97,7 +98,11 @@ def with_shared(data: pydicom.Dataset) -> pydicom.Dataset:
 
 
 class FrameReader:
-    """Stored pixels of single frames; the file that was read last is held."""
+    """Stored pixels of single frames; the file that was read last is held.
+
+    Raises:
+        ScanError: too-large.
+    """
 
     def __init__(self) -> None:
         self._file: Path | str | None = None
@@ -106,7 +111,7 @@ class FrameReader:
     def stored(self, file: Path | str, frame: int | None) -> NDArray[Any]:
         """Pixels [y, x] as stored, of a frame, or of a file with one image."""
         if file != self._file:
-            self._data, self._file = pydicom.dcmread(file, force=True), file
+            self._data, self._file = read_file(file), file
         stored_YX: NDArray[Any] = (
             self._data.pixel_array if frame is None else pixel_array(self._data, index=frame)
         )

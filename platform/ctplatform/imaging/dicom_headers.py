@@ -31,6 +31,7 @@ from ctplatform.imaging.dicom_elements import (
     whole_number,
     words,
 )
+from ctplatform.imaging.dicom_file import DicomFile
 
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
@@ -228,7 +229,7 @@ def _header(file: Path) -> tuple[str, pydicom.Dataset, list[Slice]] | None:
     if not file.is_file():  # reading a pipe may never end
         return None
     try:
-        with file.open("rb") as stream:
+        with DicomFile(file, header_only=True) as stream:
             start = stream.read(132)
             # Without a preamble, the first element is one of the file meta or identifying group, little endian.
             bare = file.suffix.lower() in (".dcm", ".ima") or start[:4] in _FIRST_TAGS

@@ -15,6 +15,7 @@ from pydicom.pixels.utils import pixel_array
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_elements import numbers
+from ctplatform.imaging.dicom_file import read_file
 from ctplatform.imaging.dicom_headers import quiet_pydicom
 from ctplatform.imaging.volume_file import StoredVolume
 
@@ -47,11 +48,11 @@ def read_dicom_labels(path: Path) -> StoredLabels:
     """Read a Segmentation object or a structure set.
 
     Raises:
-        ScanError: label-map, another object, or one whose frames or contours make no volume.
+        ScanError: label-map, another object, or one whose frames or contours make no volume; too-large.
     """
     try:
         with quiet_pydicom():
-            data = pydicom.dcmread(path, force=True)
+            data = read_file(path)
             if data.get("SOPClassUID") in SEGMENTATION_CLASSES:
                 return _segmentation(data)
             if data.get("SOPClassUID") == STRUCTURE_SET_CLASS:

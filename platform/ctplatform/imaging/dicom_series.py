@@ -223,6 +223,8 @@ def _decode(
                 stored_YX = frames.stored(file if header.frame is None else header.file, header.frame)
             slope, intercept = header.slope_intercept
             arrays.append((stored_YX * slope + intercept).astype(_NUMPY_TYPES[pixel_type]))
+        except ScanError:
+            raise
         except Exception:  # pydicom and its decoders raise many kinds
             raise _undecodable(header) from None
     return np.stack(arrays), None

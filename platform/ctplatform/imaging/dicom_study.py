@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pydicom
-
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_file import read_file
 from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files, quiet_pydicom
 from ctplatform.imaging.dicom_series import choose_series, read_pixels
@@ -105,7 +104,7 @@ def _listed(directory: Path) -> list[Path]:
     """The image files that a DICOMDIR lists (PS3.3 F.3), all of which must exist below its folder."""
     try:
         with quiet_pydicom():
-            records = pydicom.dcmread(directory, force=True).DirectoryRecordSequence
+            records = read_file(directory).DirectoryRecordSequence
             names = [
                 [record.ReferencedFileID]
                 if isinstance(record.ReferencedFileID, str)

@@ -21,7 +21,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
-from ctplatform.imaging.data_files import check_data_files, check_metaimage, data_file, form_of, header_fields
+from ctplatform.imaging.data_files import (
+    check_data_files,
+    check_metaimage,
+    data_file,
+    data_files,
+    form_of,
+    header_fields,
+)
 from ctplatform.imaging.files import volume_suffix
 from ctplatform.imaging.limits import unpacked_limit
 from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
@@ -34,6 +41,9 @@ _SPACES = {
     "left-anterior-superior",
     "las",
 }
+MAX_RATIO = 1100
+"""Bytes that one byte of packed data may stand for: deflate reaches 1032."""
+
 _ENCODINGS = {"raw", "txt", "text", "ascii", "hex", "gz", "gzip"}
 _UNITS_MM = {
     "": 1.0, "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "um": 0.001, "µm": 0.001,
@@ -71,7 +81,7 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         least: voxels along each axis.
 
     Raises:
-        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-space, bad-units.
+        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-space, bad-units, too-large, truncated.
     """
     form = form_of(path)
     fields = header_fields(path, form)
@@ -101,7 +111,9 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         raise not_scalar()
     size = check_shape(tuple(reader.GetSize()), least=least)
     voxel_bytes = int(sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent())
-    unpacked_limit(math.prod(size) * voxel_bytes)
+    needed = math.prod(size) * voxel_bytes
+    unpacked_limit(needed)
+    _check_stored_size(path, fields, form, needed)
     slope, intercept, notes = 1.0, 0.0, []
     if form == "NRRD":
         notes = _check_space(fields)
@@ -144,13 +156,7 @@ def read_itk_voxels(path: Path, header: ItkHeader) -> tuple[NDArray[Any], sitk.I
         try:
             image = sitk.ReadImage(str(link))
         except RuntimeError:
-            if not header.data_file:
-                raise truncated() from None
-            raise ScanError(
-                "the separate data file that the header names is missing or too short",
-                "Copy the header and its data into one folder, under the names in the header",
-                code="truncated",
-            ) from None
+            raise _incomplete(header.data_file) from None
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -187,6 +193,36 @@ def _check_packed_size(path: Path, fields: Mapping[str, str], form: str) -> None
         return
     if _number(fields, "CompressedDataSize", 0.0) > path.stat().st_size and not data_file(fields, form):
         raise truncated()
+
+
+def _check_stored_size(path: Path, fields: Mapping[str, str], form: str, needed: int) -> None:
+    """Refuse what holds fewer voxels than the header says: ITK takes memory for all of them before it reads.
+
+    Raises:
+        ScanError: truncated.
+    """
+    named = data_file(fields, form)
+    files = data_files(path, named, form) or [path]
+    stored = sum(file.stat().st_size for file in files if file.exists())
+    if form == "NRRD":
+        plain = fields.get("encoding", "raw").lower() == "raw"
+    else:
+        plain = (
+            fields.get("BinaryData", "").lower() == "true"
+            and fields.get("CompressedData", "False").lower() == "false"
+        )
+    if needed > stored * (1 if plain else MAX_RATIO):
+        raise _incomplete(named)
+
+
+def _incomplete(named: str) -> ScanError:
+    if not named:
+        return truncated()
+    return ScanError(
+        "the separate data file that the header names is missing or too short",
+        "Copy the header and its data into one folder, under the names in the header",
+        code="truncated",
+    )
 
 
 def _check_space(fields: Mapping[str, str]) -> list[str]:

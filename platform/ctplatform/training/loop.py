@@ -31,6 +31,8 @@ from ctplatform.training.model import (
 )
 from ctplatform.training.optimisation import Optimisation
 from ctplatform.training.runs import training_scans
+from ctplatform.training.selection import STATE as SELECTION
+from ctplatform.training.selection import Selection
 from ctplatform.training.stop_agreement import Agreement, Interrupted
 from ctplatform.training.throughput import Throughput
 from drasclr import augment
@@ -59,7 +61,8 @@ class Loop:
     Attributes:
         step: optimiser steps made.
         log: the logged lines; rank 0 may set its `tracker`.
-        probe: scores the encoder after epochs; rank 0 may have one.
+        probe: scores the encoder after epochs; rank 0 may have one, and has with `best_by: probe`.
+        selection: the best encoder by the probe, with `best_by: probe`; on all ranks, the weights on rank 0.
         interrupted: whether this rank has been requested to stop; called once a step, so it must be cheap.
     """
 
@@ -94,6 +97,7 @@ class Loop:
         self.step = 0
         self.log = MetricsLog(workspace, run, active=rank == 0)
         self.probe: OnlineProbe | None = None
+        self.selection = Selection(patience=self.config.patience) if self.config.best_by == "probe" else None
         self.interrupted: Callable[[], bool] = lambda: False
         self.agreement = Agreement(world)
         self.recent: deque[dict[str, Any]] = deque(maxlen=collapse.WINDOW)
@@ -136,7 +140,8 @@ class Loop:
             self.probe.write_baselines(self.model.query)
         throughput = Throughput()
         metrics = self.log.last
-        while self.step < self.total_steps:
+        last = self._ended()
+        while not last:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             for batch in self.feed.epoch(epoch, start_step=done):
                 contrast = self.train_step(batch)
@@ -144,13 +149,15 @@ class Loop:
                 throughput.step(len(batch.locations_G) * self.feed.batch, waited_s=self.feed.waited_s)
                 last = self.step == self.total_steps
                 ended = self.step % self.steps_per_epoch == 0 or last
-                stopping = self.agreement.reached(self.interrupted()) and not last
+                stopping = self.agreement.reached(self.interrupted())
                 if self.step % self.config.log_every == 0 or ended or self.step == 1:
                     metrics = self._metrics(contrast, batch, *throughput.lap(), throughput.seconds)
                     with throughput.excluded():
-                        if self.probe and ended and self.probe.due(self.step, self.steps_per_epoch):
-                            metrics["probe"] = self.probe.score(self.model.query)
+                        if ended:
+                            self._probe(metrics, last=last)
                         self._log(metrics)
+                last = self._ended()
+                stopping = stopping and not last
                 if self.step % self.config.checkpoint_every == 0 or last or stopping:
                     with throughput.excluded():
                         self.save(metrics)
@@ -164,6 +171,26 @@ class Loop:
             self.log.flush()
             self.publish()
             self.log.close()
+
+    def _ended(self) -> bool:
+        """Whether no step follows: all are made, or the probe has not improved for as long as `patience` allows."""
+        return self.step >= self.total_steps or bool(self.selection and self.selection.exhausted)
+
+    def _probe(self, metrics: dict[str, float], *, last: bool) -> None:
+        """Score the encoder at the end of an epoch, where it is due, and at the last step of a run that selects by it.
+
+        A collective operation of such a run: every rank calls it.
+        """
+        every = self.config.probe.every_epochs * self.steps_per_epoch
+        if (not every or self.step % every) and not (self.selection and last):
+            return
+        if self.probe:
+            metrics["probe"] = score = self.probe.score(self.model.query)
+            if self.selection:
+                higher = self.probe.task.scores[0].higher_is_better
+                self.selection.offer(self.step, score, self.model.query, higher_is_better=higher)
+        if self.selection and self.world > 1:
+            self.selection.share(rank=self.rank, device=self.device)
 
     def _log(self, metrics: dict[str, float]) -> None:
         """Log a line, marked if the representation collapses; warn at the first such line, or stop. The same on all
@@ -299,6 +326,8 @@ class Loop:
                 "step": self.step,
                 "lines": self.log.lines,
             }
+            if self.selection:
+                state[SELECTION] = self.selection.state_dict()
             self.checkpoints.write(self.step, CHECKPOINT_STATE, state)
         if self.world > 1:
             torch.distributed.barrier()
@@ -336,6 +365,8 @@ class Loop:
         self.optimisation.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log.lines = state["step"], state["lines"]
         self.recent.extend({"collapsed": 0, **line} for line in self.log.lines[-collapse.WINDOW :])
+        if self.selection:
+            self.selection.load_state_dict(state[SELECTION])
         own = set(self.model.memory.locations.tolist())
         names = [name for name, locations in checkpoint.shares.items() if own & set(locations)]
         self.model.memory.load_state_dict(*(self.checkpoints.read(checkpoint, name) for name in names))
@@ -365,7 +396,15 @@ class Loop:
         return None
 
     def publish(self) -> None:
-        """Write the query encoder's weights, card, atlas and README. The run is finished once its card exists."""
+        """Write the query encoder's weights, card, atlas and README. The run is finished once its card exists.
+
+        With `best_by: probe` it is the query encoder of the best probe.
+        """
+        step, metrics = self.step, self.log.last
+        if self.selection and self.selection.weights:
+            step = self.selection.step
+            metrics = next(line for line in self.log.lines if line["step"] == step)
+            self.model.query.load_state_dict(self.selection.weights)
         # After training block by block, normalisation holds the statistics of the last blocks. They are computed over
         # all scans and blocks, not this rank's, so that the weights do not depend on the number of workers.
         window = self.recipe.prepare.hu_window
@@ -373,12 +412,21 @@ class Loop:
         if not all_finite(self.model.query.state_dict()):
             raise self.optimisation.diverged(self.step, "the calibrated encoder is not finite")
         provenance = {
-            "steps": self.step,
+            "steps": step,
             "scans": len(self.scans),
             "subjects": len({scan.subject for scan in self.scans}),
             "pretrain": self.config.model_dump(mode="json"),
-            "metrics": self.log.last,
+            "metrics": metrics,
         }
+        if self.selection:
+            provenance["selection"] = {
+                "by": "probe",
+                "task": self.probe.task.name if self.probe else None,
+                "step": step,
+                "score": metrics.get("probe"),
+                "probes": self.selection.probes,
+                "trained_steps": self.step,
+            }
         if initial := initial_card(self.workspace, self.run_name):
             provenance["initial"] = initial
         template = self.workspace.read_bytes(ATLAS, TEMPLATE_FILE)

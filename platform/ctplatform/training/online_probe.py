@@ -28,6 +28,7 @@ from ctplatform.metrics.stratification import folds, stratified_order
 from ctplatform.storage.layout import PRETRAIN, PROBE_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks import Task, get_task
+from ctplatform.tasks.label_map import VolumeTask
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ def select_subjects(
         cohort: the scan table with its labels; only rows of training subjects are used.
 
     Raises:
-        StageError: `pretrain.probe.task` names a task that the cohort has no labels of.
+        StageError: `pretrain.probe.task` names a task that the cohort has no labels of, or one on label maps.
         ConfigError: there is no such task.
     """
     config = recipe.pretrain.probe
@@ -105,6 +106,12 @@ def select_subjects(
 
 
 def _select(task: Task, rows: pd.DataFrame, cohort: pd.DataFrame, recipe: Recipe) -> ProbeSubjects:
+    if isinstance(task, VolumeTask):
+        raise StageError(
+            f"task {task.name} has label maps, and the probe needs a label of each subject",
+            "Set pretrain.probe.task to a task of another kind",
+            code="no-labels",
+        )
     labels = task.labels(cohort, recipe.sweep.columns)
     order = stratified_order(task.strata(labels.targets), seed=recipe.pretrain.seed)
     chosen = np.sort(order[: recipe.pretrain.probe.subjects])
@@ -160,11 +167,6 @@ class OnlineProbe:
         self.locations_L = np.unique(np.linspace(0, atlas.num_locations - 1, count).round().astype(int))
         self.coordinates_L3 = np.array(atlas.coordinates_N3[self.locations_L], dtype=np.float32)
         self._hu_LSDHW: np.ndarray | None = None
-
-    def due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether `step` ends an epoch after which the encoder is scored."""
-        epochs, rest = divmod(step, steps_per_epoch)
-        return rest == 0 and epochs % self.recipe.pretrain.probe.every_epochs == 0
 
     def score(self, encoder: Encoder) -> float:
         """Main metric of the task in cross-validation, from a copy of the encoder; nan where it is undefined."""

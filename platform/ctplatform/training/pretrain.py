@@ -52,6 +52,7 @@ class PretrainSummary:
     """A finished run: its name, steps, last logged metrics, and whether anything had to be trained.
 
     `initial`: what it started from, what of it is kept and what is new; None for random weights.
+    `selection`: with `best_by: probe` the step and score of the encoder that is published, and the steps made.
     """
 
     run: str
@@ -60,6 +61,7 @@ class PretrainSummary:
     trained: bool
     seconds: float
     initial: dict[str, Any] | None = None
+    selection: dict[str, Any] | None = None
 
 
 def pretrain(
@@ -81,8 +83,8 @@ def pretrain(
     then resumes on the other nodes.
 
     Raises:
-        StageError: nothing to train on, training failed more often than `max_failures` allows, or it diverged or
-            collapsed; no retry helps then.
+        StageError: nothing to train on, no labels for the probe that `best_by` needs, training failed more often than
+            `max_failures` allows, or it diverged or collapsed; no retry helps then.
         RestartRequested: SIGTERM came; the same call resumes.
         ConfigError: MLflow is configured and not installed, or the probe's task does not exist.
     """
@@ -91,8 +93,14 @@ def pretrain(
     if workspace.exists(PRETRAIN, run, CARD_FILE):
         return _summary(workspace, run, trained=False, seconds=0.0)
     _check(workspace, recipe)
-    keep_initial(workspace, recipe, run)
     mlflow, probe = tracking_uri(recipe.watch), select_subjects(workspace, recipe, cohort)
+    if probe is None and recipe.pretrain.best_by == "probe":
+        raise StageError(
+            "pretrain.best_by=probe: the training subjects have too few labels of the probe's task",
+            "Give --cohort with labels of pretrain.probe.task, or leave pretrain.best_by out",
+            code="few-labels",
+        )
+    keep_initial(workspace, recipe, run)
     workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
     with ProgressPoller(workspace, run, on_progress):
         _fit(workspace, recipe, run, mlflow=mlflow, probe=probe.plain() if probe else None)
@@ -239,8 +247,16 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
 def _summary(workspace: Workspace, run: str, *, trained: bool, seconds: float) -> PretrainSummary:
     lines = read_metrics(workspace, run)
     last = lines[-1] if lines else {}
-    initial = initial_card(workspace, run)
-    return PretrainSummary(run, int(last.get("step", 0)), last, trained, seconds, initial)
+    provenance = workspace.read_json(PRETRAIN, run, CARD_FILE).get("provenance", {})
+    return PretrainSummary(
+        run,
+        int(last.get("step", 0)),
+        last,
+        trained,
+        seconds,
+        initial_card(workspace, run),
+        provenance.get("selection"),
+    )
 
 
 class ProgressPoller:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ctplatform.config.ablations import ablated
 from ctplatform.config.additions import nested_without_neutral
 from ctplatform.config.digest import config_hash
-from ctplatform.config.hardware import PRETRAINING
+from ctplatform.config.hardware import without_effect
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
 from ctplatform.dataset.atlas import read_atlas
@@ -45,9 +45,12 @@ def ablation_runs(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
 def run_name(workspace: Workspace, recipe: Recipe) -> str:
     """Name of the recipe's run: the recipe's name and a hash of everything that the result depends on."""
     rows = training_rows(workspace, recipe)
+    config = recipe.pretrain
     settings = nested_without_neutral(
-        "pretrain", recipe.pretrain.model_dump(mode="json", exclude=PRETRAINING)
+        "pretrain", config.model_dump(mode="json", exclude=without_effect(config))
     )
+    if config.best_by == "probe" and config.probe.task is None:  # the first of them with labels
+        settings["probe"]["task"] = list(recipe.sweep.tasks)
     content = [f"{row.scan_id} {row.content_hash}" for row in rows.itertuples()]
     return f"{recipe.name}-{config_hash(settings, read_atlas(workspace).hash, '|'.join(content))}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -79,6 +81,24 @@ def test_what_cannot_be_done_is_one_message_and_a_status(
         main(arguments)
     assert exit_.value.code == status
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_stages_without_their_inputs_are_refused_before_ray_is_imported(tmp_path):
+    """In a process of its own, since others of these tests import Ray."""
+    code = """
+import contextlib, sys
+from ctplatform.cli.main import main
+for stage in ("pretrain", "embed", "report"):
+    with contextlib.suppress(SystemExit):
+        main([stage, "--workspace", sys.argv[1]])
+        raise AssertionError(f"{stage} ended well")
+print([name for name in ("ray", "torch", "matplotlib") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "empty")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert done.stderr.count("Run `drasclr prepare` first") == 3
     assert not list(tmp_path.iterdir())
 
 

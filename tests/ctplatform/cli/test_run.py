@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from ctplatform.cli import run
 from ctplatform.cli.run import ChainOptions, run_cohort, run_demo
 from ctplatform.config.loader import load_recipe
-from ctplatform.errors import PreflightError
+from ctplatform.errors import PreflightError, StageError
 from ctplatform.pipeline.graph import STAGES
 
 
@@ -34,6 +36,21 @@ def test_a_part_of_the_chain_is_planned_alone(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     named = [stage for stage in STAGES if any(line.split()[:1] == [stage] for line in lines)]
     assert named == ["split", "pretrain", "embed"]
+
+
+def test_an_unexpected_error_is_one_message_without_paths(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("/data/DOE JANE/ct.nii.gz")
+
+    monkeypatch.setattr(run, "run_chain", fail)
+    monkeypatch.setattr(run, "ray_session", lambda config: contextlib.nullcontext())
+    monkeypatch.setattr(run, "_fitted", lambda recipe, *_: recipe)
+    table = tmp_path / "cohort.csv"
+    (tmp_path / "a.nii.gz").touch()
+    table.write_text("scan_id,path\na,a.nii.gz\n")
+    with pytest.raises(StageError, match="an unexpected KeyError") as caught:
+        run_cohort(str(tmp_path / "ws"), str(table), load_recipe("fast"))
+    assert "DOE" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("no_ray")

@@ -10,7 +10,7 @@ import sys
 import ray
 import ray.data
 
-from ctplatform.compute.session import SILENCING, ray_session, silence
+from ctplatform.compute.session import SILENCING, _no_session, ray_session, silence
 from ctplatform.config.cluster import RayConfig
 
 FIRST = """
@@ -48,6 +48,17 @@ def test_an_existing_connection_is_used_and_stays(ray_local):
         assert ray.get_runtime_context().get_job_id() == before
         assert ray.cluster_resources()["CPU"] == 2
     assert ray.is_initialized()
+
+
+def test_a_session_that_does_not_come_up_is_one_sentence():
+    slow = Exception("The current node timed out during startup.\nThis could happen because ...\n")
+    assert str(_no_session(None, slow)) == (
+        "Ray did not start on this machine: The current node timed out during startup. Wait until the machine is less "
+        "busy or free some of its memory, then run it again; Ray's logs are below /tmp/ray/session_latest/logs."
+    )
+    assert str(_no_session("10.0.0.7:6379", ConnectionError())).startswith(
+        "no Ray cluster answers at 10.0.0.7:6379: ConnectionError. Check the address"
+    )
 
 
 def test_settings_of_the_user_are_kept(ray_local, monkeypatch):

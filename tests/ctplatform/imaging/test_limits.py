@@ -16,6 +16,7 @@ from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_headers import index_files
 from ctplatform.imaging.limits import Limits, check_regular, check_voxels, reading_limits, unpacked_limit
 from ctplatform.imaging.volume import read_volume
+from tests.benchmarks.peak import peak_mib
 from tests.ctplatform.scans import chest, code_of
 
 
@@ -61,6 +62,29 @@ def test_a_file_that_unpacks_to_more_than_its_header_says_is_refused_at_once(
     ), "a few bytes of padding are none of a bomb"
     with reading_limits(Limits(max_bytes_unpacked=1000)):
         assert code_of(tmp_path / "b.nii.gz") == "too-large"
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_more_voxels_than_the_file_can_hold_are_refused_before_memory_is_taken(
+    tmp_path: Path, encoding: str
+) -> None:
+    voxels = bytes(4000) if encoding == "raw" else gzip.compress(bytes(4000))
+    (tmp_path / "a.nrrd").write_bytes(
+        b"NRRD0004\ntype: short\ndimension: 3\nspace: LPS\nsizes: 1000 1000 1000\n"
+        b"space directions: (1,0,0) (0,1,0) (0,0,1)\nencoding: "
+        + encoding.encode()
+        + b"\nendian: little\n\n"
+        + voxels
+    )
+    packed = b"False" if encoding == "raw" else b"True"
+    (tmp_path / "a.mha").write_bytes(
+        b"ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = " + packed + b"\n"
+        b"DimSize = 1000 1000 1000\nElementType = MET_SHORT\nElementDataFile = LOCAL\n" + voxels
+    )
+    before = peak_mib()
+    for name in ("a.nrrd", "a.mha"):
+        assert code_of(tmp_path / name) == "truncated"
+    assert peak_mib() - before < 200
 
 
 def test_extensions_of_any_size_are_not_read(tmp_path: Path, scan: bytes) -> None:

@@ -102,6 +102,19 @@ def test_redone_pretraining_keeps_the_older_weights(own, recipe):
     assert workspace.exists("pretrain", run, "card.json")
 
 
+def test_an_unexpected_error_is_recorded_without_paths(own, recipe, monkeypatch):
+    workspace, cohort = own
+
+    def fail(state, recorder):
+        raise ValueError("cannot read /data/DOE JANE/ct.nii.gz")
+
+    monkeypatch.setitem(GRAPH, "report", GRAPH["report"]._replace(run=fail))
+    with pytest.raises(ValueError, match="DOE"):
+        run_chain(workspace, cohort, recipe, Notes(), first="report", redo=("report",))
+    record = read_record(workspace, "report", workspace.folders("evaluation")[0])
+    assert (record.state, record.text) == ("failed", "cannot read <path>")
+
+
 def test_a_stage_that_the_user_stops_is_interrupted_and_no_failure(own, recipe, monkeypatch):
     workspace, cohort = own
     bundles = workspace.folders("postmortem")

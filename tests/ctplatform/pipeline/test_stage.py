@@ -27,6 +27,13 @@ def test_hardware_is_left_out_and_nothing_else(stage, override):
     assert key not in settings(stage)
 
 
+def test_the_probe_counts_where_it_selects_the_encoder():
+    selecting = settings("pretrain", "pretrain.best_by=probe")
+    assert selecting["pretrain.best_by"] == "probe"
+    assert selecting != settings("pretrain", "pretrain.best_by=probe", "pretrain.probe.subjects=9")
+    assert "pretrain.best_by" not in settings("pretrain", "pretrain.best_by=top1")
+
+
 def test_the_lung_mask_counts_for_the_atlas_that_is_built():
     assert "prepare.lungs.segmenter" in settings("atlas")
     assert "prepare.lungs.segmenter" not in settings("atlas", "atlas.source=/given")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ctplatform.config.loader import load_recipe
@@ -9,6 +12,7 @@ from ctplatform.dataset import ledger
 from ctplatform.errors import ScanError, StageError
 from ctplatform.preparation.scan import StepClock, commit, new_row, prepare_scan
 from ctplatform.storage.layout import OVERLAYS, PATCHES, SCANS
+from tests.conftest import ROOT
 
 ITEM = {
     "scan_id": "a",
@@ -84,6 +88,24 @@ def test_an_unexpected_error_is_named_without_its_message(workspace):
     assert row["code"] == "unexpected"
     assert "ZeroDivisionError" in row["reason"]
     assert "secret" not in str({k: v for k, v in row.items() if k != "path"})
+
+
+SLOW = """
+import sys, time
+from ctplatform.storage.workspace import Workspace
+from tests.ctplatform.preparation.test_scan import CONFIG, ITEM
+from ctplatform.preparation.scan import prepare_scan
+limited = CONFIG.model_copy(update={"max_seconds": 0.1})
+prepare_scan(Workspace(sys.argv[1]), ITEM, limited, config_hash="settings", process=lambda *_: time.sleep(300))
+"""
+
+
+def test_a_scan_beyond_its_time_ends_its_worker_and_is_not_begun_again(workspace):
+    ended = subprocess.run([sys.executable, "-c", SLOW, workspace.uri], cwd=ROOT, check=False)
+    assert ended.returncode == 1
+    row = prepared_by(workspace, raising(AssertionError("begun again")))
+    assert (row["state"], row["code"]) == ("failed", "too-slow")
+    assert row["reason"].startswith("the scan took longer than prepare.max_seconds=0.1")
 
 
 def test_an_error_that_is_not_the_scans_own_leaves_no_row(workspace):

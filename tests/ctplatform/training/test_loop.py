@@ -25,6 +25,7 @@ from ctplatform.training.runs import training_scans
 from drasclr import augment
 from drasclr.memory import KeyMemory
 from tests.ctplatform.training_world import (
+    SELECTING,
     recipe_with,
     run_loop,
     same_memory,
@@ -79,6 +80,7 @@ def pairs(workspace, tmp_path_factory):
         ("options", OPTIONS, None),
         ("mixed", MIXED, None),
         ("mixed-cut", MIXED, 4),
+        ("selecting", (*SELECTING, "pretrain.patience=1", "pretrain.epochs=6"), None),
     )
 
 
@@ -296,6 +298,14 @@ def test_resumed_is_uninterrupted(workspace):
     assert a.keys() == b.keys()
     for key in a:
         assert torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])), key
+
+
+def test_two_workers_stop_together_where_the_probe_of_one_says_so(workspace, pairs):
+    steps = [result["step"] for result in pairs["selecting"]]
+    selection = workspace.read_json("pretrain", "selecting", "card.json")["provenance"]["selection"]
+    assert steps == [selection["trained_steps"]] * 2
+    assert selection["step"] == selection["trained_steps"] - 3, "an epoch without a better probe"
+    assert selection["trained_steps"] < 18, "stopped early"
 
 
 def test_a_batch_seen_again_and_again_is_learnt(workspace):

@@ -67,6 +67,10 @@ def test_labels_decide_whether_and_of_what_there_is_a_probe(prepared, small_reci
     assert select_subjects(workspace, recipe_with("pretrain.probe.every_epochs=0"), cohort) is None
     with pytest.raises(StageError, match="no column 'emphysema_extent'"):
         select_subjects(workspace, recipe_with("pretrain.probe.task=emphysema_extent"), bare)
+    maps = cohort.assign(nodule_map="x")
+    assert select_subjects(workspace, recipe_with("sweep.tasks=[nodules]"), maps) is None
+    with pytest.raises(StageError, match="nodules has label maps"):
+        select_subjects(workspace, recipe_with("pretrain.probe.task=nodules"), maps)
     with pytest.raises(ConfigError, match="no task 'mood'"):
         select_subjects(workspace, recipe_with("pretrain.probe.task=mood"), cohort)
 

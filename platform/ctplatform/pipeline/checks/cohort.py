@@ -39,7 +39,7 @@ def cohort_findings(
         stages: those that will run.
         local: whether scans are read on this machine, so that its paths count.
     """
-    found: list[Finding] = []
+    found = _selection(cohort, recipe, stages)
     if cohort.empty:
         if "atlas" in stages and recipe.atlas.source == "build":
             found.append(
@@ -99,6 +99,31 @@ def _split(cohort: pd.DataFrame, recipe: Recipe, stages: Collection[str]) -> lis
             "split.stratify",
             f"the cohort has no column {column!r}",
             f"Name one of its columns: {', '.join(map(str, cohort.columns))}",
+        )
+    ]
+
+
+def _selection(cohort: pd.DataFrame, recipe: Recipe, stages: Collection[str]) -> list[Finding]:
+    """Labels of the probe, where it selects the encoder that is published."""
+    config = recipe.pretrain
+    if "pretrain" not in stages or config.best_by != "probe":
+        return []
+    names = (config.probe.task,) if config.probe.task else recipe.sweep.tasks
+    for name in names:
+        try:
+            task = task_of(recipe, name)
+            if isinstance(task, VolumeTask):
+                continue
+            task.labels(cohort, recipe.sweep.columns)
+        except (ConfigError, StageError):  # an unknown task is a finding of the recipe
+            continue
+        return []
+    return [
+        Finding(
+            "error",
+            "pretrain.best_by",
+            f"probe needs labels of {' or '.join(names) or 'a task'}, and the cohort has none",
+            "Add them to the scan table, name your column under sweep.columns, or leave pretrain.best_by out",
         )
     ]
 

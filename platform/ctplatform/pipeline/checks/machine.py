@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ctplatform.pipeline.checks.finding import Finding, require
 
 if TYPE_CHECKING:
     from ctplatform.config.cluster import RayConfig
     from ctplatform.config.recipe import Recipe
+    from ctplatform.config.section import Section
 
+S = TypeVar("S", bound="Section")
 #: Seconds for which the nodes of a running cluster may still join before a run ends for want of them.
 JOIN_S = 60.0
 
@@ -128,7 +130,10 @@ def _name(resource: str) -> str:
 
 
 def with_gpus(recipe: Recipe, nodes: list[dict[str, float]]) -> tuple[Recipe, list[str]]:
-    """The recipe with GPUs used where it leaves that open (`use_gpu` None) and nodes have some; and what was set."""
+    """The recipe with GPUs used where it leaves that open (`use_gpu` None) and nodes have some; and what was set.
+
+    Keys that are set here do not count as set by the user (`model_fields_set`).
+    """
     gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
     pretrain, embed = recipe.pretrain, recipe.embed
     lines = []
@@ -137,16 +142,22 @@ def with_gpus(recipe: Recipe, nodes: list[dict[str, float]]) -> tuple[Recipe, li
         changes: dict[str, object] = {"use_gpu": use}
         if use and pretrain.min_workers is None and pretrain.num_workers > gpus:
             changes["num_workers"] = gpus
-        pretrain = pretrain.model_copy(update=changes)
+        pretrain = _fitted(pretrain, changes)
         if use:
             lines.append(
                 f"{gpus} GPU(s) found: pretrain.use_gpu=true, pretrain.num_workers={pretrain.num_workers}"
             )
     if embed.use_gpu is None:
-        embed = embed.model_copy(update={"use_gpu": gpus > 0})
+        embed = _fitted(embed, {"use_gpu": gpus > 0})
         if embed.use_gpu:
             lines.append(f"{gpus} GPU(s) found: embed.use_gpu=true")
     return recipe.model_copy(update={"pretrain": pretrain, "embed": embed}), lines
+
+
+def _fitted(section: S, changes: Mapping[str, object]) -> S:
+    changed = section.model_copy(update=changes)
+    changed.model_fields_set.intersection_update(section.model_fields_set - {"use_gpu"})
+    return changed
 
 
 def gpu_findings(recipe: Recipe, stages: Collection[str], nodes: list[dict[str, float]]) -> list[Finding]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ctplatform.errors import ConfigError
 from ctplatform.pipeline.checks.finding import Finding
+from ctplatform.tasks.label_map import VolumeTask
 from ctplatform.tasks.registry import NAMES, get_task
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ def _tasks(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
     found = []
     for where, name in dict.fromkeys(named):
         try:
-            task_of(recipe, name)
+            task = task_of(recipe, name)
+            if where == "pretrain.probe.task" and isinstance(task, VolumeTask):
+                found.append(
+                    Finding(
+                        "error", where, f"{name} has label maps", "Name a task with a label of each subject"
+                    )
+                )
         except ConfigError as error:
             close = difflib.get_close_matches(name, NAMES, n=1)
             found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ctplatform.config.hardware import PRETRAINING
+from ctplatform.config.hardware import PRETRAINING, without_effect
 from ctplatform.pipeline.stage import Stage, StageResult
 from ctplatform.storage.layout import PRETRAIN, WEIGHTS_FOLDER, card
 
@@ -39,6 +39,8 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
     more = f"; ablations {', '.join(recipe.sweep.ablations)}" if recipe.sweep.ablations else ""
     if start := summary.initial:
         more += f"; from {start['source']}: kept {', '.join(start['kept'])}; new {', '.join(start['new'])}"
+    if best := summary.selection:
+        more += f"; published: step {best['step']}, the best of {best['probes']} probes"
     loss = summary.metrics.get("loss", float("nan"))
     end = ", collapsed" if summary.metrics.get("collapsed") else ""
     return StageResult(summary, f"{summary.steps} steps, loss {loss:.2f}{end}{kept}{more}", run=summary.run)
@@ -76,6 +78,10 @@ def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
     )
 
 
+def _unused(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(f"pretrain.{key}" for key in sorted(without_effect(recipe.pretrain) - PRETRAINING))
+
+
 def _discard(state: WorkspaceState) -> None:
     """Trained weights are expensive: they stay, in a folder of their own."""
     from ctplatform.pipeline.records import now
@@ -99,6 +105,7 @@ STAGE = Stage(
     outputs={"weights": _digest},
     settings=("pretrain", "prepare.quality.use_flagged"),
     hardware=tuple(f"pretrain.{key}" for key in sorted(PRETRAINING)),
+    unused=_unused,
     of_run=True,
     cost=_cost,
     discard=_discard,

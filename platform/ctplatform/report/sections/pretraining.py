@@ -128,6 +128,18 @@ def _about_probe(inputs: Inputs) -> str:
         f" Probe: {about['metric_title']} of {about['task'].replace('_', ' ')}, {about['folds']}-fold cross-validation "
         f"of the frozen encoder on {words.count(int(about['subjects']), 'training subject')} x {about['locations']} "
         "locations. It shows whether training still helps; it is no result on held-out subjects."
+        + _about_selection(inputs)
+    )
+
+
+def _about_selection(inputs: Inputs) -> str:
+    """Which encoder was published, where the probe selected it."""
+    selection = (inputs.card or {}).get("provenance", {}).get("selection")
+    if not selection:
+        return ""
+    return (
+        f" The encoder of step {int(selection['step']):,} is published, the best of "
+        f"{words.count(int(selection['probes']), 'probe')}: it has seen these subjects' labels."
     )
 
 

@@ -85,3 +85,16 @@ def test_subjects_that_may_be_one_are_named(cohort):
 def test_an_atlas_needs_a_cohort_or_a_source(cohort):
     assert "an atlas is built from a cohort" in found(cohort.iloc[:0])[0]
     assert found(cohort.iloc[:0], "atlas.source=/somewhere") == []
+
+
+def test_a_probe_that_selects_needs_its_labels(cohort):
+    by_probe = "pretrain.best_by=probe"
+    assert found(cohort, by_probe) == []
+    bare = cohort[["scan_id", "subject_id", "path", "series_uid"]]
+    for table in (bare, bare.iloc[:0]):
+        (line,) = [line for line in found(table, by_probe) if "pretrain.best_by" in line]
+        assert line.startswith("error")
+        assert "labels of emphysema_extent or gold_stage or survival" in line
+    assert not any("best_by" in line for line in found(bare, by_probe, stages=("prepare", "split")))
+    one = found(cohort.drop(columns="gold_stage"), by_probe, "pretrain.probe.task=gold_stage")
+    assert any("pretrain.best_by: probe needs labels of gold_stage" in line for line in one)

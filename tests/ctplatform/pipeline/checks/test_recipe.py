@@ -32,6 +32,7 @@ def test_unknown_names_are_found_with_the_nearest_known_one():
     assert "Did you mean 'emphysema'?" in wrong["pretrain.probe.task"]
     assert "Did you mean 'lobes'?" in wrong["sweep.classes"]
     assert "'emphysema_extent'" in wrong["sweep.columns"]
+    assert "nodules has label maps" in found("pretrain.probe.task=nodules")["pretrain.probe.task"]
     assert found("sweep.tasks=[gold_stge]", stages=("atlas", "prepare")) == {}
 
 
