@@ -208,11 +208,15 @@ class Loop:
         anchors = batch.anchors(self.device)
         query = view(anchors, batch.locations_G, VIEW_QUERY)
         key = view(anchors, batch.locations_G, VIEW_KEY)
-        neighbours = query.new_zeros((*batch.neighbour_rows_GK.shape, *query.shape[1:]))
-        if self.config.beta > 0 and neighbours.numel():
-            near = batch.neighbours(self.device).flatten(0, 1)
-            flat = view(near, batch.neighbour_locations_GK.flatten(), VIEW_NEIGHBOUR)
-            neighbours = flat.view(neighbours.shape)
+        if self.config.encode_once:
+            # The view that the patch has where it is an anchor.
+            neighbours = view(batch.others(self.device), batch.other_locations(), VIEW_QUERY)
+        else:
+            neighbours = query.new_zeros((*batch.neighbour_rows_GK.shape, *query.shape[1:]))
+            if self.config.beta > 0 and neighbours.numel():
+                near = batch.neighbours(self.device).flatten(0, 1)
+                flat = view(near, batch.neighbour_locations_GK.flatten(), VIEW_NEIGHBOUR)
+                neighbours = flat.view(neighbours.shape)
         bf16 = self.config.precision == "bf16" and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
             contrast: Contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)

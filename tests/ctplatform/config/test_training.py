@@ -15,6 +15,8 @@ from ctplatform.config.training import AugmentationConfig, EmbedConfig, Pretrain
         (PretrainConfig, {"num_workers": 2, "min_workers": 3}, "between 1 and num_workers=2"),
         (PretrainConfig, {"num_workers": 2, "min_workers": 1, "shuffle_keys": True}, "min_workers=null"),
         (PretrainConfig, {"location_norm": True, "scans_per_batch": 1}, "scans_per_batch to 2 or more"),
+        (PretrainConfig, {"encode_once": True, "beta": 0.0}, "leaves neighbours out"),
+        (PretrainConfig, {"encode_once": True, "locations_per_batch": 1}, "has a single one"),
         (AugmentationConfig, {"gamma": (0.0, 1.0)}, "both above 0"),
         (AugmentationConfig, {"gamma": (2.0, 1.0)}, "least, largest"),
         (EmbedConfig, {"encoders": ("other",)}, "'drasclr' or 'random'"),
