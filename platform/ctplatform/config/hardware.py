@@ -5,8 +5,8 @@ Finished work is kept, and an interrupted run is continued, when only these diff
 
 from __future__ import annotations
 
-PREPARATION = {"num_cpus", "memory_gb", "prefetch"}
-"""Keys of `prepare`."""
+PREPARATION = {"num_cpus", "memory_gb", "prefetch", "shards"}
+"""Keys of `prepare`; `shards` holds how patches are packed, not what they are."""
 
 LIMITS = {"max_seconds", "max_voxels", "max_bytes_unpacked"}
 """Keys of `prepare` that decide which scans are refused, not what the others look like."""
