@@ -95,7 +95,7 @@ class ShardsConfig(Section):
 
     compression: Literal["fast", "small"] = Field(
         default="fast",
-        description="small: about 0.6 of the disk, several times the CPU time to read; for slow stores",
+        description="small: about half of the disk, six times the CPU time to read",
     )
 
 
