@@ -1,7 +1,7 @@
 """The two contrastive losses over a query and a momentum encoder (paper, section 3.3).
 
-Legend: N locations of the atlas, G anchor locations and S scans of a batch, K neighbours an anchor, C channels,
-DHW space, D features of an embedding, M negatives.
+Legend: N locations of the atlas, G anchor locations and S scans of a batch, K neighbours an anchor, H locations that
+are neighbours only, C channels, DHW space, D features of an embedding, M negatives.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from drasclr import losses, monitor
+from drasclr import losses, monitor, neighbourhood
 from drasclr.encoder import FEATURES, Encoder
 from drasclr.gather import Gather, Keys
 from drasclr.memory import KeyMemory
 from drasclr.moments import check_scans, standardise
+from drasclr.neighbourhood import NeighbourAttention
 from drasclr.shuffle import encode_shuffled
 
 
@@ -43,24 +44,6 @@ class Contrast:
     keys_GSD: Tensor
     subjects_S: Tensor
     metrics: dict[str, Tensor]
-
-
-class NeighbourAttention(nn.Module):
-    """Weights of the neighbours from their embedding and where they lie relative to the anchor; starts as the mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        last = nn.Linear(32, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.score = nn.Sequential(nn.Linear(FEATURES + 3, 32), nn.Tanh(), last)
-
-    def forward(self, embeddings_GKSD: Tensor, offsets_GK3: Tensor) -> Tensor:
-        """Weighted mean over the neighbours, [G, S, D]."""
-        offsets = offsets_GK3[:, :, None].expand(*embeddings_GKSD.shape[:3], 3)
-        weight = self.score(torch.cat([embeddings_GKSD, offsets.to(embeddings_GKSD)], dim=-1)).softmax(dim=1)
-        together_GSD: Tensor = (weight * embeddings_GKSD).sum(1)
-        return together_GSD
 
 
 class DrasCLR(nn.Module):
@@ -97,6 +80,9 @@ class DrasCLR(nn.Module):
         variance_weight: weight of the variance of the embeddings that are trained (queries and neighbours), see
             `losses.variance`; 0 leaves it out. With `location_norm` it is close to 0 from the start.
         monitored: whether collapse monitors are measured at each step.
+        encode_once: encode each patch of a batch once, anchors and other neighbours in one pass; the embedding of an
+            anchor's query also serves where the anchor is a neighbour. Otherwise, as published, the neighbours of
+            each anchor are encoded in a pass of their own, with views of their own. Needs neighbours and beta > 0.
 
     Attributes:
         momentum: may be set before each step, see `drasclr.optimisation.momentum_at`.
@@ -126,6 +112,7 @@ class DrasCLR(nn.Module):
         decoupled: bool = False,
         variance_weight: float = 0.0,
         monitored: bool = True,
+        encode_once: bool = False,
     ) -> None:
         super().__init__()
         if neighbour_aggregation not in ("mean", "sum", "attention"):
@@ -145,12 +132,16 @@ class DrasCLR(nn.Module):
         self.has_global = beta > 0 and neighbours.shape[1] > 0
         if local_weight == 0 and not self.has_global:
             raise ValueError("local_weight is 0 and there are no neighbours: nothing would be learned")
+        if encode_once and not self.has_global:
+            raise ValueError(
+                "encode_once shares embeddings with neighbours: it needs neighbours and beta > 0"
+            )
         self.register_buffer("coordinates_N3", coordinates, persistent=False)
         self.register_buffer("neighbours_NK", neighbours, persistent=False)
         self.query = encoder
         self.key = copy.deepcopy(encoder).requires_grad_(False)
         self.attention = (
-            NeighbourAttention() if neighbour_aggregation == "attention" and self.has_global else None
+            NeighbourAttention(FEATURES) if neighbour_aggregation == "attention" and self.has_global else None
         )
         self.memory = KeyMemory(len(coordinates), queue_size, FEATURES, locations=memory_locations)
         self.temperature, self.momentum = temperature, momentum
@@ -158,7 +149,7 @@ class DrasCLR(nn.Module):
         self.neighbour_aggregation = neighbour_aggregation
         self.exclude_same_subject, self.batch_negatives = exclude_same_subject, batch_negatives
         self.shuffle_keys, self.monitored = shuffle_keys, monitored
-        self.gather = gather
+        self.gather, self.encode_once = gather, encode_once
         self.location_norm, self.decoupled, self.variance_weight = location_norm, decoupled, variance_weight
 
     def forward(
@@ -175,6 +166,7 @@ class DrasCLR(nn.Module):
             query_GSCDHW: first view of the patches at the anchor locations, [G, S, 1, 32, 32, 32] in [-1, 1].
             key_GSCDHW: second view of the same patches.
             neighbours_GKSCDHW: patches at the anchors' neighbours, in the order of `neighbours_NK`; None if K = 0.
+                With `encode_once`, first views at `neighbourhood.others`, [H, S, 1, 32, 32, 32].
             locations_G: distinct anchor locations.
             subjects_S: number of the subject of each scan.
 
@@ -186,9 +178,14 @@ class DrasCLR(nn.Module):
             scans = query_GSCDHW.shape[1] if self.gather is None else self.gather.total
             check_scans(scans, "normalisation of projections by location (location_norm)")
         coordinates_G3 = self.coordinates_N3[locations_G]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.local_weight > 0):
-            queries_GSD = self._embed(query_GSCDHW, coordinates_G3)
-        around_GKSD = self._neighbours(neighbours_GKSCDHW, locations_G)
+        if self.encode_once:
+            trained_GSD, around_GKSD = self._encode_once(query_GSCDHW, neighbours_GKSCDHW, locations_G)
+            queries_GSD = trained_GSD[: len(locations_G)]
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.local_weight > 0):
+                queries_GSD = self._embed(query_GSCDHW, coordinates_G3)
+            around_GKSD = self._neighbours(neighbours_GKSCDHW, locations_G)
+            trained_GSD = self._trained(queries_GSD, around_GKSD)
         context_GSD = None if around_GKSD is None else self._context(around_GKSD, locations_G)
         if self.training and torch.is_grad_enabled():
             self.update_key_encoder()
@@ -217,7 +214,7 @@ class DrasCLR(nn.Module):
                 loss = loss + self.beta * global_
             metrics = {"local": local.detach(), "global": global_.detach()}
             if self.variance_weight > 0:
-                variance = losses.variance(self._trained(queries_GSD, around_GKSD), self.gather)
+                variance = losses.variance(trained_GSD, self.gather)
                 loss = loss + self.variance_weight * variance
                 metrics["variance"] = variance.detach()
         metrics = {"loss": loss.detach(), **metrics}
@@ -261,6 +258,23 @@ class DrasCLR(nn.Module):
         coordinates_GK3 = self.coordinates_N3[around_GK]
         embeddings = self._embed(patches_GKSCDHW.flatten(0, 1), coordinates_GK3.flatten(0, 1))
         return embeddings.reshape(*around_GK.shape, *embeddings.shape[1:])
+
+    def _encode_once(
+        self, query_GSCDHW: Tensor, others_HSCDHW: Tensor | None, locations_G: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings at the anchors and then at their other neighbours, and at each anchor's neighbours.
+
+        [G + H, S, D] and [G, K, S, D].
+        """
+        around_GK = self.neighbours_NK[locations_G]
+        locations_G = locations_G.to(around_GK.device)
+        others_H = neighbourhood.others(locations_G, around_GK)
+        if others_HSCDHW is None or len(others_HSCDHW) != len(others_H):
+            count = None if others_HSCDHW is None else len(others_HSCDHW)
+            raise ValueError(f"patches of {len(others_H)} other neighbours are needed, got {count}")
+        coordinates = self.coordinates_N3[torch.cat([locations_G, others_H])]
+        embeddings = self._embed(torch.cat([query_GSCDHW, others_HSCDHW]), coordinates)
+        return embeddings, embeddings[neighbourhood.rows(locations_G, around_GK)]
 
     def _context(self, embeddings_GKSD: Tensor, locations_G: Tensor) -> Tensor:
         """The neighbours of each anchor together, [G, S, D]."""

@@ -14,6 +14,7 @@ PAGES = {
         "Layouts and precisions",
         "The whole step",
         "Losses of 50 steps",
+        "Each patch once",
         "Embedding few scans",
     ),
     "training.md": ("Two workers", "The cost of the published training", "GPU"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import time
@@ -22,7 +23,10 @@ def main(side: str, folder: str) -> None:
         encoder = published.SlowEncoder().eval()
         encoder.load_state_dict(torch.load(checkpoint)["own"])
     else:
-        from drasclr.published import import_published
+        # The builds differ in where it lies.
+        has_module = importlib.util.find_spec("drasclr.published") is not None
+        home = importlib.import_module("drasclr.published" if has_module else "drasclr.weights")
+        import_published = home.import_published
 
         encoder = import_published(checkpoint).eval()
     cases: dict[str, tuple[Tensor, Tensor]] = {}

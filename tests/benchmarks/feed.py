@@ -4,7 +4,7 @@ Same patches for all, int16 HU, anchors with their neighbours, in one run with r
 
 int16 batches, as they leave storage:
 
-- ours: `Feed` on shards, at the level they are written with and at zstd level 1; a batch is rows of the blocks that
+- ours: `Feed` on shards, written with `prepare.shards.compression` fast and small; a batch is rows of the blocks that
   were read, from which training copies on its own device;
 - ours, copied: the same, and anchors and neighbours copied out here, into arrays of the batch;
 - numpy: the published layout, one .npy file a location over all scans; 1 + k files are loaded whole a location, the
@@ -48,12 +48,12 @@ from tests.benchmarks import document, realscans
 from tests.benchmarks.feed_engines import LOCATIONS_PER_BATCH, SCANS_PER_BATCH, Engines, forget, write_data
 
 ENGINES = (
-    *("ours", "ours, level 1", "numpy", "numpy, loaded", "WebDataset", "scan"),
+    *("ours", "ours, small", "numpy", "numpy, loaded", "WebDataset", "scan"),
     *("ours, copied", "ours, scaled", "published loader"),
 )
 FOLDERS = {
     "ours": "fast",
-    "ours, level 1": "small",
+    "ours, small": "small",
     "ours, copied": "fast",
     "ours, scaled": "fast",
     "scan": "fast",
@@ -210,8 +210,8 @@ def main() -> None:
             "",
             table,
             "",
-            f"On disk, of the raw bytes of every location once: level {shards.COMPRESSION_LEVEL} "
-            f"{facts['sizes']['fast']:.2f}, level 1",
+            f"On disk, of the raw bytes of every location once: fast (zstd {shards.LEVELS['fast']}) "
+            f"{facts['sizes']['fast']:.2f}, small (zstd {shards.LEVELS['small']})",
             f"{facts['sizes']['small']:.2f}; the published layout 1.00, the tar files 3.0. The halo is "
             f"{facts['halo']:.1%} of the patches.",
         ]

@@ -38,7 +38,7 @@ def write_data(root: Path, *, scans: int) -> dict[str, Any]:
     ]
     sizes: dict[str, int] = {}
     entries: dict[str, list] = {}
-    for name, level in (("fast", shards.COMPRESSION_LEVEL), ("small", 1)):
+    for name, level in shards.LEVELS.items():
         workspace, total, entries[name] = Workspace(root / name), 0, []
         for s, one in enumerate(patches):
             data, footer = shards.encode(
@@ -127,7 +127,7 @@ class Engines:
         self.cold = cold
         return {
             "ours": lambda: self.ours("fast"),
-            "ours, level 1": lambda: self.ours("small"),
+            "ours, small": lambda: self.ours("small"),
             "ours, copied": self.copied,
             "ours, scaled": self.scaled,
             "numpy": self.arrays,

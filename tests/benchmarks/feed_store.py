@@ -2,9 +2,9 @@
 
 FOLDER is one that `tests.benchmarks.feed --data FOLDER` has written. A store on loopback, in a process of its own,
 holds its shards and answers every request late, by as much as a store in a data centre does; how many requests are
-under way at a time is what is compared, in one run. The store is Python and serves no more than some hundred megabytes
-a second, so the last rows may be its limit and not the feed's. Prints Markdown; `--write` puts it into
-docs/benchmarks/.
+under way at a time, and how shards are packed (`prepare.shards.compression`), is compared in one run. The store is
+Python and serves no more than some hundred megabytes a second, so the last rows may be its limit and not the feed's.
+Prints Markdown; `--write` puts it into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from ctplatform.dataset.shards import LEVELS
 from tests.benchmarks import document, realscans
 from tests.benchmarks.feed_engines import LOCATIONS_PER_BATCH, SCANS_PER_BATCH, scan_entries
 
@@ -28,14 +29,15 @@ def serve(folder: Path, latency_s: float, pipe: Connection) -> None:
     from tests.ctplatform.objectstore import ObjectStore
 
     store = ObjectStore()
-    store.load(folder / "patches", "w/patches")
+    for name in LEVELS:
+        store.load(folder / name / "patches", f"{name}/patches")
     for method in ("GET", "HEAD"):
         store.fail(method, "", times=10**9, status=0, seconds=latency_s)
-    pipe.send(store.uri("w"))
+    pipe.send({name: store.uri(name) for name in LEVELS})
     pipe.recv()
 
 
-def rate(uri: str, root: Path, fetchers: int) -> float:
+def rate(uri: str, root: Path, fetchers: int, name: str) -> float:
     """Anchors a second of the first reads of an epoch, after a few steps that open the shards."""
     from ctplatform.dataset import byte_ranges
     from ctplatform.storage.workspace import Workspace
@@ -45,7 +47,7 @@ def rate(uri: str, root: Path, fetchers: int) -> float:
     byte_ranges.FETCHERS = fetchers
     feed = Feed(
         Workspace(uri),
-        scan_entries(root, "fast")[:SCANS],
+        scan_entries(root, name)[:SCANS],
         Atlas.load(root),
         scans_per_batch=SCANS_PER_BATCH,
         locations_per_batch=LOCATIONS_PER_BATCH,
@@ -72,25 +74,25 @@ def main() -> None:
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     root = Path(options.data) / "feed"
     ours, theirs = multiprocessing.Pipe()
-    store = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(root / "fast", options.latency, theirs)
-    )
+    store = multiprocessing.get_context("spawn").Process(target=serve, args=(root, options.latency, theirs))
     store.start()
-    uri = ours.recv()
-    counts = (1, 2, 4, 16)
-    best = dict.fromkeys(counts, 0.0)
-    for _, fetchers in itertools.product(range(options.repeats), counts):
-        best[fetchers] = max(best[fetchers], rate(uri, root, fetchers))
+    uris = ours.recv()
+    cases = [*(("fast", fetchers) for fetchers in (1, 2, 4, 16)), ("small", 16)]
+    best = dict.fromkeys(cases, 0.0)
+    for _, case in itertools.product(range(options.repeats), cases):
+        name, fetchers = case
+        best[case] = max(best[case], rate(uris[name], root, fetchers, name))
     ours.send(None)
     store.join()
-    rows = [[str(n), f"{best[n]:,.0f}", f"{best[n] / best[1]:.1f}x"] for n in counts]
+    one = best["fast", 1]
+    rows = [[name, str(n), f"{best[name, n]:,.0f}", f"{best[name, n] / one:.1f}x"] for name, n in cases]
     text = "\n".join(
         [
             f"`python -m tests.benchmarks.feed_store --data FOLDER`: {SCANS} scans in a store on loopback that answers",
             f"after {1000 * options.latency:.0f} ms; {STEPS} steps, fastest of {options.repeats} interleaved passes.",
             f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
             "",
-            document.table(["requests at a time", "anchors/s", "of one"], rows),
+            document.table(["compression", "requests at a time", "anchors/s", "of the first"], rows),
         ]
     )
     print(text)

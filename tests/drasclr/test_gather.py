@@ -22,6 +22,7 @@ SETTINGS = {
     "as published": {"neighbour_aggregation": "sum"},
     "attention": {"location_norm": True, "neighbour_aggregation": "attention"},
     "all": {"location_norm": True, "decoupled": True, "variance_weight": 2.0, "exclude_same_subject": False},
+    "encode once": {"location_norm": True, "variance_weight": 1.0, "encode_once": True},
     "global only": {"variance_weight": 1.0, "local_weight": 0.0},
 }
 
@@ -55,6 +56,9 @@ def train(settings: dict, *, rank: int, world: int) -> dict:
         subjects = torch.tensor([0, 1, 1]) + 10 * step
         own = slice(rank, None, world)
         around = torch.stack(near, 1)[:, :, own]
+        if model.encode_once:
+            # The anchors 2 and 0 have the neighbours 3, 1 and 1, 2: others are 1 and 3.
+            around = torch.stack(near)[:, 0, own]
         result = parallel(query[:, own], key[:, own], around, LOCATIONS, subjects[own])
         optimizer.zero_grad(set_to_none=True)
         (result.loss * weight).backward()

@@ -24,6 +24,8 @@ def ablated(recipe: Recipe, name: str) -> Recipe:
     changes = CHANGES[name]
     values["name"] = f"{recipe.name}-{name}"
     values["pretrain"] |= {key: value for key, value in changes.items() if key != "encoder"}
+    if values["pretrain"]["beta"] == 0:
+        values["pretrain"]["encode_once"] = False  # there are no neighbours to encode
     values["pretrain"]["encoder"] |= changes.get("encoder", {})
     values["embed"]["encoders"] = ["drasclr"]
     return validate(values, source=values["name"])

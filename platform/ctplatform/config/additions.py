@@ -19,6 +19,7 @@ LATER = (
     "pretrain.augmentation",
     "pretrain.clip_norm",
     "pretrain.decoupled",
+    "pretrain.encode_once",
     "pretrain.init",
     "pretrain.location_norm",
     "pretrain.momentum_end",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ctplatform.config.training import PretrainConfig
 
-PREPARATION = {"num_cpus", "memory_gb", "prefetch"}
-"""Keys of `prepare`."""
+PREPARATION = {"num_cpus", "memory_gb", "prefetch", "shards"}
+"""Keys of `prepare`; `shards` holds how patches are packed, not what they are."""
 
 LIMITS = {"max_seconds", "max_voxels", "max_bytes_unpacked"}
 """Keys of `prepare` that decide which scans are refused, not what the others look like."""

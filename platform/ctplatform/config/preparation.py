@@ -90,6 +90,15 @@ class AtlasConfig(Section):
     iterations: int = Field(default=2, gt=0)
 
 
+class ShardsConfig(Section):
+    """How shards are stored. Patches and readers are the same; scans that are prepared already keep theirs."""
+
+    compression: Literal["fast", "small"] = Field(
+        default="fast",
+        description="small: about half of the disk, six times the CPU time to read",
+    )
+
+
 class PrepareConfig(Section):
     """Ray Data: cohort to shards."""
 
@@ -98,6 +107,7 @@ class PrepareConfig(Section):
     registration: RegistrationConfig = RegistrationConfig()
     sampling: SamplingConfig = SamplingConfig()
     quality: QualityConfig = QualityConfig()
+    shards: ShardsConfig = ShardsConfig()
     num_cpus: float = Field(default=1.0, gt=0, description="CPUs a scan")
     memory_gb: float = Field(default=0.0, ge=0, description="memory reserved a scan; 0 reserves none")
     prefetch: int = Field(

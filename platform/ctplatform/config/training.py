@@ -113,6 +113,11 @@ class PretrainConfig(Section):
     beta: float = Field(default=1.0, ge=0, description="weight of the global loss")
     local_weight: float = Field(default=1.0, ge=0, description="weight of the local loss")
     neighbour_aggregation: Literal["sum", "mean", "attention"] = "mean"
+    encode_once: bool = Field(
+        default=False,
+        description="encode each patch of a batch once: the view of an anchor also serves where it is a neighbour; "
+        "pays where a batch holds many anchors of a block",
+    )
     exclude_same_subject: bool = True
     batch_negatives: bool = Field(default=True, description="the batch's other scans are negatives too")
     shuffle_keys: bool = Field(default=False, description="encode keys on other workers than their queries")
@@ -201,6 +206,17 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"patience={self.patience} counts probes, and has no meaning with best_by={self.best_by}; set "
                 "best_by=probe, or patience=null"
+            )
+        if self.encode_once and self.beta == 0:
+            raise ValueError(
+                "encode_once shares embeddings with neighbours, and beta=0 leaves neighbours out; "
+                "set encode_once=false, or beta above 0"
+            )
+        if self.encode_once and self.locations_per_batch == 1:
+            raise ValueError(
+                "encode_once shares patches between the anchors of a step, and locations_per_batch=1 has a single "
+                "one; set locations_per_batch to that of a block (atlas.block_size) and scans_per_batch lower, or "
+                "encode_once=false"
             )
         if self.min_workers is not None and self.shuffle_keys:
             raise ValueError(

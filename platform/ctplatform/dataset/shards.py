@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 DTYPE = np.dtype("<i2")
-COMPRESSION_LEVEL = -15
-"""zstd without entropy coding of literals: several times faster to read than level 1, for files half as large again
-(docs/decisions/0004-reading-shards.md)."""
+LEVELS = {"fast": -15, "small": 3}
+"""zstd levels of `prepare.shards.compression`; any level is read (docs/decisions/0004-reading-shards.md). The fast one
+does without entropy coding of literals: several times faster to read, for files half as large again."""
 
 SCHEMA = pa.schema(
     [
@@ -65,7 +65,7 @@ def encode(
     inside_N: np.ndarray,
     atlas: Atlas,
     metadata: dict[str, Any],
-    level: int = COMPRESSION_LEVEL,
+    level: int = LEVELS["fast"],
 ) -> tuple[bytes, bytes]:
     """One scan's shard.
 

@@ -233,6 +233,7 @@ def process_scan(
                     "software": __version__,
                     "config_hash": config_hash,
                 },
+                level=shards.LEVELS[config.shards.compression],
             )
             workspace.write_bytes(data, *layout.shard(item["scan_id"]))
         found.update(

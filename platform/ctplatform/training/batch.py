@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ctplatform.dataset import shards
+from drasclr import neighbourhood
 
 
 class Patches:
@@ -65,3 +66,15 @@ class Batch:
     def neighbours(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """The patches of each anchor's neighbours in the same scan, int16 HU [G, K, S, D, H, W]."""
         return self.patches.take(self.neighbour_rows_GK, device)
+
+    def other_locations(self) -> torch.Tensor:
+        """Neighbours that are no anchors of this step, each once, int64 [H]."""
+        return neighbourhood.others(self.locations_G, self.neighbour_locations_GK)
+
+    def others(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The patches at `other_locations`, int16 HU [H, S, D, H, W]."""
+        near = self.neighbour_locations_GK.flatten()
+        # A location is one row of the block, wherever it is a neighbour.
+        rows_N = near.new_zeros(int(near.max()) + 1 if near.numel() else 0)
+        rows_N[near] = self.neighbour_rows_GK.flatten()
+        return self.patches.take(rows_N[self.other_locations()], device)

@@ -26,7 +26,6 @@ from ctplatform.training.metrics_log import MetricsLog
 from ctplatform.training.model import (
     build_model,
     calibrate_norm,
-    strengths_of,
     weights_and_card,
 )
 from ctplatform.training.optimisation import Optimisation
@@ -35,7 +34,7 @@ from ctplatform.training.selection import STATE as SELECTION
 from ctplatform.training.selection import Selection
 from ctplatform.training.stop_agreement import Agreement, Interrupted
 from ctplatform.training.throughput import Throughput
-from drasclr import augment
+from ctplatform.training.views import views_of
 from drasclr.encoder import FEATURES
 from drasclr.gather import Gather, share
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from drasclr.contrast import Contrast, DrasCLR
 
 logger = logging.getLogger(__name__)
-VIEW_QUERY, VIEW_KEY, VIEW_NEIGHBOUR = 0, 1, 2
 
 
 class Loop:
@@ -72,7 +70,6 @@ class Loop:
         self.workspace, self.recipe, self.run_name = workspace, recipe, run
         self.rank, self.world = rank, world
         self.config, self.device = recipe.pretrain, device
-        self.strengths = strengths_of(self.config.augmentation)
         self.atlas = read_atlas(workspace)
         self.scans = training_scans(workspace, recipe)
         partition.check_workers(self.config, self.atlas, len(self.scans), world)
@@ -217,29 +214,7 @@ class Loop:
         self.optimisation.schedule(self.step)
         # A resumed run repeats the step with the same random numbers (the permutation of shuffled keys).
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 4099 + self.rank)
-        window = self.recipe.prepare.hu_window
-
-        def view(hu_GSDHW: torch.Tensor, locations_G: torch.Tensor, number: int) -> torch.Tensor:
-            if not self.config.augment:
-                return augment.normalise(hu_GSDHW, hu_window=window)
-            parameters = augment.draw(
-                seed=self.config.seed,
-                epoch=batch.epoch,
-                scans=batch.scans_S,
-                locations=locations_G,
-                view=number,
-                strengths=self.strengths,
-            )
-            return augment.apply(hu_GSDHW, parameters, hu_window=window)
-
-        anchors = batch.anchors(self.device)
-        query = view(anchors, batch.locations_G, VIEW_QUERY)
-        key = view(anchors, batch.locations_G, VIEW_KEY)
-        neighbours = query.new_zeros((*batch.neighbour_rows_GK.shape, *query.shape[1:]))
-        if self.config.beta > 0 and neighbours.numel():
-            near = batch.neighbours(self.device).flatten(0, 1)
-            flat = view(near, batch.neighbour_locations_GK.flatten(), VIEW_NEIGHBOUR)
-            neighbours = flat.view(neighbours.shape)
+        query, key, neighbours = views_of(batch, self.recipe, self.device)
         bf16 = self.config.precision == "bf16" and self.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext():
             contrast: Contrast = self.parallel(query, key, neighbours, batch.locations_G, batch.subjects_S)

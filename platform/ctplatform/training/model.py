@@ -90,6 +90,7 @@ def build_model(
         location_norm=config.location_norm,
         decoupled=config.decoupled,
         variance_weight=config.variance_weight,
+        encode_once=config.encode_once,
     )
 
 

@@ -41,6 +41,13 @@ def test_an_ablation_is_a_run_of_its_own_without_the_random_control(name):
     assert changed.model_dump(include=kept) == fast.model_dump(include=kept)
 
 
+def test_an_ablation_without_neighbours_has_none_to_encode_once():
+    base = load_recipe("demo", ["pretrain.encode_once=true"])
+    assert base.pretrain.encode_once
+    assert not ablated(base, "local").pretrain.encode_once
+    assert ablated(base, "global").pretrain.encode_once
+
+
 def test_unknown_initialisations_are_refused_with_what_is_known():
     with pytest.raises(ConfigError, match=r"'lokal'.*not among drasclr, finetune"):
         recipe(initialisations=["lokal"])

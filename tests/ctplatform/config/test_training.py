@@ -18,6 +18,8 @@ from ctplatform.config.training import AugmentationConfig, EmbedConfig, Pretrain
         (PretrainConfig, {"best_by": "probe", "probe": {"every_epochs": 0}}, "set probe.every_epochs to 1"),
         (PretrainConfig, {"best_by": "probe", "keep_best": 1}, "set keep_best=0"),
         (PretrainConfig, {"patience": 3}, "set best_by=probe, or patience=null"),
+        (PretrainConfig, {"encode_once": True, "beta": 0.0}, "leaves neighbours out"),
+        (PretrainConfig, {"encode_once": True, "locations_per_batch": 1}, "has a single one"),
         (AugmentationConfig, {"gamma": (0.0, 1.0)}, "both above 0"),
         (AugmentationConfig, {"gamma": (2.0, 1.0)}, "least, largest"),
         (EmbedConfig, {"encoders": ("other",)}, "'drasclr' or 'random'"),

@@ -115,3 +115,26 @@ def test_a_damaged_shard_says_which_and_what_to_do(shard, left):
 def test_a_missing_shard_says_what_to_do(tmp_path):
     with pytest.raises(StageError, match="drasclr prepare"):
         shards.read_patches(Workspace(tmp_path), "nobody")
+
+
+def test_small_shards_hold_the_same_patches(small_atlas, tmp_path):
+    """Neighbouring values of CT differ by little: smooth patches with noise, which random ones are not."""
+    side, rng = small_atlas.patch_size, np.random.default_rng(0)
+    shape = (small_atlas.num_locations, side, side, side)
+    hu = (np.linspace(-900, -700, side) + rng.normal(0, 10, shape)).astype(np.int16)
+    sizes = {}
+    for name, level in shards.LEVELS.items():
+        data, _ = shards.encode(
+            scan_id=name,
+            subject_id="s",
+            hu_NDHW=hu,
+            inside_N=np.ones(len(hu), np.float32),
+            atlas=small_atlas,
+            metadata={},
+            level=level,
+        )
+        sizes[name] = len(data)
+        workspace = Workspace(tmp_path)
+        workspace.write_bytes(data, PATCHES, f"{name}.parquet")
+        assert np.array_equal(shards.read_patches(workspace, name)[1], hu)
+    assert sizes["small"] < 0.75 * sizes["fast"]

@@ -60,7 +60,13 @@ def test_a_changed_setting_is_named_with_both_values(world):
 
 
 @pytest.mark.parametrize(
-    "override", ["prepare.num_cpus=2", "prepare.memory_gb=3", "prepare.quality.use_flagged=false"]
+    "override",
+    [
+        "prepare.num_cpus=2",
+        "prepare.memory_gb=3",
+        "prepare.quality.use_flagged=false",
+        "prepare.shards.compression=small",
+    ],
 )
 def test_what_does_not_change_the_patches_redoes_nothing(world, override):
     assert plan_of(world, override).items == []

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from ctplatform.config.loader import load_recipe
-from ctplatform.dataset import ledger
+from ctplatform.config.preparation import ShardsConfig
+from ctplatform.dataset import ledger, shards
 from ctplatform.errors import ScanError, StageError
 from ctplatform.preparation.scan import StepClock, commit, new_row, prepare_scan
-from ctplatform.storage.layout import OVERLAYS, PATCHES, SCANS
+from ctplatform.storage.layout import ATLAS, OVERLAYS, PATCHES, SCANS
+from ctplatform.storage.workspace import Workspace
 from tests.conftest import ROOT
 
 ITEM = {
@@ -166,3 +169,25 @@ def test_the_clock_counts_the_steps_it_ran():
     assert list(clock.steps) == ["busy", "broken"]
     assert 0 < clock.steps["busy"] <= clock.cpu() + 1e-3
     assert clock.wall() > 0
+
+
+def test_another_compression_of_shards_keeps_the_patches(prepared, small_recipe, tmp_path):
+    """Beside a shard that was packed otherwise: the scan's own row and patches are the same, the file is smaller."""
+    source, cohort = prepared
+    rows = ledger.read_ledger(source).set_index("scan_id")
+    row = next(r for r in cohort.to_dict("records") if rows.loc[r["scan_id"], "patches"] > 0)
+    workspace = Workspace(tmp_path)
+    for name in source.files(ATLAS):
+        workspace.write_bytes(source.read_bytes(ATLAS, name), ATLAS, name)
+    config = small_recipe.prepare.model_copy(update={"shards": ShardsConfig(compression="small")})
+    item = ITEM | {name: row[name] for name in ("scan_id", "subject_id", "path")}
+    found = prepare_scan(workspace, item, config, config_hash="settings")
+    before = rows.loc[row["scan_id"]]
+    assert (found["content_hash"], found["measures"]) == (before["content_hash"], before["measures"])
+    assert found["shard_bytes"] < 0.9 * before["shard_bytes"]
+    for one, other in zip(
+        shards.read_patches(workspace, row["scan_id"]),
+        shards.read_patches(source, row["scan_id"]),
+        strict=True,
+    ):
+        assert np.array_equal(one, other)

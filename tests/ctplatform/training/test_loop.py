@@ -62,6 +62,9 @@ OPTIONS = (
 )
 
 
+ONCE = (*STEPS, "pretrain.encode_once=true", "pretrain.locations_per_batch=4")
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     return training_workspace(tmp_path_factory.mktemp("distribution"))
@@ -81,6 +84,8 @@ def pairs(workspace, tmp_path_factory):
         ("mixed", MIXED, None),
         ("mixed-cut", MIXED, 4),
         ("selecting", (*SELECTING, "pretrain.patience=1", "pretrain.epochs=6"), None),
+        ("once", ONCE, None),
+        ("once-cut", ONCE, 2),
     )
 
 
@@ -105,6 +110,19 @@ def test_two_workers_are_one_with_every_option(workspace, pairs):
     np.testing.assert_allclose(pairs["options"][0]["losses"], whole["losses"], atol=LOSS_TOLERANCE)
     plain = train(workspace, recipe_with(*STEPS), "one")
     assert plain["losses"][0] != whole["losses"][0]
+
+
+def test_two_workers_are_one_that_encodes_each_patch_once_and_resume(workspace, pairs):
+    whole = train(workspace, recipe_with(*ONCE), "one-once")
+    for rank in range(2):
+        same_model(whole, pairs["once"][rank], tolerance=TOLERANCE)
+        same_memory(whole, pairs["once"][rank], tolerance=TOLERANCE)
+    np.testing.assert_allclose(pairs["once"][0]["losses"], whole["losses"], atol=LOSS_TOLERANCE)
+    assert pairs["once-cut"][0]["step"] == 2
+    rest = train(workspace, recipe_with(*ONCE), "once-cut")
+    assert rest["step"] == 5
+    same_model(whole, rest, tolerance=TOLERANCE)
+    same_memory(whole, rest, tolerance=TOLERANCE)
 
 
 def test_one_worker_resumes_where_two_stopped(workspace, pairs):
