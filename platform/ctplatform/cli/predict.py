@@ -80,7 +80,7 @@ def _given(command: PredictCommand, kept: KeptModel) -> pd.DataFrame:
 
     model = load_model(command.weights or _own_weights(command.model, kept))
     check_weights(kept, model)
-    options = EmbedOptions(pooling=kept.features.get("pooling"))
+    options = EmbedOptions(pooling=kept.features.get("pooling"), features=kept.features.get("layer"))
     ray_config = RayConfig.model_validate({"address": command.address})
     items = given_scans(command.scans, ray_config=ray_config).table.to_dict("records")
     with contextlib.ExitStack() as stack:

@@ -6,6 +6,7 @@ Held-out subjects decide nothing here: their scores are copied from the sweep's 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ctplatform.evaluation.horizons import DAYS, YEARS
 from ctplatform.evaluation.problems import SubjectProblem
 from ctplatform.inference.encoders import weights_digest
 from ctplatform.inference.kept_model import KeptModel
+from ctplatform.inference.pooling import STANDARDISED
 from ctplatform.metrics.calibration import bins, calibrate
 from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import folds
@@ -178,6 +180,9 @@ def _sources(context: SweepContext, recipe: Recipe) -> dict[str, dict[str, Any]]
                 "layer": recipe.embed.features,
                 "pooling": recipe.embed.pooling,
             }
+            if recipe.embed.pooling in STANDARDISED:
+                content = context.workspace.read_bytes(*layout.representation(run))
+                own["statistics_sha256"] = hashlib.sha256(content).hexdigest()
             sources[name] = own | common
     return sources
 

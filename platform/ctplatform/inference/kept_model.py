@@ -35,7 +35,9 @@ class KeptModel:
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What the head takes: encoder, run, weights_sha256, atlas_hash, hu_window, pooling, width."""
+        """What the head takes: encoder, run, weights_sha256, atlas_hash, hu_window, layer, pooling, width, and
+        statistics_sha256 where patients' vectors are standardised.
+        """
         found: Mapping[str, Any] = self.card["features"]
         return found
 
@@ -117,6 +119,7 @@ def check_fits(model: KeptModel, found: Mapping[str, Any]) -> None:
         "atlas_hash": "atlas",
         "hu_window": "HU window",
         "pooling": "pooling",
+        "statistics_sha256": "statistics of the training scans",
         "layer": "features",
         "width": "number of features",
     }

@@ -99,7 +99,7 @@ def check_weights(model: KeptModel, encoder: Encoder) -> None:
     """Whether an encoder, as `drasclr.load` returns it, gives the features that a model takes.
 
     Raises:
-        StageError: its weights, atlas or HU window are others; naming all of them.
+        StageError: its weights, atlas, HU window or statistics are others; naming all of them.
     """
     from drasclr import weights
 
@@ -107,12 +107,12 @@ def check_weights(model: KeptModel, encoder: Encoder) -> None:
         return
     stated = encoder.card.get("files", {}).get(WEIGHTS_FILE)
     digest = stated or hashlib.sha256(weights.files(encoder, encoder.card)[WEIGHTS_FILE]).hexdigest()
-    window = encoder.card.get("hu_window")
+    window, statistics = encoder.card.get("hu_window"), encoder.representation
     check_fits(
         model,
         {
             "weights_sha256": digest,
-            "layer": "last",  # what `embed_scan` takes
+            "statistics_sha256": statistics and hashlib.sha256(statistics).hexdigest(),
             "atlas_hash": encoder.atlas.hash if encoder.atlas else None,
             "hu_window": [float(end) for end in window] if window else None,
         },
@@ -145,10 +145,14 @@ def _vectors(workspace: Workspace, model: KeptModel) -> dict[str, np.ndarray]:
     """Scan -> its vector from the model's weights."""
     run = _run_with(workspace, model.features)
     card = workspace.read_json(*layout.card(run))
-    check_fits(
-        model,
-        {"atlas_hash": read_atlas(workspace).hash, "hu_window": [float(end) for end in card["hu_window"]]},
-    )
+    found: dict[str, Any] = {
+        "atlas_hash": read_atlas(workspace).hash,
+        "hu_window": [float(end) for end in card["hu_window"]],
+    }
+    if model.features.get("statistics_sha256") and workspace.exists(*layout.representation(run)):
+        content = workspace.read_bytes(*layout.representation(run))
+        found["statistics_sha256"] = hashlib.sha256(content).hexdigest()
+    check_fits(model, found)
     parts = layout.patient_vectors(run, "drasclr")
     if not workspace.exists(*parts):
         raise StageError(f"run {run} has no vectors", "Run `drasclr embed`", code="no-vector")
