@@ -166,9 +166,7 @@ class ScanEmbedder:
             with clock.step("encode"):
                 patches_NP = self.encode(scan.patches.hu_NDHW)
                 statistics = self.stored.statistics if self.stored else None
-                patient_P = pool(
-                    patches_NP[None], scan.patches.inside_N[None], self.pooling, statistics
-                )[0]
+                patient_P = pool(patches_NP[None], scan.patches.inside_N[None], self.pooling, statistics)[0]
         return ScanEmbedding(
             verdict=scan.verdict,
             patient_P=patient_P,
