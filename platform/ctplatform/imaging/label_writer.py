@@ -28,6 +28,13 @@ SCHEME = "99DRASCLR"
 """Coding scheme of classes: labels of one's own have no code in SNOMED CT."""
 
 
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
+"""Elements of patient and study that a segmentation repeats, and that anonymised series may lack (type 2)."""
+
+
 def is_dicom(path: str) -> bool:
     """Whether a scan is a DICOM series, judged by its name: no volume file, and no archive of one."""
     return not volume_suffix(Path(folders_of(path)[0].partition("?")[0]))
@@ -104,6 +111,10 @@ def write_segmentation(
             code="extra",
         ) from None
     with _headers(path, series_uid) as headers:
+        for header in headers:
+            for name in _MAY_BE_EMPTY:
+                if name not in header:
+                    setattr(header, name, "")
         frames = np.stack([_on_slice(labels, header) for header in headers])
         numbers = np.zeros(frames.shape, np.uint8)
         for number, value in enumerate(classes.values(), 1):
@@ -158,7 +169,7 @@ def _stored_grid(path: str) -> tuple[tuple[int, ...], np.ndarray] | None:
     if not name.endswith((".nii", ".nii.gz")):
         return None
     with local_copy(path) as local:
-        image = nib.load(local)
+        image: Any = nib.load(local)
         return tuple(int(n) for n in image.shape[:3]), np.asarray(image.affine, float)
 
 

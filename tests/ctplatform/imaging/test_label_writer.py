@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +15,6 @@ from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.imaging.label_map import read_label_map
 from ctplatform.imaging.label_writer import is_dicom, write_nifti, write_segmentation
 from ctplatform.imaging.volume import read_volume
-from tests.ctplatform.imaging.multiframe import write_multiframe
 from tests.ctplatform.scans import chest, rotated, with_array
 
 CLASSES = {"upper": 1, "lower": 3}
@@ -98,4 +96,3 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path) -> None:
             series_uid=uid,
         )
     assert not (tmp_path / "map.dcm").exists()
-    shutil.rmtree(tmp_path / "ct")

@@ -108,7 +108,8 @@ class WindowHeadCandidate(MapCandidate):
                 called.append(head.predict(x_MP).argmax(1))
                 true.append(tiles.classes_M[rows_M])
                 weights.append(weight_M)
-            return mean_dice(*map(np.concatenate, (called, true, weights)), volumes.classes)
+            called_M, true_M, weight_M = map(np.concatenate, (called, true, weights))
+            return mean_dice(called_M, true_M, weight_M, volumes.classes)
 
         head = fit_head(volumes, np.arange(len(volumes.train)), self.initialisation, seed=SEED)
         weights_CP, bias_C = head.linear()
@@ -150,7 +151,8 @@ class WindowNetworkCandidate(MapCandidate):
                     weights.append(windows.weight_M)
             if not called:
                 return float("nan")
-            return mean_dice(*map(np.concatenate, (called, true, weights)), volumes.classes)
+            called_M, true_M, weight_M = map(np.concatenate, (called, true, weights))
+            return mean_dice(called_M, true_M, weight_M, volumes.classes)
 
         network = train_network(volumes, self.cell, np.arange(len(volumes.train)), training)
         weights_CP, bias_C = network.linear()

@@ -129,7 +129,9 @@ class LabelMapper:
         voxels_C = np.bincount(numbers_ZYX.ravel(), minlength=len(self.model.classes) + 1)[1:]
         if self.model.regions:
             total = max(int(voxels_C.sum()), 1)
-            return {f"percent_{name}": 100 * float(n) / total for name, n in zip(self.model.classes, voxels_C)}
+            return {
+                f"percent_{name}": 100 * float(n) / total for name, n in zip(self.model.classes, voxels_C)
+            }
         return {f"ml_{name}": float(n) * volume.voxel_ml for name, n in zip(self.model.classes, voxels_C)}
 
     @cached_property
