@@ -102,7 +102,17 @@ def test_the_stage_writes_its_vectors_beside_the_others(trained, small_recipe, t
     )
     np.testing.assert_allclose(patients["whole"].iloc[0], vector, rtol=1e-5, atol=1e-5)
     atlas = read_atlas(workspace)
-    inside_N, hu_NDHW = read_patches(workspace, scan["scan_id"], np.arange(atlas.num_locations))
-    vectors_NP = own_encoders.Patches().encode_patches(hu_NDHW, atlas.coordinates_N3)
-    pooled = pool(vectors_NP[None], inside_N[None], "mean")[0]
+    locations_N, hu_NDHW = read_patches(workspace, scan["scan_id"])
+    vectors_NP = own_encoders.Patches().encode_patches(hu_NDHW, atlas.coordinates_N3[locations_N])
+    (name,) = {n for n in workspace.files("embeddings", run, "patches") if _holds(workspace, run, n, scan)}
+    written = workspace.read_table("embeddings", run, "patches", name).to_pandas()
+    written = written[written["scan_id"] == scan["scan_id"]]
+    np.testing.assert_array_equal(written["location"], locations_N)
+    np.testing.assert_allclose(np.stack(written["vector"]), vectors_NP, rtol=1e-5, atol=1e-5)
+    pooled = pool(vectors_NP[None], written["inside"].to_numpy()[None], "mean")[0]
     np.testing.assert_allclose(patients["mine"].loc[scan["scan_id"]], pooled, rtol=1e-5, atol=1e-5)
+
+
+def _holds(workspace: Workspace, run: str, name: str, scan) -> bool:
+    table = workspace.read_table("embeddings", run, "patches", name, columns=["scan_id"])
+    return scan["scan_id"] in table.column("scan_id").to_pylist()
