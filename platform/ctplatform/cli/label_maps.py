@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,22 @@ from ctplatform.errors import PlatformError, ScanError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ctplatform.cli.predict import PredictCommand
     from ctplatform.evaluation.dense.label_map_model import LabelledScan, LabelMapModel
 
 SUFFIX, SEGMENTATION_SUFFIX = ".nii.gz", ".dcm"
 
 
-def make_label_maps(command: PredictCommand, weights: str) -> pd.DataFrame:
+def make_label_maps(
+    scans: Sequence[str], *, model: str, weights: str, folder: Path, segmentations: bool
+) -> pd.DataFrame:
     """Write the maps, one scan after the other; a row a scan.
 
     Args:
-        command: the model, the scans, and where maps go.
+        scans: files, folders, URIs or scan tables.
+        model: folder or URI of a kept model.
         weights: of the model's encoder.
+        folder: where maps go.
+        segmentations: also as DICOM SEG, where a scan is DICOM.
 
     Raises:
         PlatformError: the model does not fit the weights, or maps cannot be written.
@@ -36,17 +41,11 @@ def make_label_maps(command: PredictCommand, weights: str) -> pd.DataFrame:
     from ctplatform.evaluation.dense.label_map_model import ScanLabeller, read_label_map_model
     from ctplatform.imaging.label_writer import is_dicom
 
-    if (command.workers or 1) > 1 or command.address:
-        raise PlatformError(
-            "label maps are made one after the other in this process",
-            "Leave out --workers and --address",
-            code="usage",
-        )
-    model = read_label_map_model(command.model)
-    labeller = ScanLabeller(model, load_model(weights))
-    items = given_scans(command.scans, ray_config=RayConfig()).table.to_dict("records")
+    kept = read_label_map_model(model)
+    labeller = ScanLabeller(kept, load_model(weights))
+    items = given_scans(scans, ray_config=RayConfig()).table.to_dict("records")
     if (
-        command.segmentations
+        segmentations
         and any(is_dicom(str(item["path"])) for item in items)
         and importlib.util.find_spec("highdicom") is None
     ):
@@ -55,14 +54,13 @@ def make_label_maps(command: PredictCommand, weights: str) -> pd.DataFrame:
             "pip install 'drasclr[seg]', or give --no-seg for NIfTI alone",
             code="extra",
         )
-    folder = Path(command.maps).expanduser()
     rows = []
     for done, item in enumerate(items, 1):
         scan = labeller(item)
         row = {name: value for name, value in scan.row.items() if name not in ("code", "remedy")}
         if not item[LISTED]:
             row["path"] = item["path"]
-        rows.append(row | _write(scan, model, item, folder, segmentation=command.segmentations))
+        rows.append(row | _write(scan, kept, item, folder, segmentation=segmentations))
         if len(items) > 1:
             print(f"\r{done}/{len(items)}", end="\n" if done == len(items) else "", file=sys.stderr)
     return pd.DataFrame(rows)

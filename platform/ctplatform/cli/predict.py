@@ -73,7 +73,19 @@ def predict(command: PredictCommand) -> None:
         from ctplatform.cli.label_maps import make_label_maps
 
         weights = folder.encoder or command.weights or _own_weights(command.model, folder.card["features"])
-        table = make_label_maps(command, weights)
+        if (command.workers or 1) > 1 or command.address:
+            raise PlatformError(
+                "label maps are made one after the other in this process",
+                "Leave out --workers and --address",
+                code="usage",
+            )
+        table = make_label_maps(
+            command.scans,
+            model=command.model,
+            weights=weights,
+            folder=Path(command.maps).expanduser(),
+            segmentations=command.segmentations,
+        )
         shown = map_lines(folder.card, table)
     else:
         kept = read_model(command.model)
