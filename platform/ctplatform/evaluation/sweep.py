@@ -68,7 +68,7 @@ def sweep(
     """Run the grid's missing trials on the Ray cluster around us, and write the tables of all.
 
     Writes `{results,predictions,summary,comparisons,savings,details,horizons}.parquet` and `notes.json` below
-    `evaluation/<run>/`, and heads fitted on all training subjects below its `models/`.
+    `evaluation/<run>/`, and models fitted on all training subjects below its `models/`.
 
     Args:
         workspace: with ledger, split, embeddings of the run, and shards for the from-scratch baseline.

@@ -15,6 +15,7 @@ from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.imaging.label_map import read_label_map
 from ctplatform.imaging.label_writer import is_dicom, write_nifti, write_segmentation
 from ctplatform.imaging.volume import read_volume
+from tests.ctplatform.imaging.multiframe import write_enhanced
 from tests.ctplatform.scans import chest, rotated, with_array
 
 CLASSES = {"upper": 1, "lower": 3}
@@ -96,3 +97,19 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path) -> None:
             series_uid=uid,
         )
     assert not (tmp_path / "map.dcm").exists()
+
+
+def test_multi_frame_files_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    write_dicom_series(chest(), tmp_path / "ct", header={"PatientID": "p"})
+    (tmp_path / "enhanced").mkdir()
+    write_enhanced(tmp_path / "ct", tmp_path / "enhanced" / "one.dcm")
+    with pytest.raises(ScanError, match="multi-frame"):
+        write_segmentation(
+            labels_of(chest()),
+            CLASSES,
+            str(tmp_path / "enhanced"),
+            tmp_path / "map.dcm",
+            title="Mine",
+            software="1",
+        )
