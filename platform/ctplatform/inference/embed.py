@@ -32,6 +32,7 @@ from ctplatform.inference.own_encoder import (
     PatchEncoder,
     VolumeEncoder,
     checked,
+    encoding,
     identity,
     own_encoder,
 )
@@ -228,17 +229,21 @@ class Embedder:
         for scan in scans:
             try:
                 if isinstance(encoder, VolumeEncoder):
-                    vectors.append(checked(_of_volume(encoder, scan), target=target))
+                    volume = _volume(scan)
                 else:
                     locations_N, hu_NDHW, inside_N = self._patches(scan["scan_id"])
+            except Exception as error:  # of a damaged file, a reader may raise anything
+                logger.warning("%s cannot be read: %s", scan["scan_id"], type(error).__name__)
+                left_out[scan["scan_id"]] = getattr(error, "problem", f"an unexpected {type(error).__name__}")
+                continue
+            with encoding(target, scan["scan_id"]):
+                if isinstance(encoder, VolumeEncoder):
+                    vectors.append(checked(encoder.encode_volume(*volume), target=target))
+                else:
                     coordinates_N3 = np.asarray(self.atlas.coordinates_N3[locations_N], np.float32)
                     found = encoder.encode_patches(hu_NDHW, coordinates_N3)
-                    vectors.append(checked(found, target=target, count=len(hu_NDHW))[np.argsort(locations_N)])
-                    inside.append(inside_N[np.argsort(locations_N)])
-            except (ScanError, OSError) as error:
-                logger.warning("%s cannot be encoded by %s: %s", scan["scan_id"], name, error)
-                left_out[scan["scan_id"]] = str(getattr(error, "problem", type(error).__name__))
-                continue
+                    vectors.append(checked(found, target=target, count=len(hu_NDHW)))
+                    inside.append(inside_N)
             kept.append(scan)
         group = item["group"] if not left_out else ""
         if kept:
@@ -256,10 +261,11 @@ class Embedder:
         }
 
     def _patches(self, scan_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(locations [N], patches int16 [N, D, H, W], share of each inside the scan [N]) of a whole scan."""
+        """(locations [N], patches int16 [N, D, H, W], share of each inside the scan [N]) of a whole scan, sorted."""
         footers = [shards.footer_of(self.workspace, scan_id)]
         here_N, hu_NSDHW, inside_NS = self._read([scan_id], footers, range(self.atlas.num_blocks))
-        return here_N, hu_NSDHW[:, 0], inside_NS[:, 0]
+        order = np.argsort(here_N)
+        return here_N[order], hu_NSDHW[order, 0], inside_NS[order, 0]
 
     def _unreadable(self, scan_ids: list[str]) -> dict[str, str]:
         """Scans whose shards cannot be read, and why."""
@@ -384,8 +390,8 @@ def _with_paths(scans: list[dict[str, Any]], cohort: pd.DataFrame | None) -> lis
     return [{**scan, **named.get(scan["scan_id"], {})} for scan in scans]
 
 
-def _of_volume(encoder: VolumeEncoder, scan: dict[str, str]) -> np.ndarray:
-    """A scan's vector by an encoder of whole scans.
+def _volume(scan: dict[str, str]) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """A scan's HU [z, y, x] and its spacing z, y, x in mm.
 
     Raises:
         ScanError: the scan table does not say where it is, or it cannot be read.
@@ -400,7 +406,7 @@ def _of_volume(encoder: VolumeEncoder, scan: dict[str, str]) -> np.ndarray:
         )
     image = read_volume(scan["path"], series_uid=scan.get("series_uid") or None).image
     x, y, z = image.GetSpacing()
-    return encoder.encode_volume(sitk.GetArrayFromImage(image), (z, y, x))
+    return sitk.GetArrayFromImage(image), (z, y, x)
 
 
 def _group_name(group: list[dict[str, str]], config: EmbedConfig, identity_: str = "") -> str:

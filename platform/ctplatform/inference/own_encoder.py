@@ -9,9 +9,10 @@ Legend: N patches of one scan, P features, ZYX and DHW space.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -104,6 +105,21 @@ def factory(target: str) -> Callable[[], Any]:
 def identity(target: str) -> str:
     """Names what vectors depend on: the target, and the attribute `version` of what it leads to, if it has one."""
     return config_hash({"target": target, "version": str(getattr(factory(target), "version", ""))})
+
+
+@contextlib.contextmanager
+def encoding(target: str, scan_id: str) -> Iterator[None]:
+    """Errors of an encoder name it and the scan.
+
+    Raises:
+        StageError: instead of whatever is raised in the context.
+    """
+    try:
+        yield
+    except StageError:
+        raise
+    except Exception as error:  # of code that is not the platform's, anything may be raised
+        raise _unusable(target, f"failed on scan {scan_id}: {type(error).__name__}: {error}") from error
 
 
 def checked(vectors: np.ndarray, *, target: str, count: int | None = None) -> np.ndarray:

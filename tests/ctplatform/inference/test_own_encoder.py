@@ -16,6 +16,7 @@ from ctplatform.inference.own_encoder import (
     PatchEncoder,
     VolumeEncoder,
     checked,
+    encoding,
     factory,
     identity,
     own_encoder,
@@ -57,6 +58,14 @@ def test_another_shape_is_refused():
         checked(np.zeros(2), target="t", count=3)
     with pytest.raises(StageError, match="no array of numbers"):
         checked(np.array(["a"]), target="t")
+
+
+def test_an_error_of_an_encoder_names_it_and_the_scan():
+    with (
+        pytest.raises(StageError, match="'mine' failed on scan s1: ZeroDivisionError"),
+        encoding("mine", "s1"),
+    ):
+        1 / 0  # noqa: B018
 
 
 def test_a_changed_version_has_another_identity(monkeypatch):
