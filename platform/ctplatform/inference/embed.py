@@ -25,7 +25,7 @@ from ctplatform.config.recipe import Recipe
 from ctplatform.config.training import EmbedConfig
 from ctplatform.dataset import ledger, shards
 from ctplatform.dataset.atlas import read_atlas
-from ctplatform.errors import ScanError, StageError
+from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
 from ctplatform.inference.encoding import coordinates_of, encode_patches
 from ctplatform.inference.own_encoder import (
@@ -35,6 +35,8 @@ from ctplatform.inference.own_encoder import (
     encoding,
     identity,
     own_encoder,
+    scan_volume,
+    with_paths,
 )
 from ctplatform.inference.patient_vectors import standardised_patients
 from ctplatform.inference.pooling import STANDARDISED, Pooling, pool
@@ -112,7 +114,7 @@ def embed(
     owned = {name: identity(target) for name, target in recipe.sweep.encoders.items()} if own else {}
     encoders = (*config.encoders, *owned)
     if owned:
-        scans = _with_paths(scans, cohort)
+        scans = with_paths(scans, cohort)
     groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
     items = [
         {
@@ -229,7 +231,7 @@ class Embedder:
         for scan in scans:
             try:
                 if isinstance(encoder, VolumeEncoder):
-                    volume = _volume(scan)
+                    volume = scan_volume(scan)
                 else:
                     locations_N, hu_NDHW, inside_N = self._patches(scan["scan_id"])
             except Exception as error:  # of a damaged file, a reader may raise anything
@@ -379,34 +381,6 @@ def _scan_file(run: str, encoder: str, group: str) -> tuple[str, ...]:
 def _stored(pooling: Pooling) -> Pooling:
     """Pooling of the vectors of a group of scans: what is standardised needs the vectors of all training scans."""
     return "mean" if pooling in STANDARDISED else pooling
-
-
-def _with_paths(scans: list[dict[str, Any]], cohort: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Rows of scans with `path` and `series_uid`, empty where the scan table does not have them."""
-    columns = [name for name in ("path", "series_uid") if cohort is not None and name in cohort]
-    if cohort is None or not columns:
-        return scans
-    named = cohort.set_index(cohort["scan_id"].astype(str))[columns].fillna("").astype(str).to_dict("index")
-    return [{**scan, **named.get(scan["scan_id"], {})} for scan in scans]
-
-
-def _volume(scan: dict[str, str]) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """A scan's HU [z, y, x] and its spacing z, y, x in mm.
-
-    Raises:
-        ScanError: the scan table does not say where it is, or it cannot be read.
-    """
-    import SimpleITK as sitk
-
-    from ctplatform.imaging.volume import read_volume
-
-    if not scan.get("path"):
-        raise ScanError(
-            "the scan table does not say where it is", "Give the table that was prepared", code="missing-path"
-        )
-    image = read_volume(scan["path"], series_uid=scan.get("series_uid") or None).image
-    x, y, z = image.GetSpacing()
-    return sitk.GetArrayFromImage(image), (z, y, x)
 
 
 def _group_name(group: list[dict[str, str]], config: EmbedConfig, identity_: str = "") -> str:

@@ -14,12 +14,15 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ctplatform.config.digest import config_hash
-from ctplatform.errors import StageError
+from ctplatform.errors import ScanError, StageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUP = "drasclr.encoders"
 
@@ -140,6 +143,34 @@ def checked(vectors: np.ndarray, *, target: str, count: int | None = None) -> np
     ):
         raise _unusable(target, f"returned an array of shape {list(found.shape)}, not {wanted}")
     return found
+
+
+def with_paths(scans: list[dict[str, Any]], cohort: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Rows of scans with `path` and `series_uid`, empty where the scan table does not have them."""
+    columns = [name for name in ("path", "series_uid") if cohort is not None and name in cohort]
+    if cohort is None or not columns:
+        return scans
+    named = cohort.set_index(cohort["scan_id"].astype(str))[columns].fillna("").astype(str).to_dict("index")
+    return [{**scan, **named.get(scan["scan_id"], {})} for scan in scans]
+
+
+def scan_volume(scan: dict[str, str]) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """A scan's HU [z, y, x] and its spacing z, y, x in mm.
+
+    Raises:
+        ScanError: the scan table does not say where it is, or it cannot be read.
+    """
+    import SimpleITK as sitk
+
+    from ctplatform.imaging.volume import read_volume
+
+    if not scan.get("path"):
+        raise ScanError(
+            "the scan table does not say where it is", "Give the table that was prepared", code="missing-path"
+        )
+    image = read_volume(scan["path"], series_uid=scan.get("series_uid") or None).image
+    x, y, z = image.GetSpacing()
+    return sitk.GetArrayFromImage(image), (z, y, x)
 
 
 def _unusable(target: str, why: str) -> StageError:
