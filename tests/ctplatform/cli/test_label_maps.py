@@ -19,12 +19,12 @@ from ctplatform.storage import layout
 from drasclr import weights
 from drasclr.encoder import Encoder
 
-CLASSES = {"normal": 1, "dark": 4}
+CLASSES = {"outer": 1, "inner": 4}
 
 
 @pytest.fixture(scope="module")
 def kept(prepared, tmp_path_factory):
-    """(model folder, a NIfTI scan, a DICOM series): a region is dark where a third of its voxels is below -950 HU."""
+    """(model folder, a NIfTI scan, a DICOM series): a region is inner where lung fills 60% of it."""
     workspace, cohort = prepared
     root, atlas = tmp_path_factory.mktemp("label_maps"), read_atlas(workspace)
     torch.manual_seed(0)
@@ -41,15 +41,21 @@ def kept(prepared, tmp_path_factory):
         "width": 4,
         "stride": 16,
     }
-    for name, changed in {"dark-density": {}, "dark-other": {"hu_window": [-1000.0, 400.0]}}.items():
+    for name, changed in {"inner-density": {}, "inner-other": {"hu_window": [-1000.0, 400.0]}}.items():
         model = {
-            "task": {"name": "dark", "title": "Dark lung", "unit": "", "kind": "regions", "classes": CLASSES},
+            "task": {
+                "name": "inner",
+                "title": "Inner lung",
+                "unit": "",
+                "kind": "regions",
+                "classes": CLASSES,
+            },
             "features": features | changed,
             "trained_on": {"subjects": 9},
             "selection": {"metric": "dice"},
             "scores": [{"metric": "dice_mean", "value": 0.5, "low": 0.1, "high": 0.7, "n_test": 12}],
         }
-        tensors = {"weights_CP": np.array([[0.0, 0, 0, 0], [3.0, 0, 0, 0]]), "bias_C": np.array([0.0, -1.0])}
+        tensors = {"weights_CP": np.array([[0.0, 0, 0, 0], [0, 0, 0, 1.0]]), "bias_C": np.array([0.0, -0.6])}
         folder = root / "evaluation" / "run" / "models" / name
         folder.mkdir(parents=True)
         for file, data in model_files(LABEL_MAP, model, tensors).items():
@@ -64,7 +70,7 @@ def test_maps_are_written_in_the_scans_own_grids(kept, tmp_path, capsys):
     models, nifti, series = kept
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
     main(
-        ["predict", nifti, series, str(tmp_path / "broken.nii.gz"), "--model", str(models / "dark-density")]
+        ["predict", nifti, series, str(tmp_path / "broken.nii.gz"), "--model", str(models / "inner-density")]
         + ["--maps", str(tmp_path / "maps"), "-o", str(tmp_path / "out.csv")]
     )
     table = pd.read_csv(tmp_path / "out.csv")
@@ -78,14 +84,14 @@ def test_maps_are_written_in_the_scans_own_grids(kept, tmp_path, capsys):
     assert set(np.unique(labels)) == {0, 1, 4}
     assert hu[labels > 0].mean() < -600 < hu[labels == 0].mean() + 600
     share = 100 * (labels == 4).sum() / (labels > 0).sum()
-    assert table["percent_dark"][0] == pytest.approx(share, abs=2)
-    assert table[["percent_normal", "percent_dark"]].sum(axis=1)[0] == pytest.approx(100)
+    assert table["percent_inner"][0] == pytest.approx(share, abs=2)
+    assert table[["percent_outer", "percent_inner"]].sum(axis=1)[0] == pytest.approx(100)
     segmentation = pydicom.dcmread(table["segmentation"][1])
     assert segmentation.Modality == "SEG"
     assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID
     capsys.readouterr()
     arguments = ["--maps", str(tmp_path / "alone"), "--no-seg", "--json"]
-    main(["predict", series, "--model", str(models / "dark-density"), *arguments])
+    main(["predict", series, "--model", str(models / "inner-density"), *arguments])
     (row,) = json.loads(capsys.readouterr().out)
     assert "segmentation" not in row
     assert [file.suffix for file in (tmp_path / "alone").iterdir()] == [".gz"]
@@ -94,9 +100,9 @@ def test_maps_are_written_in_the_scans_own_grids(kept, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("dark-other", [], r"HU window [-1000.0, 400.0], here [-1024.0, 240.0]"),
-        ("dark-density", ["--workers", "2"], "one after the other"),
-        ("dark-density", ["--workspace", "ws"], "makes label maps, which need the voxels"),
+        ("inner-other", [], r"HU window [-1000.0, 400.0], here [-1024.0, 240.0]"),
+        ("inner-density", ["--workers", "2"], "one after the other"),
+        ("inner-density", ["--workspace", "ws"], "makes label maps, which need the voxels"),
     ],
 )
 def test_what_does_not_fit_is_refused(kept, tmp_path, capsys, model, arguments, message):
