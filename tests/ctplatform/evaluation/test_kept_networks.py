@@ -33,7 +33,7 @@ def folder(workspace, name: str) -> str:
 
 def test_a_network_predicts_what_the_sweep_s_trial_does(kept):
     workspace, *_, summary = kept
-    assert summary.messages == ()
+    assert not [message for message in summary.messages if "kept" in message]
     trials = table(workspace, "predictions")
     for task in TASKS:
         model = read_model(folder(workspace, f"{task}-finetune"))
@@ -73,9 +73,9 @@ def test_the_card_says_how_it_was_trained_and_validated(kept):
 def test_another_atlas_is_refused(kept, tmp_path):
     workspace, *_ = kept
     model = read_model(folder(workspace, "survival-finetune"))
-    other, _ = build(tmp_path / "other", subjects=6)
+    other, _ = build(tmp_path / "other", subjects=12)
     encoder = drasclr.load(model.encoder)
-    assert len(predict_workspace(other, model, encoder=encoder)) == 7
+    assert len(predict_workspace(other, model, encoder=encoder)) == 13
     atlas = other.read_json("atlas", "atlas.json")
     other.write_json(atlas | {"patch_size": 31}, "atlas", "atlas.json")
     with pytest.raises(StageError, match="does not fit"):
