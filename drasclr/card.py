@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = "drasclr-weights-1"
 WEIGHTS, CARD, README = "weights.safetensors", "card.json", "README.md"
 ATLAS, TEMPLATE = "atlas.json", "lung_mask.nii.gz"
+REPRESENTATION = "representation.safetensors"
 #: A card has about a kilobyte.
 MAX_BYTES = 1_000_000
 #: More experts than locations of the published atlas have no meaning.

@@ -79,6 +79,8 @@ class Encoder(nn.Module):
         card: what is known about the weights; filled by `drasclr.load`.
         atlas: the locations that the weights are conditioned on, and `template` its lung mask (bytes of a compressed
             NIfTI file); filled by `drasclr.load`, None where they are not known.
+        representation: statistics of the features at each location over the training scans (bytes of a safetensors
+            file), with which patients' vectors are standardised; filled by `drasclr.load`, None where there are none.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Encoder(nn.Module):
         self.card: dict[str, Any] = {}
         self.atlas: Atlas | None = None
         self.template: bytes | None = None
+        self.representation: bytes | None = None
         self.layers = nn.ModuleList()
         for position, (channels_in, channels_out, stride) in enumerate(LAYERS):
             extra = 3 if conditioning == "concat" and position == 0 else 0

@@ -2,9 +2,10 @@
 
 A folder, a repository on the Hugging Face Hub, or a prefix of an object store holds weights.safetensors, card.json,
 README.md and, unless it is older, the atlas that the weights are conditioned on: atlas.json (the locations) and
-lung_mask.nii.gz (the template that a scan's lungs are registered to). The card states what the weights need to be used
-rightly: spacing_mm, hu_window, patch_size, atlas_hash, normalisation (how a location becomes a coordinate), provenance,
-and under `files` the SHA-256 of the other files; anything else in it is kept as it is.
+lung_mask.nii.gz (the template that a scan's lungs are registered to), and representation.safetensors where patients'
+vectors are standardised (mean and spread of the features at each location over the training scans). The card states
+what the weights need to be used rightly: spacing_mm, hu_window, patch_size, atlas_hash, normalisation (how a location
+becomes a coordinate), provenance, and under `files` the SHA-256 of the other files; anything else is kept as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from drasclr.card import (
     CARD,
     FORMAT,
     README,
+    REPRESENTATION,
     TEMPLATE,
     WEIGHTS,
     check_card,
@@ -113,7 +115,8 @@ def load(
     hu_window: Sequence[float] | None = None,
     spacing_mm: float | None = None,
 ) -> Encoder:
-    """An encoder in evaluation mode, with its card in `encoder.card`, and its atlas in `atlas` and `template`.
+    """An encoder in evaluation mode: its card in `card`, its atlas in `atlas` and `template`, and in `representation`
+    the statistics of the training scans, where there are any.
 
     Weights that were saved without their atlas are loaded with `atlas` None, and a logged warning says what they
     cannot do.
@@ -139,6 +142,7 @@ def load(
         encoder = _read_weights(fetch, path, card)
         own_atlas = _stated(fetch, path, card, ATLAS)
         own_template = _stated(fetch, path, card, TEMPLATE)
+        representation = _representation(fetch, path, card)
     if own_atlas is not None:
         own = Atlas.from_json(json.loads(own_atlas))
         check_card(card, atlas=own)
@@ -152,6 +156,7 @@ def load(
         )
     encoder.card, encoder.atlas = card, atlas
     encoder.template = template if own_template is None else own_template
+    encoder.representation = representation
     return encoder.eval()
 
 
@@ -206,6 +211,18 @@ def _stated(fetch: Fetch, path: str | Path, card: Mapping[str, Any], name: str) 
         raise FileNotFoundError(
             f"{path} has no {name}, which its {CARD} states; copy the whole folder again"
         ) from None
+
+
+def _representation(fetch: Fetch, path: str | Path, card: Mapping[str, Any]) -> bytes | None:
+    """Statistics of the training scans; they are written after the card, which therefore may not state them."""
+    if REPRESENTATION in card.get("files", {}):
+        return _stated(fetch, path, card, REPRESENTATION)
+    if "pooling" not in card:  # a folder from before there were statistics
+        return None
+    try:
+        return fetch(REPRESENTATION).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _check_digest(file: Path, path: str | Path, card: Mapping[str, Any]) -> None:

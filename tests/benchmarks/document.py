@@ -24,6 +24,7 @@ PAGES = {
         "Preparing scans",
         "Preparing scans with two builds",
         "Sampling",
+        "One scan from file to vector",
         "Ray's overhead",
         "Memory of preparing",
         "From a public bucket",

@@ -286,5 +286,7 @@ def predict_command(args: argparse.Namespace) -> None:
             as_json=args.json,
             workers=args.workers,
             address=args.address,
+            maps=args.maps,
+            segmentations=not args.no_seg,
         )
     )

@@ -27,6 +27,7 @@ EXTRAS = {
     "survival": ("sksurv", "random survival forests"),
     "lungmask": ("lungmask", "lung masks of a U-Net"),
     "excel": ("openpyxl", "tables of labels in Excel's format"),
+    "seg": ("highdicom", "label maps as DICOM SEG"),
     "idc": ("idc_index_data", "public collections of the Imaging Data Commons"),
     "hub": ("huggingface_hub", "weights from and for the Hugging Face Hub"),
     "onnx": ("onnx", "encoders as ONNX files"),

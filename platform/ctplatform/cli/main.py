@@ -202,6 +202,15 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--address", help="of a Ray cluster")
     predict.add_argument("-o", "--output", metavar="FILE", help=".csv, .parquet or .json; default: print")
+    predict.add_argument(
+        "--maps",
+        default="label_maps",
+        metavar="DIR",
+        help="of a model of label maps: where the maps go (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--no-seg", action="store_true", help="label maps as NIfTI alone, also of DICOM series"
+    )
     add_json_option(predict)
 
     add_nearest_options(

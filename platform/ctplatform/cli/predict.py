@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctplatform.errors import PlatformError
 from ctplatform.inference.kept_model import KeptModel, read_model
+from ctplatform.inference.model_folder import LABEL_MAP, read_folder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from drasclr.encoder import Encoder
 
 FORMATS = (".csv", ".parquet", ".json")
 
@@ -30,6 +34,8 @@ class PredictCommand:
         as_json: print JSON.
         workers: scans at a time; None: this process for one scan, else all CPUs of Ray.
         address: of a Ray cluster.
+        maps: of a model of label maps: folder for the maps.
+        segmentations: also as DICOM SEG, where the scan is DICOM.
     """
 
     model: str
@@ -40,6 +46,8 @@ class PredictCommand:
     as_json: bool = False
     workers: int | None = None
     address: str | None = None
+    maps: str = "label_maps"
+    segmentations: bool = True
 
 
 def predict(command: PredictCommand) -> None:
@@ -56,31 +64,58 @@ def predict(command: PredictCommand) -> None:
         raise PlatformError(
             f"{output}: not a format that is written", f"Use {', '.join(FORMATS)}", code="usage"
         )
-    kept = read_model(command.model)
-    if command.workspace:
-        table = predict_workspace(Workspace(command.workspace), kept, scan_ids=command.scans)
+    folder = read_folder(command.model)
+    if folder.encoder and command.weights:
+        raise PlatformError(
+            f"the model of {command.model} has an encoder of its own", "Leave --weights out", code="usage"
+        )
+    if folder.card["format"] == LABEL_MAP and not command.workspace:
+        from ctplatform.cli.label_maps import make_label_maps
+
+        weights = folder.encoder or command.weights or _own_weights(command.model, folder.card["features"])
+        if (command.workers or 1) > 1 or command.address:
+            raise PlatformError(
+                "label maps are made one after the other in this process",
+                "Leave out --workers and --address",
+                code="usage",
+            )
+        table = make_label_maps(
+            command.scans,
+            model=command.model,
+            weights=weights,
+            folder=Path(command.maps).expanduser(),
+            segmentations=command.segmentations,
+        )
+        shown = map_lines(folder.card, table)
     else:
-        table = _given(command, kept)
+        kept = read_model(command.model)
+        if command.workspace:
+            own = _load(kept.encoder) if kept.encoder else None
+            table = predict_workspace(Workspace(command.workspace), kept, scan_ids=command.scans, encoder=own)
+        else:
+            table = _given(command, kept)
+        shown = lines(kept, table)
     if output:
         _write(table, output)
         print(f"{len(table):,} scans -> {output}")
     elif command.as_json:
         print(json.dumps(_records(table), indent=1))
     else:
-        print("\n".join(lines(kept, table)))
+        print("\n".join(shown))
 
 
 def _given(command: PredictCommand, kept: KeptModel) -> pd.DataFrame:
     """Read, prepare and encode the scans, then predict; a scan without a vector keeps its row and its reason."""
-    from ctplatform.cli.embed import load_model
     from ctplatform.cohort.given_scans import LISTED, given_scans
     from ctplatform.config.cluster import RayConfig
     from ctplatform.inference.predict import check_weights, predict_embedded
     from ctplatform.inference.scan_list import EmbedOptions, embed_here, embed_on_ray
 
-    model = load_model(command.weights or _own_weights(command.model, kept))
+    model = _load(kept.encoder or command.weights or _own_weights(command.model, kept.features))
     check_weights(kept, model)
-    options = EmbedOptions(pooling=kept.features.get("pooling"))
+    # A network takes the features of its own locations, whatever they are pooled to.
+    pooling = None if kept.encoder else kept.features.get("pooling")
+    options = EmbedOptions(pooling=pooling, features=kept.features.get("layer"))
     ray_config = RayConfig.model_validate({"address": command.address})
     items = given_scans(command.scans, ray_config=ray_config).table.to_dict("records")
     with contextlib.ExitStack() as stack:
@@ -97,14 +132,20 @@ def _given(command: PredictCommand, kept: KeptModel) -> pd.DataFrame:
     return predict_embedded(kept, [found[number] for number in sorted(found)])
 
 
-def _own_weights(model: str, kept: KeptModel) -> str:
+def _load(weights: str) -> Encoder:
+    from ctplatform.cli.embed import load_model
+
+    return load_model(weights)
+
+
+def _own_weights(model: str, features: Mapping[str, Any]) -> str:
     """The weights' folder in the workspace that the model's folder is part of."""
     from ctplatform.storage.layout import EVALUATION, MODELS, PRETRAIN
 
     place, _, options = model.rstrip("/").partition("?")
     parts = str(Path(place).resolve()).split("/") if "://" not in place else place.split("/")
-    if len(parts) > 4 and parts[-4] == EVALUATION and parts[-2] == MODELS and kept.features.get("run"):
-        folder = "/".join([*parts[:-4], PRETRAIN, kept.features["run"]])
+    if len(parts) > 4 and parts[-4] == EVALUATION and parts[-2] == MODELS and features.get("run"):
+        folder = "/".join([*parts[:-4], PRETRAIN, features["run"]])
         return f"{folder}?{options}" if options else folder
     raise PlatformError(
         f"{model} is not in its workspace, so that its encoder is not beside it",
@@ -115,16 +156,26 @@ def _own_weights(model: str, kept: KeptModel) -> str:
 
 def lines(model: KeptModel, table: pd.DataFrame) -> list[str]:
     """What the model is, then a line a scan."""
-    task, selection = model.card["task"], model.card["selection"]
-    unit = f", {task['unit']}" if task["unit"] and task["unit"] not in task["title"] else ""
-    head = [f"{task['title']}{unit}; trained on {model.card['trained_on']['subjects']} subjects"]
-    head += [
-        f"held out: {s['metric']} {s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}], n = {s['n_test']}"
-        for s in model.card["scores"]
-        if s["metric"] == selection["metric"] and None not in (s["value"], s["low"], s["high"])
-    ]
+    head = _about(model.card, [model.card["selection"]["metric"]])
     shown = table.drop(columns="prediction") if "risk" in table else table
     return [*head, "", shown.to_string(index=False, float_format=lambda value: f"{value:.3f}")]
+
+
+def map_lines(card: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    """The same of a model of label maps."""
+    head = _about(card, [score["metric"] for score in card["scores"]])
+    return [*head, "", table.to_string(index=False, float_format=lambda value: f"{value:.2f}")]
+
+
+def _about(card: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    """The task, and its scores on held-out subjects."""
+    task = card["task"]
+    unit = f", {task['unit']}" if task["unit"] and task["unit"] not in task["title"] else ""
+    return [f"{task['title']}{unit}; trained on {card['trained_on']['subjects']} subjects"] + [
+        f"held out: {s['metric']} {s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}], n = {s['n_test']}"
+        for s in card["scores"]
+        if s["metric"] in metrics and None not in (s["value"], s["low"], s["high"])
+    ]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:

@@ -28,6 +28,7 @@ LATER = (
     "pretrain.routing_lr",
     "pretrain.variance_weight",
     "split.balance",
+    "sweep.encoders",
 )
 
 

@@ -118,7 +118,8 @@ class SweepConfig(Section):
     tasks: tuple[str, ...] = ("emphysema_extent", "gold_stage", "survival")
     initialisations: tuple[str, ...] = Field(
         default=("drasclr", "scratch", "density", "random"),
-        description="frozen: drasclr, random, density, names of `runs`, `ablations` and `external`; trained: "
+        description="frozen: drasclr, random, density, names of `runs`, `ablations`, `external` and `encoders`; "
+        "trained: "
         "finetune, scratch",
     )
     ablations: tuple[Literal["local", "global", "none", "moco"], ...] = Field(
@@ -131,6 +132,11 @@ class SweepConfig(Section):
     external: dict[str, str] = Field(
         default_factory=dict,
         description="initialisation name -> table of vectors of an encoder of your own: scan_id and features",
+    )
+    encoders: dict[str, str] = Field(
+        default_factory=dict,
+        description="initialisation name -> encoder of your own: module:attribute, or an entry point of the group "
+        "drasclr.encoders",
     )
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.1, 0.3, 1.0), description="of the training labels, above 0 and up to 1"
@@ -153,9 +159,12 @@ class SweepConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _external_are_initialisations(cls, values: Any) -> Any:
-        """Vectors of one's own are compared without being named once more."""
-        external = values.get("external") if isinstance(values, dict) else None
-        if not isinstance(external, dict):
+        """Vectors and encoders of one's own are compared without being named once more."""
+        if not isinstance(values, dict):
+            return values
+        sections = [values.get(key) for key in ("external", "encoders")]
+        external = [name for section in sections if isinstance(section, dict) for name in section]
+        if not external:
             return values
         named = values.get("initialisations", cls.model_fields["initialisations"].default)
         if not isinstance(named, list | tuple):
@@ -165,11 +174,13 @@ class SweepConfig(Section):
     @model_validator(mode="after")
     def _external_names(self) -> SweepConfig:
         taken = {*INITIALISATIONS, *self.ablations, *self.runs}
-        bad = [name for name in self.external if name in taken or not _FILE_NAME.fullmatch(name)]
-        if bad:
-            raise ValueError(
-                f"external: {', '.join(map(repr, bad))}: taken, or no file name; use letters, digits, `_` and `.`"
-            )
+        for key, names in (("external", self.external), ("encoders", self.encoders)):
+            bad = [name for name in names if name in taken or not _FILE_NAME.fullmatch(name)]
+            if bad:
+                raise ValueError(
+                    f"{key}: {', '.join(map(repr, bad))}: taken, or no file name; use letters, digits, `_` and `.`"
+                )
+            taken |= set(names)
         return self
 
     @model_validator(mode="after")
@@ -180,12 +191,13 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _known_initialisations(self) -> SweepConfig:
-        known = (*INITIALISATIONS, *self.ablations, *self.runs, *self.external)
+        known = (*INITIALISATIONS, *self.ablations, *self.runs, *self.external, *self.encoders)
         unknown = [name for name in self.initialisations if name not in known]
         if unknown:
             raise ValueError(
                 f"initialisations {', '.join(map(repr, unknown))}: not among {', '.join(known)}; name a pretraining "
-                "run of yours under sweep.runs, an ablation under sweep.ablations, or vectors under sweep.external"
+                "run of yours under sweep.runs, an ablation under sweep.ablations, vectors under sweep.external, or an "
+                "encoder under sweep.encoders"
             )
         return self
 

@@ -26,6 +26,7 @@ from ctplatform.evaluation.objective import Objective
 from ctplatform.evaluation.patch_pool import PatchPool, batches_of_rows
 from ctplatform.metrics.scores import Targets
 from ctplatform.tasks import Task
+from ctplatform.tasks.fitted_head import FittedHead
 from drasclr.encoder import FEATURES, Encoder
 from drasclr.norm import recalibrate
 
@@ -58,7 +59,9 @@ class EndToEnd:
         lr: instead of the configuration's.
         weight_decay: likewise.
 
-    Fitted attributes: `losses_`, one a step; `choice_`, of fine-tuning, the number of steps and what it rests on.
+    Fitted attributes: `losses_`, one a step; `choice_`, of fine-tuning, the number of steps and what it rests on;
+    `out_of_fold_`, of fine-tuning, each labelled subject predicted by the model of a fold that left it out, after that
+    number of steps; None where there are too few subjects for folds.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class EndToEnd:
         nn.init.zeros_(self.head.bias)
         self.losses_: list[float] = []
         self.choice_: Choice | None = None
+        self.out_of_fold_: np.ndarray | None = None
         self._mean_LP = self._spread_P = torch.empty(0)
 
     def fit(
@@ -168,11 +172,25 @@ class EndToEnd:
         self, pool: PatchPool, subjects: Sequence[str], targets: Targets, *, fitted_on: Sequence[str]
     ) -> np.ndarray:
         """`Objective.losses_of` of other subjects; `fitted_on` are those whose statistics the model takes."""
+        return self.objective.losses_of(self._held_out(pool, subjects, fitted_on), targets)
+
+    def _held_out(self, pool: PatchPool, subjects: Sequence[str], fitted_on: Sequence[str]) -> np.ndarray:
+        """Scores of other subjects in the course of training, [S]."""
         if self.pretrained is None:
             self.recalibrate(pool, fitted_on, np.random.default_rng([self.seed, len(self.losses_)]))
         elif self.losses_:
             self._centre(pool, fitted_on)
-        return self.objective.losses_of(self._scores(pool, subjects), targets)
+        return self._scores(pool, subjects)
+
+    def fitted_head(self, pool: PatchPool, subjects: Sequence[str], targets: Targets) -> FittedHead:
+        """The head as numbers, on the mean feature over the pool's locations; the subjects are those trained on."""
+        weights_P = self.head.weight.detach().double().cpu().numpy()[0]
+        bias = float(self.head.bias.detach())
+        if self.pretrained is not None:
+            weights_P = weights_P / self._spread_P.double().cpu().numpy()
+            bias -= float(weights_P @ self._mean_LP.double().mean(0).cpu().numpy())
+        score_N = self._scores(pool, subjects)
+        return self.objective.fitted_head(weights_P, bias, score_N=score_N, targets=targets)
 
     def recalibrate(self, pool: PatchPool, subjects: Sequence[str], rng: np.random.Generator) -> None:
         """Normalisation statistics over batches that mix locations; fine-tuned encoders keep their own."""
@@ -204,6 +222,7 @@ class EndToEnd:
         phase = max(1, self.steps // (len(rows) + 1))
         marks = sorted({max(1, round(phase * part)) for part in MARKS})
         done = 0
+        out_of_fold: list[tuple[np.ndarray, np.ndarray]] = []
 
         def count(_: int) -> None:
             nonlocal done
@@ -215,16 +234,25 @@ class EndToEnd:
             model = self._like(phase)
             fitted_on, others = [subjects[row] for row in inside], [subjects[row] for row in outside]
             validated: list[np.ndarray] = []
+            predicted: list[np.ndarray] = []
             for step in model._steps(pool, fitted_on, targets.take(inside), stop=phase):
                 if step:
                     count(step)
                 if step in (0, *marks):
-                    validated.append(model.losses(pool, others, targets.take(outside), fitted_on=fitted_on))
+                    score_S = model._held_out(pool, others, fitted_on)
+                    validated.append(model.objective.losses_of(score_S, targets.take(outside)))
+                    predicted.append(model.objective.decode(score_S))
                 if step == phase:
                     break  # the end of training would only compute features again that are not used
+            out_of_fold.append((outside, np.stack(predicted)))
             return np.stack(validated)
 
         self.choice_ = chosen_steps(run, rows, marks)
+        if out_of_fold:
+            mark = [0, *marks].index(self.choice_.steps)
+            self.out_of_fold_ = np.empty(len(subjects))
+            for outside, predicted_MS in out_of_fold:
+                self.out_of_fold_[outside] = predicted_MS[mark]
         self.steps = phase
         for step in self._steps(pool, subjects, targets, stop=self.choice_.steps):
             if step:

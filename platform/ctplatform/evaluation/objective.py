@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ctplatform.metrics.scores import Targets
+from ctplatform.tasks.fitted_head import FittedHead
 from ctplatform.tasks.heads import Cumulative, Probe
+from ctplatform.tasks.survival import breslow
 from ctplatform.tasks.task import Task
 
 HIGHEST = 8.0  # log of the largest count that is predicted
@@ -112,6 +114,32 @@ class Objective(nn.Module):
             with torch.no_grad():
                 self.thresholds.copy_(torch.from_numpy(probe.thresholds_))
         return weights_P, bias
+
+    def fitted_head(
+        self, weights_P: np.ndarray, bias: float, *, score_N: np.ndarray, targets: Targets
+    ) -> FittedHead:
+        """A linear score with what it means, to be stored; the inverse of `adopt`.
+
+        Args:
+            weights_P: of the score.
+            bias: of the score.
+            score_N: of the training subjects.
+            targets: theirs.
+        """
+        kind = self.task.kind
+        if kind == "regression":
+            weights_P, bias = weights_P * self.spread, bias * self.spread + self.mean
+            return FittedHead(kind, weights_P, bias, self.task.valid)
+        if kind == "survival":
+            times_T, hazard_T = breslow(score_N, targets)
+            return FittedHead(kind, weights_P, bias, self.task.valid, times_T=times_T, hazard_T=hazard_T)
+        if kind == "count":
+            return FittedHead(kind, weights_P, bias, self.task.valid)
+        thresholds_T = np.sort(self.thresholds.detach().cpu().numpy()).astype(float)
+        classes_C = np.asarray(self.classes, float)
+        return FittedHead(
+            kind, weights_P, bias, self.task.valid, thresholds_T=thresholds_T, classes_C=classes_C
+        )
 
     def decode(self, score_N: np.ndarray) -> np.ndarray:
         """Scores to predictions: the label's unit, the class, the probability, or the log hazard."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import ConfigError, StageError
 from ctplatform.inference.external import read_external
+from ctplatform.inference.own_encoder import own_encoder
 from ctplatform.tasks.registry import get_task
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ def check_requirements(recipe: Recipe, cohort: pd.DataFrame) -> None:
         if set(ids).isdisjoint(cohort["scan_id"].astype(str)):
             problems.append(f"sweep.external.{name}: {path} has vectors of none of the cohort's scans")
             remedies.append("Use the scan_ids of the cohort table")
+    for name, target in recipe.sweep.encoders.items():
+        try:
+            own_encoder(target)
+        except StageError as error:
+            problems.append(f"sweep.encoders.{name}: {error.problem}")
+            remedies.append(error.remedy)
     for name in recipe.tasks:
         if name not in recipe.sweep.tasks:
             logger.warning("tasks.%s is not among sweep.tasks, and is not evaluated", name)

@@ -68,7 +68,7 @@ def sweep(
     """Run the grid's missing trials on the Ray cluster around us, and write the tables of all.
 
     Writes `{results,predictions,summary,comparisons,savings,details,horizons}.parquet` and `notes.json` below
-    `evaluation/<run>/`, and heads fitted on all training subjects below its `models/`.
+    `evaluation/<run>/`, and models fitted on all training subjects below its `models/`.
 
     Args:
         workspace: with ledger, split, embeddings of the run, and shards for the from-scratch baseline.
@@ -223,12 +223,12 @@ def _trainable(config: dict[str, Any], context: SweepContext) -> None:
 
 def _write_tables(context: SweepContext, trials: list[Trial], recipe: Recipe) -> list[str]:
     """Write the tables of all trials, and the kept models; returns messages on those that could not be made."""
-    from ctplatform.evaluation.kept_heads import keep_heads
+    from ctplatform.evaluation.kept_models import keep_models
     from ctplatform.evaluation.summary import tables
 
     workspace, bootstrap = context.workspace, recipe.sweep.bootstrap
     made = tables(trials, context.problems, bootstrap=bootstrap)
-    messages = keep_heads(context, recipe, made["summary"])
+    messages = keep_models(context, recipe, made["summary"])
     for name, table in made.items():
         data = pa.Table.from_pandas(table, preserve_index=False)
         workspace.write_table(data, *layout.evaluation_table(context.run, name))

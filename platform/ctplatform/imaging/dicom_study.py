@@ -51,14 +51,7 @@ def series_of(place: Path) -> str | None:
 
 def read_dicom(files: Sequence[Path], series_uid: str | None) -> StoredVolume:
     """Read one series of some files; without its UID the one that `choose_series` picks."""
-    found = index_files(files)
-    if not found:
-        raise ScanError(
-            "the folder holds no DICOM images",
-            "Give the folder that holds the files of the series itself, or the volume file",
-            code="no-images",
-        )
-    series, notes = _series(found, series_uid)
+    series, notes = find_series(files, series_uid)
     geometry = series_geometry(series)
     hu_ZYX, owner, padding = read_pixels(geometry)
     spacing, origin, direction = geometry.spacing, geometry.origin, geometry.direction
@@ -77,7 +70,23 @@ def read_dicom(files: Sequence[Path], series_uid: str | None) -> StoredVolume:
     )
 
 
-def _series(found: Sequence[Series], series_uid: str | None) -> tuple[Series, list[str]]:
+def find_series(files: Sequence[Path], series_uid: str | None) -> tuple[Series, list[str]]:
+    """One series of some files, without its UID the one that `choose_series` picks; and notes on the others.
+
+    Raises:
+        ScanError: there is none, or none of this UID.
+    """
+    found = index_files(files)
+    if not found:
+        raise ScanError(
+            "the folder holds no DICOM images",
+            "Give the folder that holds the files of the series itself, or the volume file",
+            code="no-images",
+        )
+    return _chosen(found, series_uid)
+
+
+def _chosen(found: Sequence[Series], series_uid: str | None) -> tuple[Series, list[str]]:
     if series_uid:
         series = next((s for s in found if s.uid == series_uid), None)
         if series is None:

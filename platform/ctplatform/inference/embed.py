@@ -28,6 +28,16 @@ from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import load_encoder, random_encoder
 from ctplatform.inference.encoding import coordinates_of, encode_patches
+from ctplatform.inference.own_encoder import (
+    PatchEncoder,
+    VolumeEncoder,
+    checked,
+    encoding,
+    identity,
+    own_encoder,
+    scan_volume,
+    with_paths,
+)
 from ctplatform.inference.patient_vectors import standardised_patients
 from ctplatform.inference.pooling import STANDARDISED, Pooling, pool
 from ctplatform.storage import layout
@@ -35,6 +45,8 @@ from ctplatform.storage.layout import CARD_FILE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from drasclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
@@ -62,7 +74,13 @@ class EmbedSummary:
 
 
 def embed(
-    workspace: Workspace, recipe: Recipe, *, run: str, on_progress: Callable[[int, int], None] | None = None
+    workspace: Workspace,
+    recipe: Recipe,
+    *,
+    run: str,
+    cohort: pd.DataFrame | None = None,
+    own: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> EmbedSummary:
     """Embed every usable scan, training and test subjects alike, with each of the recipe's encoders.
 
@@ -74,10 +92,13 @@ def embed(
         workspace: holds ledger, shards and the run's weights.
         recipe: `embed` has the settings.
         run: the pretraining run.
+        cohort: scan table, with the paths that own encoders of whole scans need.
+        own: also with the encoders of `sweep.encoders`.
         on_progress: called with (finished groups, all groups of this call).
 
     Raises:
-        StageError: the run has no weights, they were trained on another atlas, or not one shard can be read.
+        StageError: the run has no weights, they were trained on another atlas, not one shard can be read, or an own
+            encoder cannot be used.
     """
     import ray
 
@@ -90,10 +111,18 @@ def embed(
     if not workspace.exists(PRETRAIN, run, CARD_FILE):
         raise StageError(f"run {run} has no weights", "Run `drasclr pretrain` first", code="missing")
     scans = rows.to_dict("records")
+    owned = {name: identity(target) for name, target in recipe.sweep.encoders.items()} if own else {}
+    encoders = (*config.encoders, *owned)
+    if owned:
+        scans = with_paths(scans, cohort)
     groups = [scans[i : i + config.scans_per_batch] for i in range(0, len(scans), config.scans_per_batch)]
     items = [
-        {"encoder": encoder, "group": _group_name(group, config), "scans": json.dumps(group)}
-        for encoder in config.encoders
+        {
+            "encoder": encoder,
+            "group": _group_name(group, config, owned.get(encoder, "")),
+            "scans": json.dumps(group),
+        }
+        for encoder in encoders
         for group in groups
     ]
     todo = [item for item in items if not workspace.exists(*_scan_file(run, item["encoder"], item["group"]))]
@@ -124,7 +153,7 @@ def embed(
             left_out |= json.loads(row["left_out"])
             if on_progress:
                 on_progress(done, len(todo))
-    for encoder in config.encoders:
+    for encoder in encoders:
         groups_written = [written[encoder, item["group"]] for item in items if item["encoder"] == encoder]
         names = [group for group in groups_written if group]
         if not names:
@@ -134,16 +163,16 @@ def embed(
                 "Run `drasclr prepare` again",
                 code="missing",
             )
-        if config.pooling in STANDARDISED:
+        # Whole scans have no patches whose vectors could be standardised.
+        whole = encoder in owned and isinstance(own_encoder(recipe.sweep.encoders[encoder]), VolumeEncoder)
+        if config.pooling in STANDARDISED and not whole:
             patients = standardised_patients(workspace, recipe, run=run, encoder=encoder, groups=names)
         else:
             patients = pa.concat_tables(
                 [workspace.read_table(*_scan_file(run, encoder, name)) for name in names]
             )
         workspace.write_table(patients, *layout.patient_vectors(run, encoder))
-    return EmbedSummary(
-        len(scans) - len(left_out), config.encoders, len(todo), time.monotonic() - start, left_out
-    )
+    return EmbedSummary(len(scans) - len(left_out), encoders, len(todo), time.monotonic() - start, left_out)
 
 
 class Embedder:
@@ -156,9 +185,12 @@ class Embedder:
         self.device = torch.device("cuda" if recipe.embed.use_gpu else "cpu")
         self.atlas = read_atlas(workspace)
         self.encoders: dict[str, Encoder] = {}
+        self.own: dict[str, VolumeEncoder | PatchEncoder] = {}
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         name = item["encoder"]
+        if name in self.recipe.sweep.encoders:
+            return self._own(item)
         if name not in self.encoders:
             if name == "drasclr":
                 encoder = load_encoder(self.workspace, self.run, hu_window=self.recipe.prepare.hu_window)
@@ -186,6 +218,56 @@ class Embedder:
             "written": group,
             "left_out": json.dumps(left_out),
         }
+
+    def _own(self, item: dict[str, Any]) -> dict[str, Any]:
+        """A group of scans by an encoder of the user's own."""
+        name, scans = item["encoder"], json.loads(item["scans"])
+        target = self.recipe.sweep.encoders[name]
+        if name not in self.own:
+            self.own[name] = own_encoder(target)
+        encoder, left_out, kept = self.own[name], {}, []
+        vectors: list[np.ndarray] = []
+        inside: list[np.ndarray] = []
+        for scan in scans:
+            try:
+                if isinstance(encoder, VolumeEncoder):
+                    volume = scan_volume(scan)
+                else:
+                    locations_N, hu_NDHW, inside_N = self._patches(scan["scan_id"])
+            except Exception as error:  # of a damaged file, a reader may raise anything
+                logger.warning("%s cannot be read: %s", scan["scan_id"], type(error).__name__)
+                left_out[scan["scan_id"]] = getattr(error, "problem", f"an unexpected {type(error).__name__}")
+                continue
+            with encoding(target, scan["scan_id"]):
+                if isinstance(encoder, VolumeEncoder):
+                    vectors.append(checked(encoder.encode_volume(*volume), target=target))
+                else:
+                    coordinates_N3 = np.asarray(self.atlas.coordinates_N3[locations_N], np.float32)
+                    found = encoder.encode_patches(hu_NDHW, coordinates_N3)
+                    vectors.append(checked(found, target=target, count=len(hu_NDHW)))
+                    inside.append(inside_N)
+            kept.append(scan)
+        group = item["group"] if not left_out else ""
+        if kept:
+            # Under the name of those that are left: the whole group stays unfinished, and is tried again.
+            group = group or _group_name(kept, self.recipe.embed, identity(target))
+            if inside:
+                self._write(name, group, kept, np.stack(vectors), np.stack(inside))
+            else:
+                self._write_patients(name, group, kept, np.stack(vectors))
+        return {
+            "encoder": name,
+            "group": item["group"],
+            "written": group,
+            "left_out": json.dumps(left_out),
+        }
+
+    def _patches(self, scan_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(locations [N], patches int16 [N, D, H, W], share of each inside the scan [N]) of a whole scan, sorted."""
+        footers = [shards.footer_of(self.workspace, scan_id)]
+        here_N, hu_NSDHW, inside_NS = self._read([scan_id], footers, range(self.atlas.num_blocks))
+        order = np.argsort(here_N)
+        return here_N[order], hu_NSDHW[order, 0], inside_NS[order, 0]
 
     def _unreadable(self, scan_ids: list[str]) -> dict[str, str]:
         """Scans whose shards cannot be read, and why."""
@@ -260,15 +342,20 @@ class Embedder:
             }
         )
         self.workspace.write_table(patches, *layout.patch_vectors(self.run, name, group))
-        pooled = pool(vectors_SND, inside_SN, _stored(self.recipe.embed.pooling))
+        # Last: the existence of this file marks the group as finished.
+        pooled_SP = pool(vectors_SND, inside_SN, _stored(self.recipe.embed.pooling))
+        self._write_patients(name, group, scans, pooled_SP)
+
+    def _write_patients(
+        self, name: str, group: str, scans: list[dict[str, str]], vectors_SP: np.ndarray
+    ) -> None:
         patients = pa.table(
             {
                 "scan_id": [s["scan_id"] for s in scans],
                 "subject_id": [s["subject_id"] for s in scans],
-                "vector": _vectors(pooled),
+                "vector": _vectors(vectors_SP),
             }
         )
-        # Last: the existence of this file marks the group as finished.
         self.workspace.write_table(patients, *_scan_file(self.run, name, group))
 
 
@@ -296,10 +383,11 @@ def _stored(pooling: Pooling) -> Pooling:
     return "mean" if pooling in STANDARDISED else pooling
 
 
-def _group_name(group: list[dict[str, str]], config: EmbedConfig) -> str:
+def _group_name(group: list[dict[str, str]], config: EmbedConfig, identity_: str = "") -> str:
+    """`identity_` is that of an own encoder, empty of the platform's."""
     content = [f"{scan['scan_id']} {scan['content_hash']}" for scan in group]
     own = [_stored(config.pooling), *([config.features] if config.features != "last" else [])]
-    return config_hash("|".join(content), *own)
+    return config_hash("|".join(content), *own, *([identity_] if identity_ else []))
 
 
 def _vectors(vectors_ND: np.ndarray) -> pa.Array:

@@ -1,57 +1,65 @@
-"""A model folder: a fitted head and its card, to predict other scans with.
-
-    head.safetensors  the head's numbers (`FittedHead`)
-    card.json         the task with its unit, what the head's features are, what it was trained on, how it was chosen,
-                      its calibration, its scores on held-out subjects, and the SHA-256 of the other file
-
-Nothing in it is executed.
-"""
+"""Models of subjects' labels: a head on frozen features, or a fine-tuned network, with its card (`model_folder`)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import CARD_FILE, HEAD_FILE
-from ctplatform.storage.workspace import Workspace
+from ctplatform.inference.model_folder import HEAD, LABEL_MAP, NETWORK, damaged, model_files, read_folder
 from ctplatform.tasks.fitted_head import FittedHead
 
-FORMAT = "drasclr-head-1"
+if TYPE_CHECKING:
+    from ctplatform.inference.scan_embedding import ScanEmbedding
+
+LOCATIONS = "locations_L"
 
 
 @dataclass(frozen=True)
 class KeptModel:
-    """A head with its card."""
+    """A head with its card.
+
+    Args:
+        head: takes vectors of patients; of a network the mean feature over some locations.
+        card: what is known about it.
+        locations_L: of a network: rows of the atlas's locations whose features it takes.
+        encoder: where a network's encoder lies: a weights folder.
+        encoder_files: a network's encoder, to be written.
+    """
 
     head: FittedHead
     card: Mapping[str, Any]
+    locations_L: np.ndarray | None = None
+    encoder: str = ""
+    encoder_files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What the head takes: encoder, run, weights_sha256, atlas_hash, hu_window, pooling, width."""
+        """What the head takes: encoder, run, weights_sha256, atlas_hash, hu_window, layer, pooling, width, and
+        statistics_sha256 where patients' vectors are standardised.
+        """
         found: Mapping[str, Any] = self.card["features"]
         return found
 
-    def files(self) -> dict[str, bytes]:
-        """The content of each file, by name; the card last."""
-        import safetensors.numpy
+    def vector(self, scan: ScanEmbedding) -> np.ndarray:
+        """What the head takes of an embedded scan, float64 [P]."""
+        if self.locations_L is None:
+            return np.asarray(scan.patient_P, float)
+        assert scan.patches_NP is not None
+        return np.asarray(scan.patches_NP[self.locations_L].astype(float).mean(0))
 
-        data = safetensors.numpy.save(self.head.tensors())
+    def files(self) -> dict[str, bytes]:
+        """The content of each file, by path in the folder; the card last."""
+        tensors = self.head.tensors()
         low, high = (None if np.isinf(end) else end for end in self.head.valid)
-        card = {
-            "format": FORMAT,
-            **self.card,
-            "task": {**self.card["task"], "kind": self.head.kind, "valid": [low, high]},
-            "files": {HEAD_FILE: hashlib.sha256(data).hexdigest()},
-        }
-        return {HEAD_FILE: data, CARD_FILE: (json.dumps(card, indent=2) + "\n").encode()}
+        card = {**self.card, "task": {**self.card["task"], "kind": self.head.kind, "valid": [low, high]}}
+        if self.locations_L is None:
+            return model_files(HEAD, card, tensors)
+        return model_files(NETWORK, card, {**tensors, LOCATIONS: self.locations_L}, self.encoder_files)
 
     def intervals(self, prediction_N: np.ndarray) -> np.ndarray:
         """[N, 2]: the calibration's interval of each prediction; nan where the card has none."""
@@ -72,38 +80,39 @@ def read_model(folder: str | Path) -> KeptModel:
     """The model of a folder or prefix of an object store.
 
     Raises:
-        StageError: there is none, it is of another format, or damaged.
+        StageError: there is none, it is of another format or of a later version, or damaged; or it makes label maps.
     """
-    import safetensors
-    import safetensors.numpy
-
-    place = Workspace(folder)
-    if not place.exists(CARD_FILE) or not place.exists(HEAD_FILE):
+    found = read_folder(folder)
+    if found.card["format"] == LABEL_MAP:
         raise StageError(
-            f"{folder} is no model folder: it lacks {CARD_FILE} or {HEAD_FILE}",
-            "Give a folder below evaluation/<run>/models/ of a workspace in which `drasclr sweep` has run",
-            code="no-model",
+            f"the model of {folder} makes label maps, which need the voxels of a scan",
+            "Give the scans' files in place of --workspace",
+            code="usage",
         )
     try:
-        card, data = json.loads(place.read_bytes(CARD_FILE)), place.read_bytes(HEAD_FILE)
-        if card.get("format") != FORMAT:
-            raise ValueError(f"its format is {card.get('format')!r}, this version reads {FORMAT!r}")
-        if hashlib.sha256(data).hexdigest() != card["files"][HEAD_FILE]:
-            raise ValueError(f"{HEAD_FILE} is not the one that {CARD_FILE} describes")
-        tensors = safetensors.numpy.load(data)
-        task = card["task"]
+        task, tensors = found.card["task"], found.tensors
         head = FittedHead.from_tensors(tensors, kind=task["kind"], valid=tuple(task["valid"]))
-        return KeptModel(head, card)
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise StageError(
-            f"the model of {folder} cannot be read: {error}",
-            "Copy the whole folder again",
-            code="damaged-model",
-        ) from None
+        if found.card["format"] == NETWORK:
+            return KeptModel(head, found.card, tensors[LOCATIONS], found.encoder)
+        return KeptModel(head, found.card)
+    except (ValueError, KeyError) as error:
+        raise damaged(folder, error) from None
 
 
-def check_fits(model: KeptModel, found: Mapping[str, Any]) -> None:
-    """Whether a head may be applied to features; what either side does not state is not checked.
+class Carded(Protocol):
+    """A model with its card."""
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What is known about it."""
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """What it was trained with."""
+
+
+def check_fits(model: Carded, found: Mapping[str, Any]) -> None:
+    """Whether a model may be applied to features; what either side does not state is not checked.
 
     Args:
         model: states what it was trained with.
@@ -117,6 +126,7 @@ def check_fits(model: KeptModel, found: Mapping[str, Any]) -> None:
         "atlas_hash": "atlas",
         "hu_window": "HU window",
         "pooling": "pooling",
+        "statistics_sha256": "statistics of the training scans",
         "layer": "features",
         "width": "number of features",
     }

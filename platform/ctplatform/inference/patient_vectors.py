@@ -10,7 +10,10 @@ Legend: S scans, N locations, D features.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +27,44 @@ from ctplatform.storage.workspace import Workspace
 from ctplatform.training.runs import training_rows
 
 PRETRAINED = "drasclr"
+
+
+@dataclass(frozen=True)
+class StoredStatistics:
+    """Statistics as a model's folder holds them.
+
+    Args:
+        statistics: of D features at N locations.
+        features: of which features, as `embed.features`.
+        digest: SHA-256 of the file.
+    """
+
+    statistics: LocationStatistics
+    features: str
+    digest: str
+
+    @classmethod
+    def parsed(cls, data: bytes) -> StoredStatistics:
+        """The content of `representation.safetensors`.
+
+        Raises:
+            StageError: it is damaged.
+        """
+        import safetensors
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(data)
+            statistics = LocationStatistics(arrays["mean_ND"], arrays["spread_ND"])
+            metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            features = str(metadata["features"])
+        except (KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise StageError(
+                f"{layout.REPRESENTATION_FILE} of these weights cannot be read: {error}",
+                "Copy the whole folder again",
+                code="weights",
+            ) from None
+        return cls(statistics, features, hashlib.sha256(data).hexdigest())
 
 
 def standardised_patients(
@@ -84,10 +125,7 @@ def read_group(
 
 def read_statistics(workspace: Workspace, run: str) -> LocationStatistics:
     """The statistics in a run's model folder."""
-    from safetensors.numpy import load
-
-    arrays = load(workspace.read_bytes(*layout.representation(run)))
-    return LocationStatistics(arrays["mean_ND"], arrays["spread_ND"])
+    return StoredStatistics.parsed(workspace.read_bytes(*layout.representation(run))).statistics
 
 
 def _write(

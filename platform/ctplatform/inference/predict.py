@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import pandas as pd
 from ctplatform.dataset import ledger
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.dataset.ledger import DENSITY
+from ctplatform.dataset.shards import footer_of, read_patches
 from ctplatform.dataset.splits import read_split
 from ctplatform.errors import StageError
 from ctplatform.inference.encoders import weights_digest
-from ctplatform.inference.kept_model import KeptModel, check_fits
+from ctplatform.inference.encoding import coordinates_of, encode_patches
+from ctplatform.inference.kept_model import Carded, KeptModel, check_fits
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PRETRAIN, SPLITS_FILE, WEIGHTS_FILE
 from ctplatform.storage.workspace import Workspace
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 
 
 def predict_workspace(
-    workspace: Workspace, model: KeptModel, *, scan_ids: Sequence[str] = ()
+    workspace: Workspace,
+    model: KeptModel,
+    *,
+    scan_ids: Sequence[str] = (),
+    encoder: Encoder | None = None,
 ) -> pd.DataFrame:
     """A row a scan: scan_id, subject_id, state, split, and the columns of `predictions`.
 
@@ -35,16 +42,22 @@ def predict_workspace(
     Args:
         workspace: in which the scans are prepared, and embedded with the model's weights.
         model: of a sweep in this or another workspace.
+        encoder: a network's own, which takes the scans' patches.
         scan_ids: these scans only; all that have vectors by default.
 
     Raises:
         StageError: weights, atlas or HU window are not the model's, or a scan has no vector.
     """
-    columns = ["scan_id", "subject_id", "state", *DENSITY]
+    columns = ["scan_id", "subject_id", "state", "content_hash", *DENSITY]
     rows = ledger.read_ledger(workspace, columns=columns).set_index("scan_id")
     if model.features["encoder"] == "density":
         vectors = {str(i): row for i, row in zip(rows.index, rows[list(DENSITY)].to_numpy(float))}
         vectors = {scan: vector for scan, vector in vectors.items() if np.isfinite(vector).all()}
+    elif encoder is not None:
+        check_weights(model, encoder)
+        usable = ledger.usable(rows.reset_index(), use_flagged=True)["scan_id"]
+        asked = set(scan_ids) or set(usable)
+        vectors = _network_vectors(workspace, model, encoder, [scan for scan in usable if scan in asked])
     else:
         vectors = _vectors(workspace, model)
     wanted = list(scan_ids) or sorted(scan for scan in vectors if scan in rows.index)
@@ -82,24 +95,26 @@ def predict_embedded(model: KeptModel, scans: Sequence[EmbeddedScan]) -> pd.Data
     names = ("scan_id", "subject_id", "path", "state", "reason")
     found = pd.DataFrame([{name: scan.row.get(name, "") for name in names} for scan in scans])
     density = model.features["encoder"] == "density"
+
+    def vector(scan: EmbeddedScan) -> np.ndarray:
+        if density:
+            return np.array([scan.row[name] for name in DENSITY], float)
+        assert scan.embedding is not None
+        return model.vector(scan.embedding)
+
     usable = [number for number, scan in enumerate(scans) if scan.has_vectors]
     if not usable:
         return found.assign(prediction=np.nan)
-    x_NP = np.stack(
-        [
-            np.array([scans[n].row[name] for name in DENSITY], float) if density else _patient(scans[n])
-            for n in usable
-        ]
-    )
+    x_NP = np.stack([vector(scans[n]) for n in usable])
     check_fits(model, {"width": x_NP.shape[1]})
     return found.join(predictions(model, x_NP).set_axis(usable))
 
 
-def check_weights(model: KeptModel, encoder: Encoder) -> None:
+def check_weights(model: Carded, encoder: Encoder) -> None:
     """Whether an encoder, as `drasclr.load` returns it, gives the features that a model takes.
 
     Raises:
-        StageError: its weights, atlas or HU window are others; naming all of them.
+        StageError: its weights, atlas, HU window or statistics are others; naming all of them.
     """
     from drasclr import weights
 
@@ -107,21 +122,16 @@ def check_weights(model: KeptModel, encoder: Encoder) -> None:
         return
     stated = encoder.card.get("files", {}).get(WEIGHTS_FILE)
     digest = stated or hashlib.sha256(weights.files(encoder, encoder.card)[WEIGHTS_FILE]).hexdigest()
-    window = encoder.card.get("hu_window")
+    window, statistics = encoder.card.get("hu_window"), encoder.representation
     check_fits(
         model,
         {
             "weights_sha256": digest,
-            "layer": "last",  # what `embed_scan` takes
+            "statistics_sha256": statistics and hashlib.sha256(statistics).hexdigest(),
             "atlas_hash": encoder.atlas.hash if encoder.atlas else None,
             "hu_window": [float(end) for end in window] if window else None,
         },
     )
-
-
-def _patient(scan: EmbeddedScan) -> np.ndarray:
-    assert scan.embedding is not None
-    return np.asarray(scan.embedding.patient_P, float)
 
 
 def predictions(model: KeptModel, x_NP: np.ndarray) -> pd.DataFrame:
@@ -145,16 +155,42 @@ def _vectors(workspace: Workspace, model: KeptModel) -> dict[str, np.ndarray]:
     """Scan -> its vector from the model's weights."""
     run = _run_with(workspace, model.features)
     card = workspace.read_json(*layout.card(run))
-    check_fits(
-        model,
-        {"atlas_hash": read_atlas(workspace).hash, "hu_window": [float(end) for end in card["hu_window"]]},
-    )
+    found: dict[str, Any] = {
+        "atlas_hash": read_atlas(workspace).hash,
+        "hu_window": [float(end) for end in card["hu_window"]],
+    }
+    if model.features.get("statistics_sha256") and workspace.exists(*layout.representation(run)):
+        content = workspace.read_bytes(*layout.representation(run))
+        found["statistics_sha256"] = hashlib.sha256(content).hexdigest()
+    check_fits(model, found)
     parts = layout.patient_vectors(run, "drasclr")
     if not workspace.exists(*parts):
         raise StageError(f"run {run} has no vectors", "Run `drasclr embed`", code="no-vector")
     table = workspace.read_table(*parts)
     vectors = np.stack(table.column("vector").to_pylist()).astype(float)
     return dict(zip(table.column("scan_id").to_pylist(), vectors))
+
+
+def _network_vectors(
+    workspace: Workspace, model: KeptModel, encoder: Encoder, scan_ids: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Scan -> the mean feature of a network's locations, from the workspace's shards."""
+    atlas = read_atlas(workspace)
+    check_fits(model, {"atlas_hash": atlas.hash})
+    assert model.locations_L is not None
+    coordinates_L3 = coordinates_of(atlas)[model.locations_L]
+    window = [float(end) for end in model.features["hu_window"]]
+    vectors = {}
+    for scan_id in scan_ids:
+        stated = (footer_of(workspace, scan_id).metadata or {}).get(b"hu_window")
+        if stated:
+            check_fits(model, {"hu_window": [float(end) for end in json.loads(stated)]})
+        _, hu_LDHW = read_patches(workspace, scan_id, model.locations_L)
+        features_LSD = encode_patches(
+            encoder, hu_LDHW[:, None], coordinates_L3, hu_window=(int(window[0]), int(window[1]))
+        )
+        vectors[scan_id] = features_LSD[:, 0].astype(float).mean(0)
+    return vectors
 
 
 def _run_with(workspace: Workspace, features: Any) -> str:

@@ -23,15 +23,15 @@ from ctplatform import __version__
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.errors import StageError
 from ctplatform.inference.encoding import coordinates_of, encode_patches
-from ctplatform.inference.pooling import STANDARDISED, pool
+from ctplatform.inference.patient_vectors import StoredStatistics
+from ctplatform.inference.pooling import POOLINGS, STANDARDISED, pool
 from ctplatform.preparation.scan import SampledScan, StepClock, failure, sample_scan
-from ctplatform.storage.layout import WEIGHTS_FILE
+from ctplatform.storage.layout import REPRESENTATION_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from ctplatform.preparation.quality import Verdict
     from drasclr.encoder import Encoder
 
-POOLINGS = ("mean", "mean_std")
 LOCATIONS = 200
 """Locations of one call of the encoder: what it does once a call is shared by many, and memory is bounded."""
 
@@ -84,6 +84,7 @@ def embed_scan(
     *,
     series_uid: str = "",
     pooling: str | None = None,
+    features: str | None = None,
     overlay: bool = False,
 ) -> ScanEmbedding:
     """The vectors of one scan.
@@ -92,20 +93,23 @@ def embed_scan(
         path: a volume file, a DICOM file or folder, or the URI of one.
         model: as `drasclr.load` returns it, with its atlas; on the device where it is to run.
         series_uid: which series of a DICOM folder; empty: the best one.
-        pooling: "mean" [128], or "mean_std" [256]; None: as the weights' card says.
+        pooling: "mean" [128], "mean_std" [256], or, with weights that hold statistics of the training scans,
+            "standardised" [128] or "standardised_spread" [256]; None: as the weights' card says.
+        features: "last", or "multiscale" with 624 features a patch; None: as the weights' card says.
         overlay: draw the picture for quality control.
 
     Raises:
         ScanError: the scan cannot be read, or no lungs are found in it.
-        StageError: the weights do not say how scans are prepared for them, or have no atlas.
+        StageError: the weights do not say how scans are prepared for them, have no atlas, or not the statistics that
+            the pooling needs.
     """
     item = {"scan_id": "scan", "path": str(path), "series_uid": series_uid}
-    return _embedder(model, pooling, overlay).embed(item)
+    return _embedder(model, pooling, features, overlay).embed(item)
 
 
 @lru_cache(maxsize=1)
-def _embedder(model: Encoder, pooling: str | None, overlays: bool) -> ScanEmbedder:
-    return ScanEmbedder(model, pooling=pooling, overlays=overlays)
+def _embedder(model: Encoder, pooling: str | None, features: str | None, overlays: bool) -> ScanEmbedder:
+    return ScanEmbedder(model, pooling=pooling, features=features, overlays=overlays)
 
 
 class ScanEmbedder:
@@ -114,13 +118,22 @@ class ScanEmbedder:
     Args:
         model: with its atlas.
         pooling: instead of the card's.
+        features: instead of the card's.
         overlays: draw the pictures for quality control.
 
     Raises:
-        StageError: the weights do not say how scans are prepared for them, or have no atlas.
+        StageError: the weights do not say how scans are prepared for them, have no atlas, or not the statistics that
+            the pooling needs.
     """
 
-    def __init__(self, model: Encoder, *, pooling: str | None = None, overlays: bool = False) -> None:
+    def __init__(
+        self,
+        model: Encoder,
+        *,
+        pooling: str | None = None,
+        features: str | None = None,
+        overlays: bool = False,
+    ) -> None:
         from ctplatform.dataset.atlas import image_from_bytes
         from ctplatform.registration.template import Template
 
@@ -133,16 +146,10 @@ class ScanEmbedder:
         self.model, self.atlas = model, model.atlas
         self.config = preparation_of(model.card).model_copy(update={"overlays": overlays})
         self.pooling: Any = pooling or model.card.get("pooling", "mean")
-        if self.pooling in STANDARDISED:
-            raise StageError(
-                f"pooling {self.pooling!r} needs the statistics of the scans that were trained on, which weights alone "
-                "do not hold",
-                f"Use {' or '.join(POOLINGS)}",
-                code="usage",
-            )
         if self.pooling not in POOLINGS:
-            raise StageError(f"pooling is not {self.pooling!r}", f"Use {' or '.join(POOLINGS)}", code="usage")
-        self.features = str(model.card.get("features", "last"))
+            raise StageError(f"pooling is not {self.pooling!r}", f"Use {', '.join(POOLINGS)}", code="usage")
+        self.features = features or str(model.card.get("features", "last"))
+        self.stored = self._statistics() if self.pooling in STANDARDISED else None
         self.template = Template.from_image(image_from_bytes(model.template), config=self.config.registration)
         self.coordinates_N3 = coordinates_of(self.atlas)
 
@@ -158,7 +165,8 @@ class ScanEmbedder:
         if scan.verdict.state != "rejected":
             with clock.step("encode"):
                 patches_NP = self.encode(scan.patches.hu_NDHW)
-                patient_P = pool(patches_NP[None], scan.patches.inside_N[None], self.pooling)[0]
+                statistics = self.stored.statistics if self.stored else None
+                patient_P = pool(patches_NP[None], scan.patches.inside_N[None], self.pooling, statistics)[0]
         return ScanEmbedding(
             verdict=scan.verdict,
             patient_P=patient_P,
@@ -204,6 +212,27 @@ class ScanEmbedder:
         except Exception as error:  # an unforeseen error of a library must not stop the other scans
             return EmbeddedScan(row | failure(error, item["scan_id"], remedy=_REMEDY), None)
         return EmbeddedScan(row | found.fields, found)
+
+    def _statistics(self) -> StoredStatistics:
+        """Of the scans that were trained on, from the weights' folder."""
+        if self.model.representation is None:
+            raise StageError(
+                f"pooling {self.pooling!r} needs the statistics of the scans that were trained on, and the weights' "
+                f"folder has no {REPRESENTATION_FILE}",
+                "Run `drasclr embed --workspace` with this pooling, which writes it beside the weights, or use mean or "
+                "mean_std",
+                code="weights",
+            )
+        stored = StoredStatistics.parsed(self.model.representation)
+        if stored.features != self.features or len(stored.statistics.mean_ND) != self.atlas.num_locations:
+            raise StageError(
+                f"the statistics of these weights are of features {stored.features!r} at "
+                f"{len(stored.statistics.mean_ND)} locations, needed are {self.features!r} at "
+                f"{self.atlas.num_locations}",
+                "Run `drasclr embed --workspace` with these features, or copy the whole folder again",
+                code="weights",
+            )
+        return stored
 
     def encode(self, hu_NDHW: np.ndarray) -> np.ndarray:
         """Features of all locations, float32 [N, D], `LOCATIONS` at a time."""

@@ -34,11 +34,13 @@ class EmbedOptions:
         pooling: instead of that of the weights' card.
         overlays: draw the pictures for quality control.
         device: "cpu" or "cuda".
+        features: instead of those of the weights' card.
     """
 
     pooling: str | None = None
     overlays: bool = False
     device: str = "cpu"
+    features: str | None = None
 
 
 def make_embedder(model: Encoder, options: EmbedOptions) -> ScanEmbedder:
@@ -53,7 +55,12 @@ def make_embedder(model: Encoder, options: EmbedOptions) -> ScanEmbedder:
         raise StageError(
             "there is no GPU that PyTorch can use", "Leave --device out, or see `drasclr doctor`", code="gpu"
         )
-    return ScanEmbedder(model.to(options.device), pooling=options.pooling, overlays=options.overlays)
+    return ScanEmbedder(
+        model.to(options.device),
+        pooling=options.pooling,
+        features=options.features,
+        overlays=options.overlays,
+    )
 
 
 def embed_here(

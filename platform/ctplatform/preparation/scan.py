@@ -24,6 +24,7 @@ from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
+    import SimpleITK as sitk
     from numpy.typing import NDArray
 
     from ctplatform.preparation.quality import Verdict
@@ -150,6 +151,8 @@ class SampledScan:
         patches: at the atlas's locations.
         overlay: PNG with mask, contour and locations; None if `config.overlays` is off.
         fields: of the scan's ledger row: state, reason, measures, source, content_hash, ...
+        image: int16 HU, axes in LPS order; None unless it was to be kept.
+        lungs: the lung mask; None unless it was to be kept.
     """
 
     verdict: Verdict
@@ -157,6 +160,8 @@ class SampledScan:
     patches: Patches
     overlay: bytes | None
     fields: dict[str, Any]
+    image: sitk.Image | None = None
+    lungs: sitk.Image | None = None
 
 
 def limits_of(config: PrepareConfig) -> AbstractContextManager[None]:
@@ -246,7 +251,13 @@ def process_scan(
 
 
 def sample_scan(
-    item: dict[str, Any], config: PrepareConfig, atlas: Atlas, template: Template, clock: StepClock
+    item: dict[str, Any],
+    config: PrepareConfig,
+    atlas: Atlas,
+    template: Template,
+    clock: StepClock,
+    *,
+    keep_image: bool = False,
 ) -> SampledScan:
     """Read, mask, register, sample, measure, assess and draw one scan; nothing is written.
 
@@ -256,6 +267,7 @@ def sample_scan(
         atlas: the locations.
         template: what the lungs are registered to.
         clock: times the steps.
+        keep_image: return the image and its lung mask too.
 
     Raises:
         ScanError: the scan cannot be used.
@@ -320,7 +332,8 @@ def sample_scan(
         "content_hash": digest,
         **acquisition(volume.source, json.loads(item.get("acquisition") or "{}")),
     }
-    return SampledScan(verdict, registration.affine_44, patches, png, fields)
+    kept = (volume.image, mask.labels) if keep_image else (None, None)
+    return SampledScan(verdict, registration.affine_44, patches, png, fields, *kept)
 
 
 @lru_cache(maxsize=1)

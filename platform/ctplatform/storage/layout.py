@@ -45,7 +45,7 @@ TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlf
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
 
 EVALUATION, TRIALS, SEARCHES, MAPS, FIGURES = "evaluation", "trials", "searches", "maps", "figures"
-MODELS, HEAD_FILE = "models", "head.safetensors"
+MODELS, HEAD_FILE, ENCODER = "models", "head.safetensors", "encoder"
 SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
     "summary.parquet",
     "horizons.parquet",
@@ -235,9 +235,9 @@ def models(run: str) -> Parts:
     return EVALUATION, run, MODELS
 
 
-def model_file(run: str, task: str, initialisation: str, name: str) -> Parts:
-    """A file of a kept model, `CARD_FILE` or `HEAD_FILE`."""
-    return EVALUATION, run, MODELS, f"{task}-{initialisation}", name
+def model_file(run: str, task: str, initialisation: str, *names: str) -> Parts:
+    """A file of a kept model: `CARD_FILE`, `HEAD_FILE`, or `ENCODER` and a file of a weights folder."""
+    return EVALUATION, run, MODELS, f"{task}-{initialisation}", *names
 
 
 def notes(run: str) -> Parts:

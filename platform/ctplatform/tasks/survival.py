@@ -122,6 +122,22 @@ def partial_likelihood(score_N: np.ndarray, targets: Targets) -> float:
     return float((score - at_risk[last])[event].sum())
 
 
+def breslow(score_N: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Baseline cumulative hazard for a score of 0, by Breslow (J. R. Stat. Soc. B 1972, 34, 216).
+
+    Args:
+        score_N: log hazards of subjects.
+        targets: their times and events.
+
+    Returns:
+        Times of events, and the hazard up to each, [T] each.
+    """
+    assert targets.event_N is not None
+    times_T, deaths_T = np.unique(targets.value_N[targets.event_N], return_counts=True)
+    at_risk_T = [np.exp(score_N[targets.value_N >= time]).sum() for time in times_T]
+    return times_T, np.cumsum(deaths_T / np.array(at_risk_T))
+
+
 def _table(x_NK: np.ndarray, targets: Targets) -> pd.DataFrame:
     import pandas as pd
 

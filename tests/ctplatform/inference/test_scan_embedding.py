@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ctplatform.dataset.ledger import read_ledger
 from ctplatform.errors import ScanError, StageError
 from ctplatform.inference.embed import embed
 from ctplatform.inference.scan_embedding import ScanEmbedder, embed_scan, preparation_of
+from ctplatform.storage.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -42,6 +44,35 @@ def test_one_scan_equals_what_the_chain_writes(trained, model, small_recipe):
         norm_N = np.linalg.norm(theirs_NP, axis=1)
         assert (np.linalg.norm(found.patches_NP - theirs_NP, axis=1) <= 1e-6 * norm_N).all()
         np.testing.assert_array_equal(found.inside_N, written["inside"])
+
+
+def test_a_standardised_vector_equals_what_the_chain_writes(trained, small_recipe, tmp_path):
+    """The statistics lie beside the weights; without them the pooling is refused."""
+    source, run, cohort = trained
+    (tmp_path / "ws" / "pretrain").mkdir(parents=True)
+    for name in ("atlas", "scans", "patches", "splits.json"):
+        (tmp_path / "ws" / name).symlink_to(source.path(name))
+    shutil.copytree(source.path("pretrain", run), tmp_path / "ws" / "pretrain" / run)
+    workspace = Workspace(tmp_path / "ws")
+    # One scan at a time, as `embed_scan` does: differences of rounding would be divided by spreads near zero.
+    settings = {"pooling": "standardised_spread", "encoders": ("drasclr",), "scans_per_batch": 1}
+    embedded = small_recipe.embed.model_copy(update=settings)
+    folder = workspace.path("pretrain", run)
+    with pytest.raises(StageError, match=r"has no representation\.safetensors"):
+        embed_scan(cohort["path"][2], drasclr.load(folder), pooling="standardised")
+    embed(workspace, small_recipe.model_copy(update={"embed": embedded}), run=run)
+    patients = workspace.read_table("embeddings", run, "patients-drasclr.parquet").to_pandas()
+    patients = patients.set_index("scan_id")
+    model = drasclr.load(folder)
+    for scan in cohort.to_dict("records")[2:4]:
+        found = embed_scan(
+            scan["path"], model, series_uid=scan["series_uid"] or "", pooling="standardised_spread"
+        )
+        np.testing.assert_allclose(
+            found.patient_P, patients.loc[scan["scan_id"], "vector"], rtol=0, atol=1e-6
+        )
+    with pytest.raises(StageError, match="statistics of these weights are of features 'last'"):
+        ScanEmbedder(model, pooling="standardised", features="multiscale")
 
 
 def test_the_documented_lines_run(trained, model, tmp_path, monkeypatch):

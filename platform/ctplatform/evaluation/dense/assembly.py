@@ -113,7 +113,7 @@ def _encoders(
     found, messages = {}, []
     for name in (n for n in recipe.sweep.initialisations if n not in END_TO_END):
         source = runs.get(name, run)
-        if name in recipe.sweep.external:
+        if name in recipe.sweep.external or name in recipe.sweep.encoders:
             messages.append(
                 f"initialisation {name} has vectors of scans only, none of windows for tasks on label maps"
             )

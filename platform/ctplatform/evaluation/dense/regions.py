@@ -62,7 +62,20 @@ class TrainingWindows:
 def predictor(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Predict:
     """Fit on the label maps of some training subjects; returns the prediction of a test subject's scan."""
     if cell.initialisation in END_TO_END:
-        return _end_to_end(volumes, cell, rows, training)
+        network, atlas = train_network(volumes, cell, rows, training), read_atlas(volumes.workspace)
+
+        def predict_by_network(source: ScanSource) -> tuple[LabelledTiles, np.ndarray]:
+            tiles = volumes.tiles(source)
+            x_MP = encode(
+                network.encoder,
+                volumes.volume(source),
+                tiles.windows,
+                atlas,
+                hu_window=training.encoders.hu_window,
+            )
+            return tiles, softmax(network.scores(x_MP))
+
+        return predict_by_network
     head = fit_head(volumes, rows, cell.initialisation, seed=cell.seed)
 
     def predict(source: ScanSource) -> tuple[LabelledTiles, np.ndarray]:
@@ -105,7 +118,35 @@ def read_training_windows(volumes: LabelledVolumes, source: ScanSource) -> Train
     )
 
 
-def _end_to_end(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Predict:
+@dataclass(frozen=True)
+class WindowNetwork:
+    """A network that was trained on windows.
+
+    Attributes:
+        encoder: in evaluation mode.
+        head: of its features.
+        offset_C: float64, added to the head's scores, which are those of equally frequent classes.
+    """
+
+    encoder: Encoder
+    head: nn.Linear
+    offset_C: np.ndarray
+
+    @torch.no_grad()
+    def scores(self, x_MP: np.ndarray) -> np.ndarray:
+        """Scores of windows from the encoder's features, float64 [M, C]."""
+        score_MC = self.head(torch.from_numpy(x_MP).to(self.head.weight)).double().cpu().numpy()
+        return np.asarray(score_MC + self.offset_C)
+
+    def linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [C, P] and bias [C] of the scores, float64."""
+        weights_CP, bias_C = (p.detach().double().cpu().numpy() for p in (self.head.weight, self.head.bias))
+        return weights_CP, bias_C + self.offset_C
+
+
+def train_network(
+    volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training
+) -> WindowNetwork:
     """All weights are trained on windows with as many of each class; the classes' frequencies come back afterwards.
 
     From pretrained weights the head starts at the frozen probe, so that without a step the scores are the probe's, and
@@ -159,16 +200,7 @@ def _end_to_end(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training
         np.concatenate([getattr(w, name) for w in checked]) for name in ("class_M", "weight_M")
     )
     prior, _ = best_prior(score_MC, checked_class_M, checked_weight_M, frequency_C)
-    atlas = read_atlas(volumes.workspace)
-
-    def predict(source: ScanSource) -> tuple[LabelledTiles, np.ndarray]:
-        tiles = volumes.tiles(source)
-        x_MP = encode(encoder, volumes.volume(source), tiles.windows, atlas, hu_window=hu_window)
-        with torch.no_grad():
-            score_MC = head(torch.from_numpy(x_MP).to(training.device)).double().cpu().numpy()
-        return tiles, softmax(score_MC + (1 - prior) * frequency_C)
-
-    return predict
+    return WindowNetwork(encoder, head, (1 - prior) * frequency_C)
 
 
 def start_at_probe(

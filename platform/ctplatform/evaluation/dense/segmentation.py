@@ -44,6 +44,19 @@ Predict = Callable[[ScanSource], tuple[LungVolume, np.ndarray, np.ndarray]]
 
 def predictor(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Predict:
     """Train on some training subjects; returns the prediction of a test subject's scan."""
+    model, atlas = fit_segmenter(volumes, cell, rows, training), read_atlas(volumes.workspace)
+    config, hu_window = volumes.config.segmentation, training.encoders.hu_window
+
+    def predict(source: ScanSource) -> tuple[LungVolume, np.ndarray, np.ndarray]:
+        volume = volumes.volume(source)
+        predicted_ZYX = segment(model, volume, atlas, config, hu_window=hu_window)
+        return volume, volumes.labels(source), predicted_ZYX
+
+    return predict
+
+
+def fit_segmenter(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Segmenter:
+    """A network, trained on the label maps of some training subjects; in evaluation mode."""
     torch.set_num_threads(training.threads)
     torch.manual_seed(cell.seed)
     config, pretrained = volumes.config.segmentation, cell.initialisation == FINETUNE
@@ -61,13 +74,7 @@ def predictor(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: 
     )
     encoder_lr = config.encoder_lr if pretrained else config.lr
     train(model, crops, config, encoder_lr=encoder_lr, keep_statistics=pretrained)
-
-    def predict(source: ScanSource) -> tuple[LungVolume, np.ndarray, np.ndarray]:
-        volume = volumes.volume(source)
-        predicted_ZYX = segment(model, volume, atlas, config, hu_window=hu_window)
-        return volume, volumes.labels(source), predicted_ZYX
-
-    return predict
+    return model
 
 
 class Crops:
@@ -182,6 +189,13 @@ def segment(
     """The class of each voxel of a lung volume, uint8 [z, y, x]; 0 in windows without lung, which are not computed.
 
     The window slides by MONAI's inferer.
+
+    Args:
+        model: in evaluation mode.
+        volume: of a scan.
+        atlas: gives the windows' locations.
+        config: `window` and `overlap`.
+        hu_window: HU that are mapped to -1 and 1.
     """
     from monai.inferers.utils import sliding_window_inference
 

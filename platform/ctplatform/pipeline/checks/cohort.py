@@ -170,7 +170,7 @@ def _labels(cohort: pd.DataFrame, recipe: Recipe, *, alone: bool) -> list[Findin
             usable += 1
         except StageError as error:
             found.append(Finding("warning", f"task {task.name}", error.problem, error.remedy))
-    if (recipe.tasks or recipe.sweep.external) and known:
+    if (recipe.tasks or recipe.sweep.external or recipe.sweep.encoders) and known:
         try:
             check_requirements(recipe, cohort)
         except ConfigError as error:

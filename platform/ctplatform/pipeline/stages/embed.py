@@ -23,7 +23,14 @@ def _run(state: WorkspaceState, recorder: Recorder) -> StageResult:
     from ctplatform.training.runs import ablation_runs
 
     workspace, recipe = state.workspace, state.recipe
-    summary = embed(workspace, recipe, run=state.required_run(), on_progress=recorder.progress)
+    summary = embed(
+        workspace,
+        recipe,
+        run=state.required_run(),
+        cohort=state.cohort,
+        own=True,
+        on_progress=recorder.progress,
+    )
     left_out = dict(summary.left_out)
     for name in recipe.sweep.ablations:
         run = ablation_runs(workspace, recipe)[name]
@@ -40,7 +47,8 @@ def _digest(state: WorkspaceState) -> str:
 
     if not state.run:
         return ""
-    parts = [state.file_digest(*patient_vectors(state.run, name)) for name in state.recipe.embed.encoders]
+    names = (*state.recipe.embed.encoders, *state.recipe.sweep.encoders)
+    parts = [state.file_digest(*patient_vectors(state.run, name)) for name in names]
     return config_hash("|".join(parts)) if all(parts) else ""
 
 
@@ -69,7 +77,7 @@ STAGE = Stage(
     run=_run,
     inputs=("ledger", "patches", "weights"),
     outputs={"embeddings": _digest},
-    settings=("embed", "prepare.quality.use_flagged"),
+    settings=("embed", "sweep.encoders", "prepare.quality.use_flagged"),
     hardware=("embed.num_workers", "embed.use_gpu", "embed.gpus_per_worker"),
     of_run=True,
     cost=_cost,

@@ -1,0 +1,30 @@
+"""The page on running another encoder: its encoders work, and its recipe is one."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+
+import numpy as np
+
+from ctplatform.config.loader import load_recipe
+from ctplatform.inference.own_encoder import checked, own_encoder
+from tests.conftest import ROOT
+
+
+def test_the_encoders_of_the_page_are_found_and_encode(monkeypatch):
+    page = (ROOT / "docs" / "how-to" / "own-network.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    module = types.ModuleType("my_encoders")
+    exec(code, module.__dict__)
+    monkeypatch.setitem(sys.modules, "my_encoders", module)
+    recipe = load_recipe("fast", re.findall(r"--set (\S+)", page))
+    assert recipe.sweep.initialisations[-2:] == ("patches", "volume")
+    target = recipe.sweep.encoders["patches"]
+    hu_NDHW = np.full((2, 32, 32, 32), -800, np.int16)
+    vectors = own_encoder(target).encode_patches(hu_NDHW, np.zeros((2, 3), np.float32))
+    assert checked(vectors, target=target, count=2).shape == (2, 512)
+    target = recipe.sweep.encoders["volume"]
+    vector = own_encoder(target).encode_volume(np.full((40, 60, 60), -800, np.int16), (2.0, 1.0, 1.0))
+    assert checked(vector, target=target).shape == (512,)
