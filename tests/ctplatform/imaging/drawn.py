@@ -115,7 +115,7 @@ def check_same(found: sitk.Image, right: sitk.Image) -> None:
     index_N3 = np.argwhere(np.ones(hu_ZYX.shape, bool))[:, ::-1]
     points_N3 = index_N3 @ _axes(found).T + found.GetOrigin()
     nearest_N3 = np.rint((points_N3 - right.GetOrigin()) @ np.linalg.inv(_axes(right)).T).astype(int)
-    assert (nearest_N3 >= 0).all() and (nearest_N3 < right.GetSize()).all(), "in another place"
+    assert ((nearest_N3 >= 0) & (nearest_N3 < right.GetSize())).all(), "in another place"
     away_N = np.linalg.norm(points_N3 - (nearest_N3 @ _axes(right).T + right.GetOrigin()), axis=1)
     extent = np.linalg.norm(np.array(right.GetSize()) * right.GetSpacing())
     assert away_N.max() < 0.05 + 3e-3 * extent, f"{away_N.max():.2f} mm off"  # headers are rounded
