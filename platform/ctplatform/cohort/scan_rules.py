@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from ctplatform.cohort.pseudonyms import is_placeholder, pseudonym
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_choice import choose_series
 from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files
-from ctplatform.imaging.dicom_series import choose_series
 from ctplatform.imaging.files import (
     DICOMDIR,
     FOLDER_SEPARATOR,
