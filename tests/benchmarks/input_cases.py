@@ -110,6 +110,17 @@ def two_acquisitions(folder: Path) -> tuple[str, bool]:
     return said(*result), result == (2, 1)
 
 
+@case("two kernels and a MIP of one study, a folder each", "one scan")
+def study_folders(folder: Path) -> tuple[str, bool]:
+    patient = {"PatientID": "P"}
+    for k, kernel in enumerate(("B30f", "B70f", "B30f")):
+        kind = "MIP" if k == 2 else "AXIAL"
+        header = {"ConvolutionKernel": kernel, "ImageType": ["DERIVED", "SECONDARY", kind]}
+        write_dicom_series(chest(seed=k), folder / str(k), patient=patient, header=header)
+    result = counts(found(folder))
+    return said(*result), result == (1, 1)
+
+
 @case("a PatientID such as REMOVED for all", "a subject a folder, and a note")
 def placeholder(folder: Path) -> tuple[str, bool]:
     for k in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ class TestSeriesOfAStudy:
         for name in ("0004.dcm", "0008.dcm", "0011.dcm"):
             image = pydicom.dcmread(series / name)
             image.compress(RLELossless, generate_instance_uid=False)
-            image.PixelData = encapsulate([bytes(200)])
+            image.PixelData = encapsulate([struct.pack("<16L", 2, 64, 100, *[0] * 13) + bytes(136)])
             image.save_as(series / name)
         assert code_of(series) == "unreadable"
 
