@@ -34,7 +34,7 @@ REPORTS = {
     "DICOM: pixels cut short, length as stored": "pydicom/pydicom/issues/1188",
     "DICOM: bytes behind the pixels": "pydicom/pydicom/pull/801",
     "DICOM: a slice lost": "InsightSoftwareConsortium/ITK/issues/441",
-    "DICOM: a second acquisition between the slices": "dgobbi/vtk-dicom/issues/220",
+    "DICOM: a second acquisition between the slices": "rordenlab/dcm2niix/issues/721",
     "DICOM: positions rounded to 0.01 mm": "InsightSoftwareConsortium/ITK/issues/1607",
     "NIfTI: codes of sform and qform": "TorchIO-project/torchio/issues/1300",
     "NIfTI: sform alone, of any code": "nipy/nibabel/issues/863",
