@@ -66,7 +66,7 @@ def healthy(number: int) -> Chest:
 
 def gas_beside_the_diaphragm(chest: Chest, hu: float = -962) -> None:
     """Stomach gas under the left dome, with no wall between that a coarse voxel would show."""
-    (_z0, _), (y0, y1), (x0, x1) = chest.extent(LEFT)
+    _, (y0, y1), (x0, x1) = chest.extent(LEFT)
     z, y, x = chest.grid
     column = (chest.lungs == LEFT).argmax(axis=0)
     row, col = (
@@ -111,7 +111,6 @@ def pneumonectomy(chest: Chest) -> None:
 
 def _shift(chest: Chest, mm: float) -> None:
     """Move what is near the midline to the left, less towards the ribs."""
-    (_, _), (_, _), (_x0, _) = chest.extent(RIGHT)
     columns = np.flatnonzero((chest.hu > -300).any(axis=(0, 1)))
     middle, half = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0]) / 2
     index = np.arange(chest.hu.shape[2])
@@ -134,7 +133,7 @@ def effusion(chest: Chest) -> None:
 
 def pneumothorax(chest: Chest) -> None:
     """Free air in front of the right lung of a patient on the back; a thin line of pleura is the lung's edge."""
-    (_, _), (y0, y1), _ = chest.extent(RIGHT)
+    _, (y0, y1), _ = chest.extent(RIGHT)
     _, y, _ = chest.grid
     right = chest.lungs == RIGHT
     front = right & (y < y0 + 0.3 * (y1 - y0))
