@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# SimpleITK reads scan.nii under the name scan.nii.gz where both are in the folder.
+# SimpleITK reads scan.nii.gz with the voxels of scan.nii where both are in the folder.
 #
 # Versions: SimpleITK 2.5.7, nibabel 5.4.2, Python 3.11.
 # Input: two valid NIfTI files in one folder that differ in the suffix only, as unpacking and processing again leaves them.
-# Behaviour: SimpleITK takes the header and the voxels of scan.nii for either name; the packed file cannot be read at all
-# while the other one lies beside it. nibabel reads the file of that name.
+# Behaviour: under the name scan.nii.gz, SimpleITK takes the header of that file and the voxels of scan.nii beside it, without
+# a warning. nibabel reads the file of that name, and so does SimpleITK once the other one is gone.
 # Output seen:
-#   scan.nii.gz: SimpleITK 1 and size (4, 5, 6), nibabel 2 and size (7, 8, 9)
-#   scan.nii: SimpleITK 1 and size (4, 5, 6), nibabel 1 and size (4, 5, 6)
-#   scan.nii.gz alone: SimpleITK 2 and size (7, 8, 9)
+#   scan.nii.gz: SimpleITK voxels 1, spacing 3.0; nibabel voxels 2, spacing 3.0
+#   scan.nii: SimpleITK voxels 1, spacing 1.0; nibabel voxels 1, spacing 1.0
+#   scan.nii.gz alone: SimpleITK voxels 2, spacing 3.0
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -22,26 +22,27 @@ import numpy as np
 import SimpleITK as sitk
 
 nib.save(nib.Nifti1Image(np.full((4, 5, 6), 1, np.int16), np.eye(4)), "scan.nii")
-nib.save(nib.Nifti1Image(np.full((7, 8, 9), 2, np.int16), np.eye(4)), "scan.nii.gz")
+nib.save(nib.Nifti1Image(np.full((4, 5, 6), 2, np.int16), np.diag([3.0, 3.0, 3.0, 1.0])), "scan.nii.gz")
 
 
 def by_itk(name):
     image = sitk.ReadImage(name)
-    return int(image[0, 0, 0]), image.GetSize()
+    values = np.unique(sitk.GetArrayFromImage(image)).tolist()
+    return values, image.GetSpacing()[0]
 
 
 def by_nibabel(name):
     image = nib.load(name)
-    return int(image.get_fdata()[0, 0, 0]), image.shape
+    return np.unique(image.get_fdata()).astype(int).tolist(), float(image.header.get_zooms()[0])
 
 
-for name in ("scan.nii.gz", "scan.nii"):
-    (itk, size), (nibabel_value, shape) = by_itk(name), by_nibabel(name)
-    print(f"{name}: SimpleITK {itk} and size {size}, nibabel {nibabel_value} and size {shape}")
-    assert (itk, size) == (1, (4, 5, 6))
-    assert nibabel_value == (2 if name.endswith("gz") else 1)
+for name, expected in (("scan.nii.gz", (2, 3.0)), ("scan.nii", (1, 1.0))):
+    itk, nibabel = by_itk(name), by_nibabel(name)
+    print(f"{name}: SimpleITK voxels {itk[0][0]}, spacing {itk[1]}; nibabel voxels {nibabel[0][0]}, spacing {nibabel[1]}")
+    assert nibabel == ([expected[0]], expected[1])
+    assert itk == ([1], expected[1])
 os.remove("scan.nii")
-itk, size = by_itk("scan.nii.gz")
-print(f"scan.nii.gz alone: SimpleITK {itk} and size {size}")
-assert (itk, size) == (2, (7, 8, 9))
+itk = by_itk("scan.nii.gz")
+print(f"scan.nii.gz alone: SimpleITK voxels {itk[0][0]}, spacing {itk[1]}")
+assert itk == ([2], 3.0)
 PYTHON

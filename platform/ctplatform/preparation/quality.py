@@ -208,6 +208,13 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         *cut,
         "the field of view cuts through the lungs at the side ({:.0f} cm2 of lung on the border)",
     )
+    above(
+        "free_air_ml",
+        math.inf,
+        FLAG_FREE_AIR_ML,
+        "{:.0f} ml of air at the lungs are as dark as room air (a pneumothorax or a large bulla, perhaps) and are not "
+        "in the lung mask",
+    )
     low, high = config.reject_volume_l, config.flag_volume_l
     below("volume_l", low[0], high[0], "the lungs are very small ({:.2f} l)")
     above("volume_l", low[1], high[1], "the lungs are very large ({:.2f} l)")
@@ -260,13 +267,6 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
             f"{{:.0%}} of where the {side} lung should be is as dense as tissue (consolidation, effusion, a tumour or "
             "a large heart, perhaps) and is not in the lung mask",
         )
-    above(
-        "free_air_ml",
-        math.inf,
-        FLAG_FREE_AIR_ML,
-        "{:.0f} ml of air at the lungs are as dark as room air (a pneumothorax or a large bulla, perhaps) and are not "
-        "in the lung mask",
-    )
     found = rejected + flagged
     if not found:
         return Verdict("accepted")
