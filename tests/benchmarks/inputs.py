@@ -125,7 +125,8 @@ def main() -> None:
         cases.append([case.name, report_link(case.report), case.right, comes_out])
         wrong += [] if right else [case.name]
     text = (
-        f"`python -m tests.benchmarks.inputs --draws {args.draws}`: {sum(made.values()):,} drawn headers in {seconds:.0f} CPU-seconds: "
+        f"`python -m tests.benchmarks.inputs --draws {args.draws}`: "
+        f"{sum(made.values()):,} drawn headers in {seconds:.0f} CPU-seconds: "
         f"{made['right']:,} right ones, {made['broken']:,} with a byte overwritten, {made['odd']:,} odd ones of "
         f"{len(KINDS)} kinds. None gave other voxels than the right ones, voxels in another place (beyond 0.05 mm and "
         "the rounding of the header), or another exception than ScanError. Reports are of users of other tools.\n\n"
