@@ -11,7 +11,6 @@ ELSEWHERE = {
     "config/hardware": "two lists of keys, tested with the stages' settings",
     "evaluation/dense/volumes": "reads what test_features and test_problem write, through it",
     "evaluation/initialisations": "names",
-    "lungs/mask": "a data class and a protocol",
     "phantom/__main__": "runs a function of phantom/files",
     "pipeline/progress": "data classes and a protocol",
 }

@@ -34,6 +34,7 @@ PAGES = {
     "label-maps.md": ("Label maps",),
     "duplicates.md": ("Near-duplicates",),
     "evidence.md": ("Evidence, tables",),
+    "inputs.md": ("Kinds of input",),
 }
 
 

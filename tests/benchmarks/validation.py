@@ -17,7 +17,11 @@ from ctplatform.dataset.ledger import read_ledger
 from ctplatform.storage.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "validation.md"
 IMAGES = ROOT / "docs" / "images" / "validation"
+KEPT = ("The same scans with reversed axes", "Phantoms of lungs that are hard to segment")
+"""Sections that other benchmarks have written."""
+
 HEAD = """# Validation on real CTs
 
 What the chain made of nine public CTs of lungs, whole and cut: DICOM series, NIfTI and NRRD, slices of 1 to 8 mm,
@@ -40,6 +44,22 @@ orange, left lung blue, atlas locations yellow.
 `cip_ct64` is there twice, as NRRD and as DICOM of the same voxels; `drasclr cohort` says so and takes the DICOM.
 
 """
+
+
+def replaced_section(page: str, section: str, text: str) -> str:
+    """A page with a text under `## section`, in place of what was there, or before the first section if none was."""
+    before, marker, after = page.partition(f"\n## {section}\n")
+    if not marker:
+        before, first, after = page.partition("\n## ")
+        return f"{before.rstrip()}\n\n## {section}\n\n{text.strip()}\n{first}{after}"
+    _, following, rest = after.partition("\n## ")
+    return f"{before.rstrip()}\n{marker}\n{text.strip()}\n{following}{rest}"
+
+
+def sections(page: str) -> dict[str, str]:
+    """Texts of the sections of a page by their titles."""
+    parts = (part.partition("\n") for part in page.split("\n## ")[1:])
+    return {title: text.strip() for title, _, text in parts}
 
 
 def main() -> None:
@@ -73,7 +93,11 @@ def main() -> None:
         text += f"{row.reason[:1].upper()}{row.reason[1:]}.\n\n" if row.reason else ""
         text += f"Noted while reading: {row.notes}.\n\n" if row.notes else ""
         text += f"![Overlay of {names[row.scan_id]}](images/validation/{name})\n"
-    (ROOT / "docs" / "validation.md").write_text(text, encoding="utf-8")
+    kept = sections(PAGE.read_text(encoding="utf-8")) if PAGE.is_file() else {}
+    for section in reversed(KEPT):
+        if section in kept:
+            text = replaced_section(text, section, kept[section])
+    PAGE.write_text(text, encoding="utf-8")
     print(f"{len(rows)} scans -> docs/validation.md")
 
 

@@ -36,6 +36,20 @@ def chest(
     return image
 
 
+def abdomen() -> sitk.Image:
+    """Below `chest` and longer: the same body without lungs, with gas in the bowel and foam under the back."""
+    image = chest(size_XYZ=(30, 26, 40), seed=5)
+    hu = array(image)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in hu.shape), indexing="ij")
+    body = (x / 0.9) ** 2 + (y / 0.8) ** 2 < 1
+    hu[body & (hu < -700)] = 40
+    hu[(x - 0.3) ** 2 + (y + 0.3) ** 2 + (z / 0.3) ** 2 < 0.05] = -980
+    hu[:, -2:, 4:-4] = -900
+    below = with_array(image, hu)
+    below.SetOrigin((-121.5, -110.25, -300.5 - 11.0 * 38))
+    return below
+
+
 def with_array(image: sitk.Image, array_ZYX: np.ndarray) -> sitk.Image:
     """Another content on the same grid."""
     result = sitk.GetImageFromArray(array_ZYX)

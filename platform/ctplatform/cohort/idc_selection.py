@@ -1,6 +1,6 @@
 """Which CT series of public collections become scans, and a reason for each of the others.
 
-Of each study one series is taken, as of the series of a folder (`ctplatform.imaging.dicom_series.choose_series`), as
+Of each study one series is taken, as of the series of a folder (`ctplatform.imaging.dicom_choice.choose_series`), as
 far as the index and the series descriptions tell: geometry, tilt and missing slices show only when a series is read.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctplatform.cohort.idc_series import Description
-from ctplatform.imaging.dicom_series import is_sharp_kernel
+from ctplatform.imaging.dicom_choice import is_sharp_kernel
 from ctplatform.imaging.volume_checks import MIN_SLICES
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _wanted_kernel(kernel: str, wanted: Sequence[str]) -> bool:
 
 
 def _best_of_each_study(series: pd.DataFrame, described: np.ndarray, reasons: np.ndarray) -> None:
-    """Keep the series that `dicom_series.choose_series` would keep of each study, as far as the index tells.
+    """Keep the series that `dicom_choice.choose_series` would keep of each study, as far as the index tells.
 
     A thickness that is unknown counts as between 3 and 5 mm, and such a series' coverage as complete.
     """

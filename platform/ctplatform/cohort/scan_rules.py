@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from ctplatform.cohort.pseudonyms import is_placeholder, pseudonym
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_choice import choose_series
 from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files
-from ctplatform.imaging.dicom_series import choose_series
 from ctplatform.imaging.files import (
     DICOMDIR,
     FOLDER_SEPARATOR,
@@ -58,6 +58,7 @@ class FoundScan:
         centre: mm, LPS.
         further_folders: where a DICOM series lies in several folders, the others.
         placeholder: whether PatientID is missing or names no person, so that the subject is the folder.
+        study: hash of a DICOM scan's StudyInstanceUID and subject; else empty.
     """
 
     scan_id: str
@@ -70,6 +71,7 @@ class FoundScan:
     centre: tuple[float, ...]
     further_folders: tuple[Path, ...] = ()
     placeholder: bool = False
+    study: str = ""
 
     @property
     def location(self) -> str:
@@ -218,11 +220,15 @@ def _dicom_scan(options: SearchOptions, path: Path, item: FolderSeries) -> Found
     placeholder = is_placeholder(series.patient_id)
     rows, columns = geometry.slices[0].shape
     size = (columns, rows, len(geometry.slices))
+    subject = pseudonym(
+        _folder_subject(options, path, series) if placeholder else series.patient_id, key=options.key
+    )
     return FoundScan(
         scan_id=scan_id_of(f"{series.uid}\n{item.content}" if item.content else series.uid),
-        subject_id=pseudonym(
-            _folder_subject(options, path, series) if placeholder else series.patient_id, key=options.key
-        ),
+        subject_id=subject,
+        study=hashlib.sha256(f"{subject}\n{series.study_uid}".encode()).hexdigest()
+        if series.study_uid
+        else "",
         path=path,
         series_uid=series.uid,
         form="DICOM",

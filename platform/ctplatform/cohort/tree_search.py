@@ -22,6 +22,7 @@ from ctplatform.cohort.scan_rules import (
     scans_of_headers,
 )
 from ctplatform.cohort.split_series import connected_folders, scans_of_folders
+from ctplatform.cohort.study_folders import scan_of_study, studies_in_folders
 from ctplatform.compute.fan_out import fan_out
 from ctplatform.config.cluster import RayConfig
 from ctplatform.imaging.dicom_headers import Series, merge
@@ -109,11 +110,13 @@ def _search_with_ray(options: SearchOptions, folders: Iterable[Folder]) -> Findi
     found = fan_out(submit, _batches(folders), in_flight=in_flight)
     compare = ray.remote(num_cpus=1)(same_voxels)
     join = ray.remote(num_cpus=1)(scans_of_folders)
+    choose = ray.remote(num_cpus=1)(scan_of_study)
     return _collected(
         options,
         found,
         same=lambda one, other: ray.get(compare.remote(one, other)),
         join=lambda options, folders: ray.get(join.remote(options, folders)),
+        choose=lambda options, groups: ray.get([choose.remote(options, group) for group in groups]),
     )
 
 
@@ -123,8 +126,12 @@ def _collected(
     *,
     same: Callable[[FoundScan, FoundScan], bool] = same_voxels,
     join: Callable[[SearchOptions, Sequence[Path]], Findings] = scans_of_folders,
+    choose: Callable[[SearchOptions, Sequence[Sequence[FoundScan]]], list[Findings]] | None = None,
 ) -> Findings:
-    """Findings of all folders as one, each scan once; folders that share a SeriesInstanceUID are searched together."""
+    """Findings of all folders as one, each scan once.
+
+    Folders that share a SeriesInstanceUID are searched together; of a study with a folder a series, one is taken.
+    """
     scans: list[FoundScan] = []
     passed_over: list[str] = []
     parts = [part for batch in found for part in batch]
@@ -133,6 +140,12 @@ def _collected(
     for part in parts:
         scans += part.scans
         passed_over += part.passed_over
+    if not options.every_series:
+        groups = studies_in_folders(scans)
+        chosen = choose(options, groups) if choose else [scan_of_study(options, group) for group in groups]
+        for group, found_scan in zip(groups, chosen, strict=True):
+            scans = [scan for scan in scans if scan not in group] + found_scan.scans
+            passed_over += found_scan.passed_over
     unique = without_repeated(scans, options.root, same=same)
     return Findings(unique.scans, passed_over + unique.passed_over)
 

@@ -227,6 +227,16 @@ def _file(scan_id: str, version: int) -> str:
     return layout.ledger_row(scan_id, version)[-1]
 
 
+def worst_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order in which to look at them: failed, rejected, flagged, accepted; each by Dice, none first.
+
+    The state comes first because a scan that is cut off or mirrored can have a high Dice.
+    """
+    rank = rows["state"].map({state: -k for k, state in enumerate(STATES)}).fillna(-len(STATES))
+    order = rows.assign(_rank=rank).sort_values(["_rank", "dice", "scan_id"], na_position="first")
+    return order.drop(columns="_rank")
+
+
 def usable(ledger: pd.DataFrame, *, use_flagged: bool) -> pd.DataFrame:
     """The rows whose patches may be used.
 

@@ -114,6 +114,21 @@ def pixel_range(data: pydicom.Dataset, stream: BinaryIO) -> tuple[int, int]:
     return min(length, left), offset if order == "little" else -1
 
 
+def rle_segments(stream: BinaryIO) -> int:
+    """Segments that the first RLE fragment says it has; the stream stands at the start of PixelData.
+
+    0 is no image (PS3.5 annex G has 1 to 15), and a decoder that divides by it takes the process with it.
+    """
+    stream.seek(12, os.SEEK_CUR)
+    for part in ("offset table", "first fragment"):
+        head = stream.read(8)
+        if head[:4] != b"\xfe\xff\x00\xe0":
+            return 0
+        if part == "offset table":
+            stream.seek(int.from_bytes(head[4:], "little"), os.SEEK_CUR)
+    return int.from_bytes(stream.read(4), "little")
+
+
 def _tag(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     assert tag is not None

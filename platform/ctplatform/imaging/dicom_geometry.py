@@ -27,6 +27,9 @@ GAP_TOLERANCE = 0.05
 
 TILT_DEGREES = 0.5
 
+COSINE_TOLERANCE, SPACING_TOLERANCE_MM = 0.01, 0.001
+"""Of a slice from the median of all: some scanners and exports round each image by itself."""
+
 SIDE_TOLERANCE_MM = 0.5
 """Of a slice aside of the line through all; positions are rounded to 0.1 mm."""
 
@@ -61,7 +64,9 @@ def series_geometry(series: Series) -> SeriesGeometry:
     """
     slices, notes = volume_slices(series)
     _check_uniform(slices)
-    row, column = np.array(slices[0].orientation).reshape(2, 3)
+    # Equal to those of each slice where all are equal.
+    row, column = np.median([s.orientation for s in slices], axis=0).reshape(2, 3)
+    y_mm, x_mm = np.median([s.pixel_spacing for s in slices], axis=0).tolist()
     normal = np.cross(row, column)
     positions_N3 = np.array([s.position for s in slices])
     order = np.argsort(positions_N3 @ normal, kind="stable")
@@ -72,7 +77,7 @@ def series_geometry(series: Series) -> SeriesGeometry:
     _check_passes(slices)
     degrees, step = _tilt(positions_N3, heights_N, normal)
     distance = _slice_distance(heights_N)
-    spacing = (slices[0].pixel_spacing[1], slices[0].pixel_spacing[0], distance)
+    spacing = (x_mm, y_mm, distance)
     shear = None
     if degrees > TILT_DEGREES:
         leaning = (*spacing[:2], distance / float(step @ normal))
@@ -101,27 +106,34 @@ def _check_uniform(slices: Sequence[Slice]) -> None:
             "Export the series again with these header fields, or give a NIfTI file",
             code="no-geometry",
         )
-    orientations = {tuple(np.round(s.orientation, 2) + 0.0) for s in slices}
-    if len(orientations) > 1:
+    cosines_N6 = np.array([s.orientation for s in slices])
+    if _off(cosines_N6) > COSINE_TOLERANCE:
+        count = max(2, len(np.unique(np.round(cosines_N6, 1) + 0.0, axis=0)))
         raise ScanError(
-            f"the series mixes images of {len(orientations)} orientations",
+            f"the series mixes images of {count} orientations",
             "Give a folder with the axial images only",
             code="mixed-orientation",
         )
-    row, column = np.array(slices[0].orientation).reshape(2, 3)
+    row, column = np.median(cosines_N6, axis=0).reshape(2, 3)
     if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-2:
         raise ScanError(
             "the image orientation is not a pair of perpendicular unit vectors",
             "Export the series again",
             code="no-geometry",
         )
-    grids = {(s.shape, tuple(np.round(s.pixel_spacing, 3))) for s in slices}
-    if len(grids) > 1:
+    spacings_N2 = np.array([s.pixel_spacing for s in slices])
+    if len({s.shape for s in slices}) > 1 or _off(spacings_N2) > SPACING_TOLERANCE_MM:
+        grids = {(s.shape, tuple(np.round(s.pixel_spacing, 2))) for s in slices}
         raise ScanError(
-            f"the series mixes images of {len(grids)} sizes or pixel spacings",
+            f"the series mixes images of {max(2, len(grids))} sizes or pixel spacings",
             "Give a folder with the images of one reconstruction",
             code="mixed-geometry",
         )
+
+
+def _off(values_NK: NDArray[np.float64]) -> float:
+    """Largest difference of a slice's value from the median of its kind."""
+    return float(np.abs(values_NK - np.median(values_NK, axis=0)).max())
 
 
 def _check_duplicates(slices: Sequence[Slice], heights_N: NDArray[np.float64]) -> None:

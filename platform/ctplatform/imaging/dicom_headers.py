@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
+from pydicom.uid import RLELossless
 
 from ctplatform.imaging import acquisition, dicom_frames
 from ctplatform.imaging.dicom_elements import (
@@ -27,6 +28,7 @@ from ctplatform.imaging.dicom_elements import (
     padding,
     pixel_range,
     rescale,
+    rle_segments,
     text,
     whole_number,
     words,
@@ -305,6 +307,8 @@ def _slice(file: Path, data: pydicom.Dataset, stream: BinaryIO) -> Slice:
     bits = whole("BitsAllocated", 16)
     bits_stored = min(max(whole("BitsStored", bits), 1), 64)
     signed = whole("PixelRepresentation", 0) == 1
+    if syntax == RLELossless and not 1 <= rle_segments(stream) <= 15:
+        invalid.append("PixelData")
     length, offset = (-1, -1) if compressed or deflated else pixel_range(data, stream)
     return Slice(
         file=file,

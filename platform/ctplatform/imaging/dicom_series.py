@@ -1,4 +1,4 @@
-"""DICOM series of a folder: which one to use, and its pixels in HU.
+"""Pixels of a DICOM series in HU.
 
 Last of four steps, after `dicom_headers` (files to series), `dicom_uniformity` and `dicom_geometry` (slices to a grid).
 Plain pixels are read from the files as they are; all others with SimpleITK (GDCM), and with pydicom where GDCM refuses
@@ -9,7 +9,6 @@ Errors name positions in mm and counts, never file names or header texts, which 
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,94 +20,17 @@ from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_frames import FrameReader
-from ctplatform.imaging.dicom_geometry import SeriesGeometry, series_geometry
-from ctplatform.imaging.dicom_headers import Series, Slice, quiet_pydicom
-from ctplatform.imaging.dicom_uniformity import is_derived
+from ctplatform.imaging.dicom_geometry import SeriesGeometry
+from ctplatform.imaging.dicom_headers import Slice, quiet_pydicom
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.image_buffer import empty_image
 from ctplatform.imaging.limits import check_voxels
 from ctplatform.imaging.volume_checks import truncated_slice
 
-AXIAL_COSINE = 0.8
-"""Least cosine between the slices' normal and the body's long axis."""
-
 SLICES_AT_A_TIME = 64
 """Slices decoded together: the decoder holds 4 bytes a voxel."""
 
 _NUMPY_TYPES = {sitk.sitkInt16: np.int16, sitk.sitkInt32: np.int32, sitk.sitkFloat32: np.float32}
-
-
-def choose_series(found: Sequence[Series]) -> tuple[Series | None, list[tuple[Series, str]]]:
-    """The axial CT series of a study to use, and every other one with the reason against it.
-
-    Series that `series_geometry` refuses and those that are not axial cannot be used. The others are ranked by, in
-    this order: not of another part of the body than the chest; original before derived; at least 80% of the longest
-    coverage; thinner slices, in the classes up to 1.5, 3, 5 mm and more; a smooth kernel before a sharp one; more
-    slices; the smaller UID.
-
-    Returns:
-        The series, None if none can be used; and the others, each with its reason.
-    """
-    usable: list[tuple[Series, SeriesGeometry]] = []
-    rejected: list[tuple[Series, str]] = []
-    for series in found:
-        try:
-            geometry = series_geometry(series)
-        except ScanError as error:
-            rejected.append((series, error.problem))
-            continue
-        if abs(geometry.direction[8]) < AXIAL_COSINE:
-            rejected.append((series, "not axial"))
-        else:
-            usable.append((series, geometry))
-    if not usable:
-        return None, rejected
-    chest = [item for item in usable if item[0].body_part != "elsewhere"] or usable
-    longest = max(len(geometry.slices) * geometry.spacing[2] for _, geometry in chest)
-
-    def rank(item: tuple[Series, SeriesGeometry]) -> tuple[Any, ...]:
-        series, geometry = item
-        derived = is_derived(geometry.slices[0])
-        short = len(geometry.slices) * geometry.spacing[2] < 0.8 * longest
-        thickness = max(geometry.spacing[2], series.thickness or 0.0)
-        thick = int(np.searchsorted([1.5, 3.0, 5.0], thickness))
-        elsewhere = series.body_part == "elsewhere"
-        return (
-            elsewhere,
-            derived,
-            short,
-            thick,
-            is_sharp_kernel(series.kernel),
-            -len(geometry.slices),
-            series.uid,
-        )
-
-    first, *others = sorted(usable, key=rank)
-    reasons = (
-        "of another part of the body",
-        "derived",
-        "shorter coverage",
-        "thicker slices",
-        "sharper kernel",
-        "fewer slices",
-        "later UID",
-    )
-    for other in others:
-        at = next(i for i, (a, b) in enumerate(zip(rank(first), rank(other))) if a != b)
-        than = "; the study has one of the chest" if at == 0 else " than another series of the study"
-        rejected.append((other[0], f"{reasons[at]}{than}"))
-    return first[0], rejected
-
-
-def is_sharp_kernel(kernel: str) -> bool:
-    """Whether a reconstruction kernel (`Series.kernel`) sharpens so much that densities are distorted."""
-    name = kernel.upper()
-    number = re.search(r"\d{2}", name)
-    if name.startswith("FC"):
-        return number is not None and int(number.group()) >= 30
-    if number:
-        return int(number.group()) >= 50
-    return name in {"LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "SHARP", "D", "E", "L", "YC", "YD"}
 
 
 def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], sitk.Image | None, list[str]]:

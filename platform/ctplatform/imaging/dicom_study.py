@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctplatform.errors import ScanError
+from ctplatform.imaging.dicom_choice import choose_series
 from ctplatform.imaging.dicom_file import read_file
 from ctplatform.imaging.dicom_geometry import series_geometry
 from ctplatform.imaging.dicom_headers import Series, index_files, quiet_pydicom
-from ctplatform.imaging.dicom_series import choose_series, read_pixels
+from ctplatform.imaging.dicom_series import read_pixels
 from ctplatform.imaging.dicom_tilt import upright
 from ctplatform.imaging.files import DICOMDIR, VOLUME_SUFFIXES
 from ctplatform.imaging.volume_file import StoredVolume

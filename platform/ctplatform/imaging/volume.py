@@ -1,8 +1,9 @@
 """Reader of scans: any CT file or DICOM series as one volume in HU, mm and LPS, or a ScanError with the reason.
 
 In the order of reading: `files` (format by suffix, a local copy), then `volume_file` (`nifti`, or `itk_file` for NRRD
-and MetaImage), or `dicom_study`, by way of `dicom_headers`, `dicom_uniformity`, `dicom_geometry` and `dicom_series`;
-last, for every format, `hounsfield` (check and conversion to int16 HU) and the axes turned to LPS.
+and MetaImage), or `dicom_study`, by way of `dicom_headers`, `dicom_uniformity`, `dicom_geometry` and `dicom_series`
+(`dicom_choice` picks one of several series); last, for every format, `hounsfield` (check and conversion to int16 HU)
+and the axes turned to LPS.
 docs/reference/inputs.md lists the accepted input and every error code.
 """
 

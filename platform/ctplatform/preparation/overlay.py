@@ -18,6 +18,11 @@ Points = NDArray[np.floating]
 
 WIDTH = 900
 HEADER = 40
+"""Pixels above the slices, with one line of reasons."""
+
+LINE = 16
+"""Pixels of each further line."""
+
 GAP = 6
 WINDOW_HU = (-1000.0, 200.0)
 GREYS = 40
@@ -57,6 +62,7 @@ def overlay_png(
     centres_mm_N3: NDArray[np.floating] | None = None,
     title: str = "",
     verdict: str = "",
+    through: tuple[float, float, float] | None = None,
 ) -> bytes:
     """Coronal, axial and sagittal slice through the lungs as a PNG, 900 pixels wide; the patient's right is
     on the left.
@@ -65,27 +71,32 @@ def overlay_png(
         labels: lung mask (50 right, drawn orange; 100 left, drawn blue); without it the slices go through
             the scan's middle.
         centres_mm_N3: atlas locations in the scan, LPS mm; those near a slice are drawn on it.
+        verdict: state and reasons, drawn whole, in as many lines as they take.
+        through: point of all three slices, LPS mm: where the problem is; None: the middle of the lungs.
     """
     low_3, high_3 = _extent(image)
     if labels is not None:
         low_3, high_3 = _around_lungs(labels, low_3, high_3)
-    through = _middle(labels, low_3, high_3)
+    points = [np.array(through)] * 3 if through else _middle(labels, low_3, high_3)
     widths = [high_3[view.across] - low_3[view.across] for view in VIEWS]
     heights = [high_3[view.down] - low_3[view.down] for view in VIEWS]
     mm = max(sum(widths) / (WIDTH - GAP * (len(VIEWS) - 1)), max(heights) / 400)
     height = math.ceil(max(heights) / mm)
-    canvas = Image.new("RGB", (WIDTH, HEADER + height), (0, 0, 0))
+    lines = _wrapped(verdict)
+    header = HEADER + LINE * (len(lines) - 1)
+    canvas = Image.new("RGB", (WIDTH, header + height), (0, 0, 0))
     left = max(0, (WIDTH - round(sum(widths) / mm) - GAP * (len(VIEWS) - 1)) // 2)
-    for view, point_3 in zip(VIEWS, through):
+    for view, point_3 in zip(VIEWS, points):
         panel = _panel(image, labels, centres_mm_N3, view, point_3, low_3, high_3, mm)
-        canvas.paste(panel, (left, HEADER + (height - panel.height) // 2))
+        canvas.paste(panel, (left, header + (height - panel.height) // 2))
         left += panel.width + GAP
     draw = ImageDraw.Draw(canvas)
     draw.text((6, 3), title, fill=(255, 255, 255), font=ImageFont.load_default(15))
     colour = VERDICTS.get(
         verdict.split(":")[0].split()[0].lower() if verdict.split() else "", (200, 200, 200)
     )
-    draw.text((6, 21), _fitting(draw, verdict), fill=colour, font=ImageFont.load_default(13))
+    for k, line in enumerate(lines):
+        draw.text((6, 21 + LINE * k), line, fill=colour, font=ImageFont.load_default(13))
     buffer = io.BytesIO()
     canvas.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
         buffer, "PNG", compress_level=6
@@ -194,9 +205,14 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return outer & ~inner
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str) -> str:
-    """Cut a line to the image's width."""
+def _wrapped(text: str) -> list[str]:
+    """A text in lines as wide as the image."""
     font = ImageFont.load_default(13)
-    while text and draw.textlength(text, font=font) > WIDTH - 12:
-        text = text[:-2].rstrip(" …") + "…"
-    return text
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > WIDTH - 12:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -35,7 +35,7 @@ class PrepareSummary:
         counts: scans of the table by state.
         done: scans prepared in this run.
         skipped: scans that were finished before.
-        reasons: scan_id -> "state: reason" of those that were not accepted.
+        reasons: scan_id -> "state: reason" of those that were not accepted, the worst first.
         causes: scans prepared in this run by cause.
         seconds: wall-clock time.
     """
@@ -103,11 +103,12 @@ def _outcome(
 ) -> Iterator[tuple[dict[str, int], dict[str, str]]]:
     """Yields once: scans by state, and the reasons of those that were not accepted. Raises StageError if no scan can be
     used."""
-    rows = ledger.read_ledger(workspace, columns=["scan_id", "state", "reason"])
+    rows = ledger.read_ledger(workspace, columns=["scan_id", "state", "reason", "dice"])
     rows = rows[rows["scan_id"].isin(scan_ids)]
     ledger.usable(rows, use_flagged=use_flagged)
     found = Counter(rows["state"])
-    reasons = {r.scan_id: f"{r.state}: {r.reason}" for r in rows.itertuples() if r.state != "accepted"}
+    worst = ledger.worst_first(rows[rows["state"] != "accepted"])
+    reasons = {r.scan_id: f"{r.state}: {r.reason}" for r in worst.itertuples()}
     yield {state: found[state] for state in ledger.STATES}, reasons
 
 

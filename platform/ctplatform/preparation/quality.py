@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from ctplatform.config.preparation import QualityConfig
 from ctplatform.imaging.hounsfield import PADDING_HU
@@ -44,16 +45,24 @@ MIN_INNER = 200
 REJECT_TOP_CM2 = 60.0
 """Lung on the last slice above which the apices are missing: about 25 mm of them, and all of their patches."""
 
+FLAG_FREE_AIR_ML = 30.0
+"""Of air as dark as room air that the segmenter found at the lungs; it finds none below."""
+
 MIN_AIR = 0.005
 """Smallest share of room air among the voxels for a median; a patient may fill the field of view."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state of a scan, and why; without reasons if it is accepted."""
+    """The state of a scan, and why; without reasons if it is accepted.
+
+    Attributes:
+        cause: measure of the first reason.
+    """
 
     state: State
     reasons: tuple[str, ...] = ()
+    cause: str = ""
 
 
 def measure(
@@ -104,18 +113,25 @@ def opaque(
     Consolidation, effusion and large tumours are as dense as the chest wall, so a mask by density leaves them out; the
     affine, determined by the rest of both lungs, still maps the atlas's lung there.
     """
-    hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(hu), sitk.GetArrayViewFromImage(labels)
-    direction_33 = np.array(hu.GetDirection()).reshape(3, 3)
     shares = {}
     for label, name in ((RIGHT, "opaque_right"), (LEFT, "opaque_left")):
-        points_N3 = transform_points(registration.affine_44, template.inner[label])
-        index_N3 = np.rint((points_N3 - hu.GetOrigin()) @ direction_33 / hu.GetSpacing()).astype(int)
-        index_N3 = index_N3[((index_N3 >= 0) & (index_N3 < hu.GetSize())).all(axis=1)]
-        if len(index_N3) < MIN_INNER:
-            continue
-        x, y, z = index_N3.T
-        shares[name] = float(np.mean((hu_ZYX[z, y, x] > OPAQUE_HU) & (labels_ZYX[z, y, x] == 0)))
+        _, is_opaque_N = inner_voxels(hu, labels, registration, template, label)
+        if len(is_opaque_N) >= MIN_INNER:
+            shares[name] = float(is_opaque_N.mean())
     return shares
+
+
+def inner_voxels(
+    hu: sitk.Image, labels: sitk.Image, registration: Registration, template: Template, label: int
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Voxels [n, x y z] of a lung's interior, mapped from the atlas into the scan, and which of them are opaque."""
+    hu_ZYX, labels_ZYX = sitk.GetArrayViewFromImage(hu), sitk.GetArrayViewFromImage(labels)
+    direction_33 = np.array(hu.GetDirection()).reshape(3, 3)
+    points_N3 = transform_points(registration.affine_44, template.inner[label])
+    index_N3 = np.rint((points_N3 - hu.GetOrigin()) @ direction_33 / hu.GetSpacing()).astype(int)
+    index_N3 = index_N3[((index_N3 >= 0) & (index_N3 < hu.GetSize())).all(axis=1)]
+    x, y, z = index_N3.T
+    return index_N3, (hu_ZYX[z, y, x] > OPAQUE_HU) & (labels_ZYX[z, y, x] == 0)
 
 
 def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence[str] = ()) -> Verdict:
@@ -126,22 +142,22 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         config: the thresholds.
         notes: what earlier steps found unusual: further reasons of a scan that is not accepted, never the only ones.
     """
-    rejected: list[str] = []
-    flagged: list[str] = []
+    rejected: list[tuple[str, str]] = []
+    flagged: list[tuple[str, str]] = []
 
     def below(name: str, reject: float, flag: float, text: str) -> None:
         value = measures.get(name, math.nan)
         if value < reject:
-            rejected.append(text.format(value))
+            rejected.append((name, text.format(value)))
         elif value < flag:
-            flagged.append(text.format(value))
+            flagged.append((name, text.format(value)))
 
     def above(name: str, reject: float, flag: float, text: str) -> None:
         value = measures.get(name, math.nan)
         if value > reject:
-            rejected.append(text.format(value))
+            rejected.append((name, text.format(value)))
         elif value > flag:
-            flagged.append(text.format(value))
+            flagged.append((name, text.format(value)))
 
     reject_air, flag_air = config.reject_air_hu, config.flag_air_hu
     not_hu = "the values are not HU: air outside the lungs lies at {:.0f}, not near -1000"
@@ -192,6 +208,13 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         *cut,
         "the field of view cuts through the lungs at the side ({:.0f} cm2 of lung on the border)",
     )
+    above(
+        "free_air_ml",
+        math.inf,
+        FLAG_FREE_AIR_ML,
+        "{:.0f} ml of air at the lungs are as dark as room air (a pneumothorax or a large bulla, perhaps) and are not "
+        "in the lung mask",
+    )
     low, high = config.reject_volume_l, config.flag_volume_l
     below("volume_l", low[0], high[0], "the lungs are very small ({:.2f} l)")
     above("volume_l", low[1], high[1], "the lungs are very large ({:.2f} l)")
@@ -231,10 +254,11 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         "high)",
     )
     if step < -config.flag_base_step_mm:
-        flagged.append(
+        text = (
             f"the left lung ends {-step:.0f} mm higher than the right one (its base lacks air, perhaps, or the "
             "diaphragm is high)"
         )
+        flagged.append(("base_step_mm", text))
     for side in ("right", "left"):
         above(
             f"opaque_{side}",
@@ -243,6 +267,8 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
             f"{{:.0%}} of where the {side} lung should be is as dense as tissue (consolidation, effusion, a tumour or "
             "a large heart, perhaps) and is not in the lung mask",
         )
-    if not rejected and not flagged:
+    found = rejected + flagged
+    if not found:
         return Verdict("accepted")
-    return Verdict("rejected" if rejected else "flagged", (*rejected, *flagged, *notes))
+    reasons = (*(text for _, text in found), *notes)
+    return Verdict("rejected" if rejected else "flagged", reasons, found[0][0])

@@ -278,6 +278,7 @@ def sample_scan(
     from ctplatform.imaging.volume import content_hash, read_volume
     from ctplatform.lungs.segmenter import lung_mask
     from ctplatform.preparation.overlay import overlay_png
+    from ctplatform.preparation.problem_place import problem_place
     from ctplatform.preparation.quality import assess, measure
     from ctplatform.preparation.sampling import sample_patches
     from ctplatform.registration.affine_registration import register
@@ -312,6 +313,7 @@ def sample_scan(
                 centres_mm_N3=patches.centres_mm_N3,
                 title=item["scan_id"],
                 verdict=": ".join(filter(None, (verdict.state, "; ".join(verdict.reasons)))),
+                through=problem_place(verdict.cause, volume.image, mask, registration, template),
             )
     fields: dict[str, Any] = {
         "state": verdict.state,

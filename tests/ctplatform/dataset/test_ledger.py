@@ -103,3 +103,14 @@ def test_rows_of_earlier_versions_have_no_acquisition_but_their_source_and_the_t
     assert full.loc["old", ["kernel", "manufacturer", "exposure_mas"]].tolist() == ["FC51", "Toshiba", 30.0]
     assert full.loc["new", ["kernel", "manufacturer", "exposure_mas"]].tolist() == ["B30f", "Siemens", 40.0]
     assert full["ctdi_vol_mgy"].isna().all()
+
+
+def test_what_to_look_at_first():
+    rows = pd.DataFrame(
+        [("a", "accepted", 0.6), ("b", "flagged", 0.9), ("c", "flagged", 0.7), ("d", "rejected", 0.8),
+         ("e", "failed", None), ("f", "rejected", None)],
+        columns=["scan_id", "state", "dice"],
+    )  # fmt: skip
+    for shuffled in (rows, rows[::-1]):
+        assert "".join(ledger.worst_first(shuffled)["scan_id"]) == "efdcba"
+    assert ledger.worst_first(rows[:0]).empty

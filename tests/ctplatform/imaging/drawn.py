@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 from hypothesis import strategies as st
 
+from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_writer import write_dicom_series
+from ctplatform.imaging.volume import read_volume
 from tests.ctplatform.scans import edit
 
 SIZE_XYZ = (12, 14, 11)
@@ -103,3 +106,51 @@ def headers(*, broken: bool) -> st.SearchStrategy[Drawn]:
         break_at=st.floats(0, 1) if broken else st.none(),
         junk=st.integers(0, 255),
     )
+
+
+def check_same(found: sitk.Image, right: sitk.Image) -> None:
+    """All voxels of an image are those of another one, in their places, whatever the order of the axes."""
+    hu_ZYX, right_ZYX = sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(right)
+    assert hu_ZYX.size == right_ZYX.size
+    index_N3 = np.argwhere(np.ones(hu_ZYX.shape, bool))[:, ::-1]
+    points_N3 = index_N3 @ _axes(found).T + found.GetOrigin()
+    nearest_N3 = np.rint((points_N3 - right.GetOrigin()) @ np.linalg.inv(_axes(right)).T).astype(int)
+    assert ((nearest_N3 >= 0) & (nearest_N3 < right.GetSize())).all(), "in another place"
+    away_N = np.linalg.norm(points_N3 - (nearest_N3 @ _axes(right).T + right.GetOrigin()), axis=1)
+    extent = np.linalg.norm(np.array(right.GetSize()) * right.GetSpacing())
+    assert away_N.max() < 0.05 + 3e-3 * extent, f"{away_N.max():.2f} mm off"  # headers are rounded
+    x, y, z = nearest_N3.T
+    np.testing.assert_array_equal(hu_ZYX.ravel(), right_ZYX[z, y, x])
+
+
+def _axes(image: sitk.Image) -> np.ndarray:
+    """Steps from voxel to voxel, mm, a column each."""
+    return np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+
+
+def check_right(drawn: Drawn) -> None:
+    """A header that is right gives the drawn HU, voxel by voxel, where the image has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = read_volume(drawn.write(Path(folder))).image
+    image = drawn.image()
+    expected = sitk.DICOMOrient(image, "LPS")
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected))
+    corner = [n - 1 for n in expected.GetSize()]
+    for index in ((0, 0, 0), corner):
+        np.testing.assert_allclose(
+            found.TransformIndexToPhysicalPoint(index),
+            expected.TransformIndexToPhysicalPoint(index),
+            atol=0.02,
+        )
+
+
+def check_broken(drawn: Drawn) -> None:
+    """A byte of the header is wrong: a volume, or a ScanError without the path."""
+    with tempfile.TemporaryDirectory(prefix="named-") as folder:
+        path = drawn.write(Path(folder))
+        said = ""
+        try:
+            read_volume(path)
+        except ScanError as error:
+            said = str(error)
+        assert "named-" not in said

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 
 from ctplatform.imaging.dicom_elements import (
     numbers,
     padding,
     pixel_range,
     rescale,
+    rle_segments,
     text,
     whole_number,
     words,
@@ -80,3 +83,14 @@ def test_bytes_of_the_pixels_are_those_in_the_file(series: Path, tmp_path: Path,
     with path.open("rb") as stream:
         data = pydicom.dcmread(stream, stop_before_pixels=True)
         assert pixel_range(data, stream) == (whole - cut, len(content) - whole)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_segments_of_the_first_rle_fragment(tmp_path: Path, table: bool) -> None:
+    for count in (0, 1, 2, 15):
+        frames = encapsulate([struct.pack("<16L", count, *[64] * 15)], has_bot=table)
+        (tmp_path / "a").write_bytes(bytes(12) + frames)
+        with (tmp_path / "a").open("rb") as stream:
+            assert rle_segments(stream) == count
+    with io.BytesIO(bytes(40)) as stream:
+        assert rle_segments(stream) == 0

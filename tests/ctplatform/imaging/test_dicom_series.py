@@ -1,4 +1,4 @@
-"""The series of a folder to use, and its pixels."""
+"""Pixels of a series."""
 
 from __future__ import annotations
 
@@ -24,33 +24,6 @@ class TestSeries:
         data = (series / "0010.dcm").read_bytes()
         (series / "0010.dcm").write_bytes(data[:-lost])
         assert code_of(series) == "truncated"
-
-    def test_several_series_in_a_folder(self, series: Path) -> None:
-        thin = chest(size_XYZ=(30, 26, 40), seed=5)
-        thin.SetSpacing((8.0, 9.5, 5.5))
-        uid = write_dicom_series(thin, series / "thin")
-        for file in (series / "thin").iterdir():
-            file.rename(series / f"thin-{file.name}")
-        volume = read_volume(series)
-        assert np.array_equal(array(volume.image), array(thin)), "the longer one"
-        assert (
-            "1 other series in the folder passed over: fewer slices than another series of the study"
-            in volume.notes
-        )
-        assert np.array_equal(array(read_volume(series, series_uid=uid).image), array(thin))
-        assert code_of(series, series_uid="1.2.3") == "no-such-series"
-
-    @pytest.mark.parametrize(("first", "other"), [("CHEST", "ABDOMEN"), ("", "PELVIS"), ("THORAX", "HEAD")])
-    def test_a_longer_series_of_another_part_of_the_body(self, series: Path, first: str, other: str) -> None:
-        write_dicom_series(chest(size_XYZ=(30, 26, 40), seed=5), series / "long")
-        edit(series / "long", BodyPartExamined=other)
-        for file in (series / "long").iterdir():
-            file.rename(series / f"long-{file.name}")
-        (series / "long").rmdir()
-        edit(series, slice(0, 20), BodyPartExamined=first)
-        volume = read_volume(series)
-        assert np.array_equal(array(volume.image), array(chest()))
-        assert any("another part of the body" in note for note in volume.notes)
 
 
 class TestPixelType:

@@ -9,6 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.datadict import dictionary_VR
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from ctplatform.cohort.discovery import discover
 from ctplatform.errors import CohortError, ScanError
@@ -195,6 +197,15 @@ class TestOddHeaders:
     @pytest.mark.parametrize("syntax", ["1.2.840.113619.5.2", "1.2.3.4.5.6", ""])
     def test_transfer_syntax_that_is_not_known(self, series: Path, syntax: str) -> None:
         replace(series / "0006.dcm", 0x00020010, syntax.encode() + b"\0" * (len(syntax) % 2))
+        assert code_of(series) == "bad-header"
+
+    @pytest.mark.parametrize("content", [bytes(200), b""])
+    def test_a_compressed_slice_without_a_segment(self, series: Path, content: bytes) -> None:
+        """A decoder divides by the number of segments; in discovery that would end the search."""
+        image = pydicom.dcmread(series / "0006.dcm")
+        image.compress(RLELossless, generate_instance_uid=False)
+        image.PixelData = encapsulate([content or b"\0\0"])
+        image.save_as(series / "0006.dcm")
         assert code_of(series) == "bad-header"
 
     def test_every_image_has_the_same_instance_uid(self, series: Path) -> None:

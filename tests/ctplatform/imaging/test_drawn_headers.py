@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
-import numpy as np
-import SimpleITK as sitk
+import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ctplatform.errors import ScanError
-from ctplatform.imaging.volume import read_volume
-from tests.ctplatform.imaging.drawn import Drawn, headers
+from tests.ctplatform.imaging import odd_dicom, odd_files, odd_nifti
+from tests.ctplatform.imaging.drawn import Drawn, check_broken, check_right, headers
+from tests.ctplatform.imaging.oddities import Kind, Odd, check_odd
 
+KINDS = [*odd_dicom.KINDS, *odd_nifti.KINDS, *odd_files.KINDS]
 QUICK = settings(
-    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-
-
-def check_right(drawn: Drawn) -> None:
-    """A header that is right gives the drawn HU, voxel by voxel, where the image has them."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = read_volume(drawn.write(Path(folder))).image
-    image = drawn.image()
-    expected = sitk.DICOMOrient(image, "LPS")
-    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected))
-    corner = [n - 1 for n in expected.GetSize()]
-    for index in ((0, 0, 0), corner):
-        np.testing.assert_allclose(
-            found.TransformIndexToPhysicalPoint(index),
-            expected.TransformIndexToPhysicalPoint(index),
-            atol=0.02,
-        )
-
-
-def check_broken(drawn: Drawn) -> None:
-    """A byte of the header is wrong: a volume, or a ScanError without the path."""
-    with tempfile.TemporaryDirectory(prefix="named-") as folder:
-        path = drawn.write(Path(folder))
-        said = ""
-        try:
-            read_volume(path)
-        except ScanError as error:
-            said = str(error)
-        assert "named-" not in said
 
 
 @QUICK
@@ -56,3 +26,22 @@ def test_a_right_header_gives_the_right_voxels(drawn: Drawn) -> None:
 @given(headers(broken=True))
 def test_a_broken_header_is_one_scan_error_at_most(drawn: Drawn) -> None:
     check_broken(drawn)
+
+
+@QUICK
+@given(
+    st.builds(Odd, grid=headers(broken=False), kind=st.sampled_from(KINDS), seed=st.integers(0, 2**31 - 1))
+)
+def test_an_odd_header_gives_the_right_voxels_or_a_scan_error(odd: Odd) -> None:
+    check_odd(odd)
+
+
+GRID = Drawn(
+    spacing=(3.0, 2.5, 4.0), origin=(-80.5, 12.25, 300.0), turn=(4.0, -7.0, 11.0), flip=(False, True, False),
+    order=(0, 1, 2), form="", slope=1.0, intercept=-1024, break_at=None, junk=0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_of_oddity(kind: Kind) -> None:
+    check_odd(Odd(GRID, kind, seed=7))

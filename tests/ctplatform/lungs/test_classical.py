@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from ctplatform.config.recipe import PhantomConfig
 from ctplatform.errors import ScanError
 from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.lungs.measures import density
 from ctplatform.phantom import make_subject
+from tests.ctplatform.lungs.diseased import diseased, gas_beside_the_diaphragm, healthy
 from tests.ctplatform.lungs.masks import SEGMENT, dice, edited, on_grid
 from tests.ctplatform.scans import REAL_CT, needs_real_ct
 
@@ -132,6 +135,40 @@ def test_foam_under_the_patient_is_no_lung(subject):
     found = on_grid(SEGMENT(padded), padded)
     assert not found[:, depth - 44 :].any()
     assert dice(found[:, : depth - 50] > 0, sitk.GetArrayViewFromImage(truth) > 0) > 0.95
+
+
+@pytest.mark.parametrize("hu", [-962, -945])
+def test_stomach_gas_hardly_darker_than_lung(hu):
+    """Its noise must not break it into pieces that have "lung" around them."""
+    chest = healthy(2)
+    before = chest.hu.copy()
+    gas_beside_the_diaphragm(chest, hu=hu)
+    gas, image = chest.hu != before, edited(chest.image, chest.hu)
+    assert gas.sum() * np.prod(image.GetSpacing()) / 1000 > 100
+    assert (on_grid(SEGMENT(image), image)[gas] > 0).mean() < 0.05
+
+
+def test_an_apex_that_tissue_separates_is_lung():
+    image, truth = diseased("an apex split off", 2)
+    true = sitk.GetArrayViewFromImage(truth)
+    found = on_grid(SEGMENT(image), image)
+    parts, _ = ndimage.label(true == RIGHT)
+    sizes = np.bincount(parts.ravel())[1:] * np.prod(image.GetSpacing()) / 1000
+    assert 30 < sizes[sizes > 5].min() < 60
+    apex = parts == 1 + int(np.argmin(np.where(sizes > 5, sizes, np.inf)))
+    assert (found[apex] == RIGHT).mean() > 0.9
+
+
+def test_a_pneumothorax_is_no_lung():
+    """Nor emphysema: its air is as dark as room air, in one piece."""
+    image, truth = diseased("pneumothorax", 2)
+    mask, true = SEGMENT(image), sitk.GetArrayViewFromImage(truth)
+    found = on_grid(mask, image)
+    assert dice(found == RIGHT, true == RIGHT) > 0.975
+    assert mask.measures["free_air_ml"] > 200
+    place = image.TransformPhysicalPointToIndex(mask.places["free_air_ml"])
+    assert image[place] < -950
+    assert density(image, mask.labels)["laa950"] < 0.1
 
 
 @pytest.mark.parametrize("hu", [-1000, 40])

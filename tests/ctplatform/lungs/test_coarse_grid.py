@@ -101,3 +101,11 @@ def test_bounding_boxes_hold_the_mask_and_no_more():
     z, y, x = bounding_box(mask, [3, 1, 2])
     assert (z.start, y.start, x.start) == (0, 2, 5)
     assert mask[z, y, x].sum() == mask.sum()
+
+
+def test_means_of_neighbours_in_some_slices():
+    noise = np.random.default_rng(0).normal(-800, 100, (8, 9, 10)).astype(np.int16)
+    found = CoarseGrid(noise, SPACING).smoothed(slice(0, 5))
+    np.testing.assert_array_equal(found[5:], noise[5:])
+    expected = ndimage.uniform_filter(noise[:5].astype(float), 3, mode="nearest")
+    np.testing.assert_allclose(found[:5], expected, atol=1.0)

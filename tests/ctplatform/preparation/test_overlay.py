@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from ctplatform.lungs.mask import LEFT, RIGHT
-from ctplatform.preparation.overlay import COLOURS, DOT, WIDTH, overlay_png
+from ctplatform.preparation.overlay import COLOURS, DOT, HEADER, LINE, VERDICTS, WIDTH, overlay_png
 from tests.ctplatform.chest import lung_image, rotation
 
 
@@ -65,6 +65,26 @@ def test_without_mask_and_with_a_long_verdict(case):
     pixels = pixels_of(overlay_png(image, None, title="scan-2", verdict=verdict))
     assert pixels.shape[1] == WIDTH
     assert not near(pixels[60:], COLOURS[LEFT]).any()
+    short = pixels_of(overlay_png(image, None, title="scan-2", verdict="rejected"))
+    further = (len(pixels) - len(short)) // LINE
+    assert further >= 5
+    rows = near(pixels[: HEADER + further * LINE], VERDICTS["rejected"]).any(axis=1)
+    assert all(rows[21 + k * LINE :][:LINE].any() for k in range(further + 1)), "each line is drawn"
+
+
+def test_planes_go_through_the_problem(case):
+    image, labels = case
+    marked = sitk.Image(image)
+    index = [n * part // 20 for n, part in zip(image.GetSize(), (8, 5, 7))]  # on none of the middle planes
+    marked[tuple(index)] = 3000
+    place = image.TransformIndexToPhysicalPoint(index)
+    bright = [
+        (pixels_of(overlay_png(scan, labels, through=place))[HEADER:] > 240).all(axis=-1).sum()
+        for scan in (image, marked)
+    ]
+    assert bright[1] >= bright[0] + 6, "in the three views"
+    middle = pixels_of(overlay_png(marked, labels))
+    assert np.array_equal(middle, pixels_of(overlay_png(image, labels)))
 
 
 def test_an_empty_mask_is_no_problem(case):

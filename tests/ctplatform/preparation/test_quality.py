@@ -74,6 +74,7 @@ def test_a_good_scan_has_no_reasons():
         ("base_step_mm", -60.0, "flagged", "the left lung ends 60 mm higher than the right one"),
         ("opaque_right", 0.3, "flagged", "30% of where the right lung should be is as dense as tissue"),
         ("opaque_left", 0.2, "flagged", "20% of where the left lung should be is as dense as tissue"),
+        ("free_air_ml", 400.0, "flagged", "400 ml of air at the lungs are as dark as room air"),
         ("air_hu", -870.0, "rejected", "air outside the lungs lies at -870"),
         ("air_hu", -920.0, "flagged", "air outside the lungs lies at -920"),
         ("mirrored", 0.8, "flagged", "mirrored left-right (probability 80%)"),
@@ -84,6 +85,7 @@ def test_each_measure_has_its_words(name, value, state, words):
     verdict = assess({**GOOD, name: value}, CONFIG)
     assert verdict.state == state
     assert any(words in reason for reason in verdict.reasons)
+    assert verdict.cause == name
 
 
 def test_rejection_wins_and_says_everything():

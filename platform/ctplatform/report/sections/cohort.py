@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ctplatform.dataset.ledger import STATES
+from ctplatform.dataset.ledger import STATES, worst_first
 from ctplatform.metrics.bootstrap import wilson
 from ctplatform.report import words
 from ctplatform.report.commands import command
@@ -153,8 +153,7 @@ def _reasons(ledger: pd.DataFrame) -> list[Table]:
     rows = ledger[ledger["state"] != "accepted"]
     if rows.empty:
         return []
-    order = {"failed": 0, "rejected": 1, "flagged": 2}
-    rows = rows.assign(_order=rows["state"].map(order)).sort_values(["_order", "scan_id"])
+    rows = worst_first(rows)
     cells = [
         (str(row.scan_id), row.state, words.without_paths(row.reason), words.without_paths(row.remedy))
         for row in rows.head(LISTED).itertuples()

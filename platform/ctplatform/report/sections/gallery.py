@@ -8,6 +8,7 @@ import io
 import pandas as pd
 from PIL import Image as Picture
 
+from ctplatform.dataset.ledger import worst_first
 from ctplatform.report import words
 from ctplatform.report.commands import command
 from ctplatform.report.document import Figure, Image, Omitted, Section, Table
@@ -16,7 +17,6 @@ from ctplatform.storage.layout import overlay
 
 TITLE = "Quality-control overlays"
 BUDGET = 5_000_000  # bytes of all images together; base64 adds a third, and the page stays below about 8 MB
-SEVERITY = {"rejected": 0, "flagged": 1, "accepted": 2}
 # Width in pixels and WebP quality, tried in turn until the gallery fits.
 STEPS = ((1100, 80), (900, 72), (720, 65), (560, 55), (420, 45), (320, 35))
 
@@ -78,10 +78,9 @@ def section(inputs: Inputs) -> Section | Omitted:
 def choose(rows: pd.DataFrame, total: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The worst half by state, then Dice (missing counts as worst), and a sample of the rest.
 
-    State comes first because a cut-off or mirrored scan can have a high Dice. The sample depends on the ids alone.
+    The sample depends on the ids alone.
     """
-    rank = rows.assign(_rank=rows["state"].map(SEVERITY).fillna(0))
-    order = rank.sort_values(["_rank", "dice", "scan_id"], na_position="first").drop(columns="_rank")
+    order = worst_first(rows)
     worst, rest = order.iloc[: (total + 1) // 2], order.iloc[(total + 1) // 2 :]
     key = rest["scan_id"].map(lambda scan: hashlib.sha256(str(scan).encode()).hexdigest())
     return worst, rest.loc[key.sort_values().index[: total // 2]]
