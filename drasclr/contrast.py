@@ -178,6 +178,7 @@ class DrasCLR(nn.Module):
             scans = query_GSCDHW.shape[1] if self.gather is None else self.gather.total
             check_scans(scans, "normalisation of projections by location (location_norm)")
         coordinates_G3 = self.coordinates_N3[locations_G]
+        around_GKSD: Tensor | None
         if self.encode_once:
             trained_GSD, around_GKSD = self._encode_once(query_GSCDHW, neighbours_GKSCDHW, locations_G)
             queries_GSD = trained_GSD[: len(locations_G)]

@@ -34,7 +34,7 @@ class NeighbourAttention(nn.Module):
 
 def others(locations_G: Tensor, neighbours_GK: Tensor) -> Tensor:
     """Neighbours that are no anchors themselves, [H], each once, ascending."""
-    near = torch.unique(neighbours_GK)
+    near: Tensor = torch.unique(neighbours_GK)
     return near[~torch.isin(near, locations_G)]
 
 

@@ -130,8 +130,8 @@ def foreign_gas(scan: CoarseGrid, lung: Mask) -> Mask:
         return result
     half = (slices[0] + slices[-1]) / 2
     smoothed_ZYX = scan.smoothed(slice(0, int(half) + 2))
-    lower = np.median(smoothed_ZYX[: int(half) + 1][lung[: int(half) + 1]]) - GAS_CONTRAST_HU
-    lower = float(np.clip(lower, *LOWER_GAS_HU))
+    median = float(np.median(smoothed_ZYX[: int(half) + 1][lung[: int(half) + 1]]))
+    lower = float(np.clip(median - GAS_CONTRAST_HU, *LOWER_GAS_HU))
     for in_upper_half, threshold, least_fraction in ((False, lower, 0.22), (True, UPPER_GAS_HU, 0.12)):
         hu_ZYX = scan.hu_ZYX if in_upper_half else smoothed_ZYX
         labels_ZYX, sizes = scan.components(lung & (hu_ZYX < threshold))
