@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.benchmarks import evidence_page
 from tests.benchmarks.evidence_parts import (
     ALL,
+    BEST_RANDOM,
     DENSITY,
     DEVELOPMENT,
     FEW,
@@ -73,10 +74,10 @@ def phases(evidence: Evidence) -> list[list[Part]]:
         [(evidence.prepared(DEVELOPMENT), ["prepare", DEVELOPMENT])],
         pretrained(MAIN),
         [(evidence.prepared(cohort), ["prepare", cohort]) for cohort in FRESH],
-        encoded((DEVELOPMENT,), MAIN, SEEDS[:1]) + encoded((DEVELOPMENT,), RANDOM, SEEDS[:1]),
+        encoded((DEVELOPMENT,), MAIN) + encoded((DEVELOPMENT,), RANDOM),
         [(evidence.representation_file(), ["choose"])],
         encoded(fresh, MAIN) + encoded(fresh, RANDOM),
-        probed(MAIN) + probed(RANDOM) + probed(DENSITY, (0,)) + probed(HISTOGRAM, (0,)),
+        probed(MAIN) + probed(RANDOM) + probed(BEST_RANDOM) + probed(DENSITY, (0,)) + probed(HISTOGRAM, (0,)),
         trained("scratch", FEW, SEEDS) + trained("finetune", FEW, SEEDS),
         trained("scratch", ALL, SEEDS[:1]),
         *(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = 2000
 FOLDS = 5
+FEW_SUBSETS = 9
 #: (features of a patch, pooling) that a patient's representation is chosen from.
 REPRESENTATIONS: tuple[tuple[str, Pooling], ...] = (
     ("last", "mean"),
@@ -143,6 +144,22 @@ def cross_validated(problem: LabelledCohort, x: Mapping[str, np.ndarray], metric
         head = task.probe().fit(train_NP[inside], targets.take(inside), seed=0)
         predicted_N[outside] = task.clip(head.predict(train_NP[outside]))
     return METRICS[metric].value(targets, predicted_N)
+
+
+def validated(problem: LabelledCohort, x: Mapping[str, np.ndarray], metric: str, *, labels: int) -> float:
+    """Mean of two scores among the training subjects: cross-validated, and of heads fitted on a few labels.
+
+    The latter are fitted on stratified subsets, and predict the subjects that are not among them.
+    """
+    task, targets = problem.task, problem.train_targets
+    train_NP = np.stack([x[subject] for subject in problem.train])
+    few = []
+    for number in range(FEW_SUBSETS):
+        rows = subset_of(problem, labels, number)
+        others = np.setdiff1d(np.arange(len(targets)), rows)
+        head = task.probe().fit(train_NP[rows], targets.take(rows), seed=0)
+        few.append(METRICS[metric].value(targets.take(others), task.clip(head.predict(train_NP[others]))))
+    return (cross_validated(problem, x, metric) + float(np.mean(few))) / 2
 
 
 @dataclass(frozen=True)

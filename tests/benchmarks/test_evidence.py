@@ -113,12 +113,12 @@ def test_cohorts_are_averaged_and_resampled_apart(rng):
 
 def test_the_recipe_of_the_evidence_is_that_of_the_demo():
     demo, evidence = load_recipe("demo"), evidence_parts.recipe_of("development")
-    changed = {"beta", "max_steps", "num_workers", "checkpoint_every"}
+    changed = {"beta", "epochs", "max_steps", "num_workers", "checkpoint_every"}
     plain, own = demo.pretrain.model_dump(), evidence.pretrain.model_dump()
     assert {key for key in plain if plain[key] != own[key]} == changed
-    assert (evidence.phantom, evidence.split) == (demo.phantom, demo.split)
+    assert evidence.phantom.model_dump(exclude={"subjects"}) == demo.phantom.model_dump(exclude={"subjects"})
     fresh = evidence_parts.recipe_of("first")
-    assert fresh.phantom.seed not in (0, 101, 2026)
+    assert fresh.phantom.seed not in (0, 101, 2026, 3001, 3002)
     assert fresh.pretrain == evidence.pretrain
 
 
