@@ -28,7 +28,6 @@ LATER = (
     "pretrain.routing_lr",
     "pretrain.variance_weight",
     "split.balance",
-    "sweep.encoders",
 )
 
 

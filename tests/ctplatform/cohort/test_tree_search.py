@@ -35,9 +35,8 @@ class TestDiscover:
 def test_ray_tasks_find_the_same_as_one_process(tmp_path: Path, ray_local, monkeypatch) -> None:
     """Nested folders, a folder too large for a task, repeats, rubbish, several studies: same rows, same lines."""
     for k in range(3):
-        write_dicom_series(
-            chest(seed=k), tmp_path / "nested" / str(k) / "x", patient={"PatientID": f"p{k % 2}"}
-        )
+        patient = {"PatientID": f"p{k % 2}", "StudyInstanceUID": f"2.1.{k}"}
+        write_dicom_series(chest(seed=k), tmp_path / "nested" / str(k) / "x", patient=patient)
     flat = tmp_path / "flat"
     for k in range(4):
         patient = {"PatientID": f"f{k % 2}", "StudyInstanceUID": f"1.2.{k % 3}"}

@@ -177,7 +177,8 @@ def test_vectors_are_read_once_and_weights_once_a_worker(tmp_path, ray_local):
         store.requests.clear()
         assert sweep(workspace, cohort, config, run=RUN).executed == 8
         assert reads(store, "patients-drasclr.parquet") == alone == 1
-        kept = 2  # for the digest in the cards of the heads that are kept: it exists, and what it is
+        # For the digest in the cards of the heads that are kept: it exists, and what it is; and for the network.
+        kept = 3
         workers = reads(store, weights.WEIGHTS) - trained - kept
         assert 1 <= workers <= 2
         # Each worker reads a scan's patches once, for all of its trials.

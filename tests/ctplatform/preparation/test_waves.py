@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -56,12 +57,13 @@ def table(folder: Path, words: list[str]) -> pd.DataFrame:
 
 
 def waves_running() -> list[psutil.Process]:
-    """The processes that run a wave."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::_wave")
-    ]
+    """The processes that run a wave in this process's Ray; other test processes have their own."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if (process.cmdline() or [""])[0].startswith("ray::_wave"):
+                found.append(process)
+    return found
 
 
 def work(workspace, recipe, cohort):

@@ -27,7 +27,7 @@ def test_two_workers_are_one_with_the_same_batch(workspace, ray_local):
     keeping = set()
 
     def look(metrics):
-        for process in psutil.process_iter():
+        for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if pretraining.MALLOC.items() <= process.environ().items():
                     keeping.add(process.pid)
