@@ -147,6 +147,7 @@ def prepared(ray_local, small_recipe, tmp_path_factory):
 TOGETHER = ("tests/ctplatform/evaluation/dense", "tests/ctplatform/report", "tests/ctplatform/pipeline")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist puts the groups into the names of tests in the same hook
 def pytest_collection_modifyitems(items):
     """Groups for `pytest -n N --dist loadgroup`."""
     for item in items:
