@@ -32,7 +32,7 @@ evidence: install
 
 ## test          the test suite without the multi-node tests
 test: install
-	$(BIN)/python -m pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadgroup --durations=15
+	$(BIN)/python -m pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --durations=15
 
 ## test-cluster  real Ray heads with a dashboard, and jobs submitted to them
 test-cluster: install

@@ -147,10 +147,14 @@ def prepared(ray_local, small_recipe, tmp_path_factory):
 TOGETHER = ("tests/ctplatform/evaluation/dense", "tests/ctplatform/report", "tests/ctplatform/pipeline")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist puts the groups into the names of tests in the same hook
-def pytest_collection_modifyitems(items):
-    """Groups for `pytest -n N --dist loadgroup`."""
-    for item in items:
-        file = item.path.relative_to(ROOT).as_posix()
-        group = next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadfile`, less the folders whose files stay together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
