@@ -12,6 +12,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -78,7 +79,7 @@ class Run(Command):
         log = folder / f"log-{time.time_ns()}"
         super().__init__([*command, "--workspace", workspace.uri, *more], env, log)
         self.workspace = workspace
-        self.name = run_name(workspace, recipe_with(*LONGER))
+        self.name = run_name(workspace, recipe_with(*LONGER, *overrides))
 
     def progress(self) -> dict[str, Any]:
         """The progress that it last wrote."""
@@ -233,6 +234,42 @@ def test_a_drained_node_costs_no_step(workspace, start, undisturbed, env):
     np.testing.assert_allclose(
         [line["loss"] for line in lines], [line["loss"] for line in undisturbed], rtol=0, atol=1e-5
     )
+
+
+#: Three steps are finite, the fourth is not.
+DIVERGING = ("pretrain.lr=1e6", "pretrain.checkpoint_every=1")
+
+
+def test_too_few_cpus_are_said_and_a_run_that_diverges_resumes_from_its_last_finite_checkpoint(
+    workspace, start, env
+):
+    """On two nodes: six workers wait for nodes until Ctrl-C; a run that diverges ends, twice at the same step."""
+    nodes = Nodes(env)
+    try:
+        on_nodes = ("--address", nodes.address)
+        large = start("pretrain.num_workers=6", more=on_nodes)
+        large.until(lambda: "waiting up to 60 s for nodes" in large.text())
+        assert re.search(
+            r"pretrain\.num_workers=6.*6 x \(1 CPU\) at once, and 3 node\(s\).*room for 2", large.text()
+        )
+        large.process.send_signal(signal.SIGINT)
+        large.wait(seconds=30, status=130)
+        assert not workspace.exists(PRETRAIN, large.name)
+
+        found = []
+        for _ in range(2):
+            run = start(*DIVERGING, more=on_nodes)
+            text = run.wait(status=1)
+            found.append(int(re.search(r"diverged at step (\d+)", text).group(1)))
+            assert "Lower pretrain.lr" in text
+            newest = Checkpoints(workspace, PRETRAIN, run.name, config=recipe_with().pretrain).newest()
+            assert newest.step == found[0] - 1 > 0
+            written = workspace.infos(PRETRAIN, run.name, CHECKPOINTS, newest.name)
+            found.append({info.base_name: info.mtime_ns for info in written})
+    finally:
+        nodes.end()
+    assert found[:2] == found[2:], "the second run wrote no checkpoint: it began with the last finite one"
+    assert not workspace.exists(PRETRAIN, run.name, CARD_FILE)
 
 
 def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):

@@ -60,6 +60,18 @@ def test_scans_without_lungs_are_named(small_recipe, tmp_path, ray_local):
         atlas(Workspace(tmp_path / "ws"), pd.DataFrame([row]), small_recipe)
 
 
+def test_a_scan_whose_worker_dies_each_time_is_named(small_recipe, tmp_path, ray_local):
+    """A limit that no scan keeps ends the worker of each attempt, and the attempts end."""
+    import pandas as pd
+
+    sitk.WriteImage(phantom_scan(0), str(tmp_path / "slow.nii.gz"))
+    row = {"scan_id": "slow", "subject_id": "s", "path": str(tmp_path / "slow.nii.gz"), "series_uid": ""}
+    limited = small_recipe.prepare.model_copy(update={"max_seconds": 1e-3})
+    recipe = small_recipe.model_copy(update={"prepare": limited})
+    with pytest.raises(StageError, match=r"none of 1 scans .*slow: its worker died each time"):
+        atlas(Workspace(tmp_path / "ws"), pd.DataFrame([row]), recipe)
+
+
 def test_a_scan_with_one_lung_is_left_out_with_its_reason(small_recipe, tmp_path):
     scan = phantom_scan(0)
     half = scan.GetSize()[0] // 2
