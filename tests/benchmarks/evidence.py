@@ -28,6 +28,7 @@ from tests.benchmarks.evidence_parts import (
     PROCESSES,
     RANDOM,
     SEEDS,
+    TRAINED,
     VARIANTS,
     Evidence,
 )
@@ -57,8 +58,6 @@ def phases(evidence: Evidence) -> list[list[Part]]:
         ]
 
     def trained(start: str, labels: int, numbers: tuple[int, ...]) -> list[Part]:
-        from tests.benchmarks.evidence_claims import TRAINED
-
         return [
             (
                 evidence.trained_file(cohort, task, start, labels, number),

@@ -45,6 +45,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 LABEL_COUNTS = (8, 16, 32, 45)
 SAME_PLACES = "few, same places"
 FEW, ALL = LABEL_COUNTS[0], LABEL_COUNTS[-1]
+#: Tasks of the claims that compare methods; networks are trained on the labels of the same ones.
+CLAIMED = ("emphysema_extent", "emphysema", "gold_stage", "fev1pp")
+TRAINED = CLAIMED
 SUBSETS = 9  # a multiple of the seeds
 #: Steps of training from scratch on all labels; with few, `sweep.scratch.max_steps`.
 STEPS_ALL = 120

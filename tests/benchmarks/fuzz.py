@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ctplatform.cohort.table import read_cohort
@@ -30,6 +29,7 @@ from ctplatform.config.section import flatten
 from ctplatform.errors import CohortError, ConfigError, ScanError
 from ctplatform.imaging.volume import read_volume
 from drasclr.card import FORMAT, parsed_card
+from tests.benchmarks.drawing import draw
 from tests.benchmarks.peak import peak_mib
 
 MAX_BYTES = 1 << 30
@@ -245,26 +245,14 @@ def fuzz(kind: str, count: int) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         strategy, check = draws(Path(name))[kind]
-        made = 0
 
-        @settings(
-            max_examples=count,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(strategy)
-        def run(value: Any) -> None:
-            nonlocal made
-            made += 1
+        def timed(value: Any) -> None:
             begun = time.monotonic()
             check(value)
             assert time.monotonic() - begun < MAX_SECONDS
 
         begun = time.monotonic()
-        run()
+        made = draw(strategy, timed, count)
         peak = peak_mib() * 2**20
         assert peak < MAX_BYTES, f"{peak / 2**20:.0f} MiB"
         return {"draws": made, "seconds": time.monotonic() - begun, "peak_mib": peak / 2**20}

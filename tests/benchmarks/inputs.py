@@ -13,12 +13,11 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.benchmarks import document
+from tests.benchmarks.drawing import draw
 from tests.benchmarks.input_cases import CASES, GITHUB
 from tests.ctplatform.imaging import odd_dicom, odd_files, odd_nifti
 from tests.ctplatform.imaging.drawn import check_broken, check_right, headers
@@ -45,28 +44,6 @@ REPORTS = {
     "NRRD: named spaces": "JuliaImages/Images.jl/issues/86",
 }
 """Public reports of the like by users of other tools, below `GITHUB`; the other kinds were found here."""
-
-
-def draw(strategy: st.SearchStrategy[Any], check: Any, count: int) -> int:
-    """Check so many draws; returns how many were made. Raises what the first wrong one raised."""
-    made = 0
-
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def run(value: Any) -> None:
-        nonlocal made
-        made += 1
-        check(value)
-
-    run()
-    return made
 
 
 def drawn_headers(count: int) -> tuple[Counter[str], dict[str, Counter[str]]]:
