@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ctplatform.evaluation.dense.label_map_model import LabelledScan, LabelMapModel
+    from ctplatform.inference.model_folder import ModelFolder
 
 SUFFIX, SEGMENTATION_SUFFIX = ".nii.gz", ".dcm"
 
 
 def make_label_maps(
-    scans: Sequence[str], *, model: str, weights: str, folder: Path, segmentations: bool
+    scans: Sequence[str], *, model: ModelFolder, weights: str, folder: Path, segmentations: bool
 ) -> pd.DataFrame:
     """Write the maps, one scan after the other; a row a scan.
 
     Args:
         scans: files, folders, URIs or scan tables.
-        model: folder or URI of a kept model.
+        model: the folder of a kept model.
         weights: of the model's encoder.
         folder: where maps go.
         segmentations: also as DICOM SEG, where a scan is DICOM.
@@ -38,10 +39,10 @@ def make_label_maps(
     from ctplatform.cli.embed import load_model
     from ctplatform.cohort.given_scans import LISTED, given_scans
     from ctplatform.config.cluster import RayConfig
-    from ctplatform.evaluation.dense.label_map_model import ScanLabeller, read_label_map_model
+    from ctplatform.evaluation.dense.label_map_model import ScanLabeller, label_map_model_of
     from ctplatform.imaging.label_writer import is_dicom
 
-    kept = read_label_map_model(model)
+    kept = label_map_model_of(model)
     labeller = ScanLabeller(kept, load_model(weights))
     items = given_scans(scans, ray_config=RayConfig()).table.to_dict("records")
     if (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctplatform.errors import StageError
+from ctplatform.cli.html_page import page_path, write_page
 from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
 
@@ -38,9 +38,7 @@ def find_nearest(
     from ctplatform.inference.scan_embedding import preparation_of
     from ctplatform.report.nearest_page import nearest_page
 
-    page = Path(output).expanduser()
-    if page.suffix != ".html":
-        raise StageError(f"{output}: the page is HTML", "Give a name that ends with .html", code="usage")
+    page = page_path(output)
     run = embedded_run(workspace, run)
     if Path(scan).expanduser().exists():
         query = query_of_file(workspace, run, str(Path(scan).expanduser()))
@@ -48,8 +46,7 @@ def find_nearest(
         query = query_of_scan(workspace, run, scan)
     found = nearest(workspace, run, query, locations=locations, count=count)
     window = preparation_of(workspace.read_json(*layout.card(run))).hu_window
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(nearest_page(workspace, found, window=window), encoding="utf-8")
+    write_page(page, nearest_page(workspace, found, window=window))
     return found.plain() | {"page": str(page)}
 
 

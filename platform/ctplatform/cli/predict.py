@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.errors import PlatformError
-from ctplatform.inference.kept_model import KeptModel, read_model
+from ctplatform.inference.kept_model import KeptModel, kept_model_of
 from ctplatform.inference.model_folder import LABEL_MAP, read_folder
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def predict(command: PredictCommand) -> None:
             )
         table = make_label_maps(
             command.scans,
-            model=command.model,
+            model=folder,
             weights=weights,
             folder=Path(command.maps).expanduser(),
             segmentations=command.segmentations,
         )
         shown = map_lines(folder.card, table)
     else:
-        kept = read_model(command.model)
+        kept = kept_model_of(folder)
         if command.workspace:
             own = _load(kept.encoder) if kept.encoder else None
             table = predict_workspace(Workspace(command.workspace), kept, scan_ids=command.scans, encoder=own)

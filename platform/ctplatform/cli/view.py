@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ctplatform.errors import StageError
+from ctplatform.cli.html_page import page_path, write_page
 
 
 def write_view(
@@ -28,9 +28,7 @@ def write_view(
     from ctplatform.report.scan_page import scan_page
     from ctplatform.report.scan_view import view_scan
 
-    page = Path(output).expanduser()
-    if page.suffix != ".html":
-        raise StageError(f"{output}: the page is HTML", "Give a name that ends with .html", code="usage")
+    page = page_path(output)
     view = view_scan(
         scan if "://" in scan else str(Path(scan).expanduser()),
         name=Path(scan).name,
@@ -38,8 +36,7 @@ def write_view(
         labels=labels,
         spacing_mm=spacing_mm,
     )
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(scan_page(view), encoding="utf-8")
+    write_page(page, scan_page(view))
     return {
         "scan": view.name,
         "verdict": view.verdict,

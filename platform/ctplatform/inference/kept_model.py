@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ctplatform.errors import StageError
-from ctplatform.inference.model_folder import HEAD, LABEL_MAP, NETWORK, damaged, model_files, read_folder
+from ctplatform.inference.model_folder import (
+    HEAD,
+    LABEL_MAP,
+    NETWORK,
+    ModelFolder,
+    damaged,
+    model_files,
+    read_folder,
+)
 from ctplatform.tasks.fitted_head import FittedHead
 
 if TYPE_CHECKING:
@@ -82,10 +90,14 @@ def read_model(folder: str | Path) -> KeptModel:
     Raises:
         StageError: there is none, it is of another format or of a later version, or damaged; or it makes label maps.
     """
-    found = read_folder(folder)
+    return kept_model_of(read_folder(folder))
+
+
+def kept_model_of(found: ModelFolder) -> KeptModel:
+    """The model of a folder that has been read. Raises as `read_model` does."""
     if found.card["format"] == LABEL_MAP:
         raise StageError(
-            f"the model of {folder} makes label maps, which need the voxels of a scan",
+            f"the model of {found.place} makes label maps, which need the voxels of a scan",
             "Give the scans' files in place of --workspace",
             code="usage",
         )
@@ -96,7 +108,7 @@ def read_model(folder: str | Path) -> KeptModel:
             return KeptModel(head, found.card, tensors[LOCATIONS], found.encoder)
         return KeptModel(head, found.card)
     except (ValueError, KeyError) as error:
-        raise damaged(folder, error) from None
+        raise damaged(found.place, error) from None
 
 
 class Carded(Protocol):

@@ -35,11 +35,13 @@ class ModelFolder:
     """What a model folder holds.
 
     Args:
+        place: folder or prefix of an object store.
         card: its card.
         tensors: its numbers by name.
         encoder: where the network lies that belongs to the model; empty where it takes features of given weights.
     """
 
+    place: str
     card: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray]
     encoder: str = ""
@@ -101,7 +103,7 @@ def read_folder(folder: str | Path) -> ModelFolder:
     _check_software(card)
     base, _, options = str(folder).partition("?")
     encoder = f"{base.rstrip('/')}/{ENCODER}{'?' + options if options else ''}" if networks else ""
-    return ModelFolder(card, tensors, encoder)
+    return ModelFolder(str(folder), card, tensors, encoder)
 
 
 def damaged(folder: str | Path, error: Exception) -> StageError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from ctplatform import __version__
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
+from ctplatform.report import words
 from ctplatform.report.document import Omitted, Page
 from ctplatform.report.inputs import Inputs, read_inputs
 from ctplatform.report.page import render
@@ -89,7 +88,7 @@ def compose(inputs: Inputs) -> Page:
         subtitle=f"Run {inputs.run}, recipe {inputs.recipe.name}",
         sections=[part for part in parts if not isinstance(part, Omitted)],
         omitted=[part for part in parts if isinstance(part, Omitted)],
-        generated=f"Generated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by drasclr {__version__}.",
+        generated=words.generated(),
     )
 
 

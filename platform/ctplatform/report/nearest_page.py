@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from ctplatform import __version__
 from ctplatform.dataset import shards
 from ctplatform.inference.nearest import Nearest, Neighbour
 from ctplatform.report import words
@@ -67,7 +64,7 @@ def nearest_page(workspace: Workspace, found: Nearest, *, window: tuple[float, f
         title=f"Nearest patients of {found.query.name}",
         subtitle=f"Run {found.run}",
         sections=[patients, places],
-        generated=f"Generated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by drasclr {__version__}.",
+        generated=words.generated(),
     )
     return render(page)
 

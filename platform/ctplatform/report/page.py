@@ -6,7 +6,7 @@ import base64
 import re
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ctplatform.report import style
@@ -42,8 +42,8 @@ SHAPES = {
 }
 
 
-def render(page: Page) -> str:
-    """The complete HTML document."""
+def template(name: str) -> Template:
+    """A template beside this module. It escapes all text, and a name without a value is an error."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -51,7 +51,12 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja").render(
+    return environment.get_template(name)
+
+
+def render(page: Page) -> str:
+    """The complete HTML document."""
+    return template("page.html.jinja").render(
         page=page,
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ctplatform import __version__
-from ctplatform.report import style
-from ctplatform.report.page import HERE
+from ctplatform.report import style, words
+from ctplatform.report.page import HERE, template
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,13 +22,6 @@ LABEL_COLOURS = (style.VERMILION, style.GREEN, style.PURPLE, style.SKY, style.OR
 
 def scan_page(view: ScanView) -> str:
     """The complete HTML document. Voxels are in it, compressed; the browser's own functions unpack them."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     labels = [
         {"value": value, "name": name, "colour": LABEL_COLOURS[i % len(LABEL_COLOURS)]}
         for i, (value, name) in enumerate(view.names.items())
@@ -47,7 +37,7 @@ def scan_page(view: ScanView) -> str:
     voxels = {"ct": view.hu_ZYX.astype("<i2"), "mask": view.mask_ZYX}
     if view.labels_ZYX is not None:
         voxels["labels"] = view.labels_ZYX
-    return environment.get_template("scan_page.html.jinja").render(
+    return template("scan_page.html.jinja").render(
         view=view,
         labels=labels,
         # Without "<" no text of the data can end the script element.
@@ -55,7 +45,7 @@ def scan_page(view: ScanView) -> str:
         voxels={name: Markup(_packed(array)) for name, array in voxels.items()},
         css=Markup((HERE / "scan_page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "scan_page.js").read_text(encoding="utf-8")),
-        generated=f"Generated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by drasclr {__version__}.",
+        generated=words.generated(),
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import pandas as pd
 
+from ctplatform import __version__
 from ctplatform.metrics.overlap import SCORES, title_of
 
 #: The width of an interval below this is rounding error.
@@ -178,6 +180,11 @@ def listing(parts: Iterable[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     items = list(parts)
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def generated() -> str:
+    """When and by which version a page is made."""
+    return f"Generated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by drasclr {__version__}."
 
 
 def plain(name: str) -> str:

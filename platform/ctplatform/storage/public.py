@@ -134,14 +134,6 @@ class IdleConnections:
                 return
         connection.close()
 
-    def close(self) -> None:
-        """Close all."""
-        with self._lock:
-            waiting = [connection for group in self._idle.values() for connection in group]
-            self._idle.clear()
-        for connection in waiting:
-            connection.close()
-
 
 _IDLE = IdleConnections(MAX_IDLE)
 

@@ -23,15 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ctplatform.storage import retry
-from ctplatform.storage.public import Item, PublicBucket, PublicPlace
+from ctplatform.storage.public import MAX_IDLE, Item, PublicBucket, PublicPlace
 
 #: Names the folder of the cache; without it, one below the system's folder for temporary files.
 FOLDER_VARIABLE = "DRASCLR_CACHE"
 #: Limit of its size in GB.
 SIZE_VARIABLE = "DRASCLR_CACHE_GB"
 DEFAULT_GB = 20.0
-#: Files of a folder that are fetched at a time.
-FETCHERS = 32
+#: Files of a folder that are fetched at a time: on as many connections as are kept for the next folder.
+FETCHERS = MAX_IDLE
 #: Seconds to wait for other processes to end their use of what fills the cache.
 PATIENCE_S = 600.0
 _LOOK_EVERY_S = 0.1

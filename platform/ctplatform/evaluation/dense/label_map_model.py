@@ -18,7 +18,7 @@ from ctplatform.errors import StageError
 from ctplatform.evaluation.dense.lung_volume import LungVolume, cut_lung_volume
 from ctplatform.evaluation.dense.windows import density, windows_of
 from ctplatform.inference.kept_model import check_fits
-from ctplatform.inference.model_folder import LABEL_MAP, damaged, read_folder
+from ctplatform.inference.model_folder import LABEL_MAP, ModelFolder, damaged, read_folder
 from ctplatform.preparation.scan import StepClock, failure, sample_scan
 from ctplatform.registration.affine import to_transform
 
@@ -67,12 +67,18 @@ def read_label_map_model(folder: str | Path) -> LabelMapModel:
     Raises:
         StageError: there is none, it is of another kind or of a later version, or damaged.
     """
-    found = read_folder(folder)
+    return label_map_model_of(read_folder(folder))
+
+
+def label_map_model_of(found: ModelFolder) -> LabelMapModel:
+    """The model of a folder that has been read. Raises as `read_label_map_model` does."""
     if found.card["format"] != LABEL_MAP:
-        raise StageError(f"the model of {folder} makes no label maps", "Use `drasclr predict`", code="usage")
+        raise StageError(
+            f"the model of {found.place} makes no label maps", "Use `drasclr predict`", code="usage"
+        )
     wanted = {"weights_CP", "bias_C"} if found.card["task"]["kind"] == "regions" else {"out.conv.conv.weight"}
     if missing := wanted - set(found.tensors):
-        raise damaged(folder, ValueError(f"it has no {', '.join(sorted(missing))}"))
+        raise damaged(found.place, ValueError(f"it has no {', '.join(sorted(missing))}"))
     return LabelMapModel(found.card, found.tensors, found.encoder)
 
 
