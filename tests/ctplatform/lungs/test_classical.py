@@ -171,6 +171,17 @@ def test_a_pneumothorax_is_no_lung():
     assert density(image, mask.labels)["laa950"] < 0.1
 
 
+@pytest.mark.parametrize("index", [14, 48])
+def test_severe_emphysema_is_lung(index):
+    """A third of these lungs is destroyed, and in places as dark as room air over 100 ml in one piece."""
+    made = make_subject(index, config=PhantomConfig.model_validate({"spacing_mm": 2.5}))
+    image, truth = (sitk.DICOMOrient(i, "LPS") for i in (made.image, made.lungs))
+    assert made.labels["emphysema_extent"] > 0.3
+    mask, true = SEGMENT(image), sitk.GetArrayViewFromImage(truth)
+    assert mask.measures["free_air_ml"] == 0
+    assert dice(on_grid(mask, image) > 0, true > 0) > 0.97
+
+
 @pytest.mark.parametrize("hu", [-1000, 40])
 def test_no_lung_is_an_error_that_says_so(hu):
     image = sitk.GetImageFromArray(np.full((40, 60, 60), hu, np.int16))
