@@ -25,7 +25,7 @@ class Outcome:
         files: makes the content of its files of a card.
         validation: `metric`, `value` (None where it is undefined) and `subjects` of the score that models of a task are
             chosen by, on training subjects that the scored fits had not seen.
-        card: entries of the card that only the fit knows.
+        card: entries of the card that come from the fit.
     """
 
     files: Callable[[Mapping[str, Any]], dict[str, bytes]]

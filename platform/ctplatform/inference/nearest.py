@@ -279,7 +279,7 @@ def read_at(
 ) -> dict[int, tuple[dict[str, np.ndarray], dict[str, float]]]:
     """Location -> (scan_id -> vector of its patch, scan_id -> share of the patch in the scan).
 
-    File by file, so that memory is bounded by what is asked for; of a scan in several files the newest counts.
+    File by file, so that memory is bounded by the locations given; of a scan in several files the newest counts.
     """
     found: dict[int, tuple[dict[str, np.ndarray], dict[str, float]]] = {
         place: ({}, {}) for place in locations

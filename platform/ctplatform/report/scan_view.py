@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctplatform.config.preparation import PrepareConfig
+from ctplatform.imaging.hounsfield import PADDING_HU
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from drasclr.encoder import Encoder
 
 MARGIN_MM = 20.0  # around the lungs
-AIR_HU = -1024
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def view_scan(
         verdict=verdict,
         spacing_mm=spacing_mm,
         origin_mm=tuple(grid.GetOrigin()),
-        hu_ZYX=on_grid(volume.image, sitk.sitkLinear, AIR_HU, sitk.sitkInt16).astype(np.int16),
+        hu_ZYX=on_grid(volume.image, sitk.sitkLinear, PADDING_HU, sitk.sitkInt16).astype(np.int16),
         mask_ZYX=on_grid(mask.labels, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8).astype(np.uint8),
         labels_ZYX=None
         if label_image is None

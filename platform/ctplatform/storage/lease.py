@@ -1,4 +1,4 @@
-"""A lease: one process at a time works on a part of a workspace, and others are told which.
+"""A lease: one process at a time works on a part of a workspace, and the error of the others names it.
 
 The lease is a small JSON file with the holder's host and process id, renewed every few seconds. On a disk it is created
 only where it does not exist, atomically. Object stores offer no such operation through pyarrow: there it is written and

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import SimpleITK as sitk
 
+from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.volume import read_volume
 from ctplatform.inference.scan_embedding import embed_scan
-from ctplatform.report.scan_view import AIR_HU, view_scan
+from ctplatform.report.scan_view import view_scan
 
 
 def nifti(cohort) -> str:
@@ -43,7 +44,7 @@ def test_mask_locations_and_verdict(trained, model, tmp_path):
     point = [float(o + 4 * i) for o, i in zip(view.origin_mm, (x, y, z))]
     there = image.EvaluateAtPhysicalPoint(point, sitk.sitkLinear)
     assert abs(int(view.hu_ZYX[z, y, x]) - there) <= 1
-    assert view.hu_ZYX.min() >= AIR_HU
+    assert view.hu_ZYX.min() >= PADDING_HU
     assert view.names == {1: "7", 2: "9"}
     for z, y, x in np.random.default_rng(0).integers(0, view.labels_ZYX.shape, (50, 3)):
         point = [float(o + 4 * i) for o, i in zip(view.origin_mm, (x, y, z))]
