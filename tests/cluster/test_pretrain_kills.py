@@ -198,11 +198,12 @@ def poisoned(workspace: Workspace, name: str) -> None:
 def test_a_terminated_run_loses_no_step_and_resumes_from_its_last_finite_checkpoint(
     workspace, start, undisturbed
 ):
-    """And while it trains, a second process is refused."""
+    """And while it runs, a second process is refused."""
     run = start("ray.num_cpus=2", "pretrain.checkpoint_every=100")
-    run.reach(6)
+    run.until(lambda: workspace.exists(*lease(run.name)))  # before its first step: training is short
     second = start("ray.num_cpus=2", "pretrain.checkpoint_every=100")
     assert re.search(rf"in use by process {run.process.pid} on \S+ since", second.wait(status=1))
+    run.reach(6)
     run.process.terminate()
     assert "stopped by SIGTERM after step" in run.wait(status=75)
     last = run.step()
