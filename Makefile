@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 # Test processes: more than cores, since tests wait for Ray to start; each keeps at most one local Ray.
 TEST_WORKERS ?= 3
+# Each with clusters of its own: their starts and waits overlap.
+CLUSTER_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install test-isa demo evidence test test-cluster lint docs format benchmarks benchmarks-data clean
@@ -36,7 +38,7 @@ test: install
 
 ## test-cluster  real Ray heads with a dashboard, and jobs submitted to them
 test-cluster: install
-	$(BIN)/python -m pytest -m cluster tests
+	$(BIN)/python -m pytest -m cluster tests -n $(CLUSTER_WORKERS) --dist loadfile --durations=15
 
 ## test-isa      numeric tests and fine-tuning with the instruction sets AVX2 and AVX-512
 test-isa: install

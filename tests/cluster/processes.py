@@ -66,7 +66,7 @@ def alive(process: psutil.Process) -> bool:
 def until(
     condition: Callable[[], Any],
     *,
-    seconds: float = 240,
+    seconds: float = 480,
     pause: float = 0.05,
     detail: Callable[[], str] = lambda: "",
 ) -> Any:
@@ -110,13 +110,13 @@ class Command:
         except psutil.NoSuchProcess:
             return []
 
-    def wait(self, *, seconds: float = 300, status: int | None = 0) -> str:
+    def wait(self, *, seconds: float = 600, status: int | None = 0) -> str:
         """Its output, once it has ended with this status."""
         found = self.process.wait(seconds)
         assert status is None or found == status, f"status {found}: {self.text()[-4000:]}"
         return self.text()
 
-    def until(self, condition: Callable[[], Any], *, seconds: float = 240) -> Any:
+    def until(self, condition: Callable[[], Any], *, seconds: float = 480) -> Any:
         """The condition's first true value while the command runs."""
 
         def look() -> Any:

@@ -73,7 +73,7 @@ def test_the_script_starts_a_cluster_and_runs_the_chain_on_it(tmp_path):
     job = Command(["bash", "cluster/slurm.sh", *arguments], env, tmp_path / "log")
     try:
         # What is left running ends with SLURM's job, here with its process group.
-        job.until(lambda: "[atlas] done" in job.text() or job.process.poll() is not None, seconds=240)
+        job.until(lambda: "[atlas] done" in job.text() or job.process.poll() is not None)
     finally:
         nodes = job.tree()
         job.end()
