@@ -31,7 +31,8 @@ from ctplatform.imaging.data_files import (
 )
 from ctplatform.imaging.files import volume_suffix
 from ctplatform.imaging.limits import unpacked_limit
-from ctplatform.imaging.volume_checks import check_shape, decompose, not_scalar, truncated
+from ctplatform.imaging.nrrd_bzip2 import as_raw, is_bzip2
+from ctplatform.imaging.volume_checks import check_shape, decompose, incomplete, not_scalar, truncated
 
 _SPACES = {
     "left-posterior-superior",
@@ -57,6 +58,7 @@ class ItkHeader:
 
     Attributes:
         form: NRRD or MetaImage.
+        bzip2: whether the voxels are packed by it, which SimpleITK cannot unpack.
         data_file: name of the separate data file, "LIST" or a pattern for several; empty where the voxels follow.
         slope, intercept: value = stored x slope + intercept.
         notes: what was unusual, for the ledger.
@@ -68,6 +70,7 @@ class ItkHeader:
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
     voxel_bytes: int
+    bzip2: bool
     data_file: str
     slope: float
     intercept: float
@@ -90,13 +93,14 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         check_metaimage(fields)
     check_data_files(path, named, form)
     _check_packed_size(path, fields, form)
-    if form == "NRRD" and fields.get("encoding", "raw").lower() not in _ENCODINGS:
+    bzip2 = form == "NRRD" and is_bzip2(fields)
+    if form == "NRRD" and not bzip2 and fields.get("encoding", "raw").lower() not in _ENCODINGS:
         raise ScanError(
-            "the voxel data of the NRRD file is in an encoding that cannot be read (such as bzip2)",
+            "the voxel data of the NRRD file is in an encoding that cannot be read",
             "Store it with the encoding gzip or raw",
             code="unreadable",
         )
-    with _neutral(path, named) as link:
+    with as_raw(path) if bzip2 else _neutral(path, named) as link:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(link))
         try:
@@ -113,7 +117,8 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
     voxel_bytes = int(sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent())
     needed = math.prod(size) * voxel_bytes
     unpacked_limit(needed)
-    _check_stored_size(path, fields, form, needed)
+    if not bzip2:  # of which a byte may stand for a million
+        _check_stored_size(path, fields, form, needed)
     slope, intercept, notes = 1.0, 0.0, []
     if form == "NRRD":
         notes = _check_space(fields)
@@ -139,6 +144,7 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         origin=(float(origin[0]), float(origin[1]), float(origin[2])),
         direction=tuple(direction_33.ravel().tolist()),
         voxel_bytes=voxel_bytes,
+        bzip2=bzip2,
         data_file=named,
         slope=slope,
         intercept=intercept,
@@ -150,13 +156,15 @@ def read_itk_voxels(path: Path, header: ItkHeader) -> tuple[NDArray[Any], sitk.I
     """Scaled voxel values, [z, y, x] of the file's own axes, and the image that owns their memory.
 
     Raises:
-        ScanError: truncated, where the voxels or the separate data file are incomplete or missing.
+        ScanError: truncated, where the voxels or the separate data file are incomplete or missing; of
+            `nrrd_bzip2.as_raw`.
     """
-    with _neutral(path, header.data_file) as link:
+    needed = math.prod(header.size) * header.voxel_bytes
+    with as_raw(path, needed=needed) if header.bzip2 else _neutral(path, header.data_file) as link:
         try:
             image = sitk.ReadImage(str(link))
         except RuntimeError:
-            raise _incomplete(header.data_file) from None
+            raise incomplete(header.data_file) from None
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -212,17 +220,7 @@ def _check_stored_size(path: Path, fields: Mapping[str, str], form: str, needed:
             and fields.get("CompressedData", "False").lower() == "false"
         )
     if needed > stored * (1 if plain else MAX_RATIO):
-        raise _incomplete(named)
-
-
-def _incomplete(named: str) -> ScanError:
-    if not named:
-        return truncated()
-    return ScanError(
-        "the separate data file that the header names is missing or too short",
-        "Copy the header and its data into one folder, under the names in the header",
-        code="truncated",
-    )
+        raise incomplete(named)
 
 
 def _check_space(fields: Mapping[str, str]) -> list[str]:

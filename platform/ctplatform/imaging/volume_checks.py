@@ -62,6 +62,17 @@ def truncated() -> ScanError:
     return ScanError("the file ends before its voxel data does", "Copy or export it again", code="truncated")
 
 
+def incomplete(data_file: str) -> ScanError:
+    """The error of too few voxels; of a separate data file where the header names one."""
+    if not data_file:
+        return truncated()
+    return ScanError(
+        "the separate data file that the header names is missing or too short",
+        "Copy the header and its data into one folder, under the names in the header",
+        code="truncated",
+    )
+
+
 def not_scalar() -> ScanError:
     """The error of colour, complex and vector images."""
     return ScanError(

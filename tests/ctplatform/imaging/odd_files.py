@@ -157,7 +157,7 @@ KINDS = [
     Kind("NRRD: separate data file with a blank in its name", _detached, sound=True),
     Kind("NRRD: gzip", lambda o, f: _nrrd_file(o, f, encoding="gzip", pack=gzip.compress), sound=True),
     Kind("NRRD: text", lambda o, f: _nrrd_file(o, f, encoding="text", pack=_hex_or_text), sound=True),
-    Kind("NRRD: bzip2", lambda o, f: _nrrd_file(o, f, encoding="bzip2", pack=bz2.compress), sound=False),
+    Kind("NRRD: bzip2", lambda o, f: _nrrd_file(o, f, encoding="bzip2", pack=bz2.compress), sound=True),
     Kind("NRRD: big endian", lambda o, f: _nrrd_file(o, f, order=">"), sound=True),
     Kind("NRRD: the end lost", _cut_nrrd, sound=False),
     Kind("MetaImage: linear function of intensities", _function, sound=True),

@@ -125,7 +125,9 @@ class TestData:
         (tmp_path / "a.nrrd").write_bytes(nrrd(encoding="gzip") + gzip.compress(RAW))
         check(tmp_path / "a.nrrd")
         (tmp_path / "b.nrrd").write_bytes(nrrd(encoding="bzip2") + bz2.compress(RAW))
-        assert code_of(tmp_path / "b.nrrd") == "unreadable"
+        check(tmp_path / "b.nrrd")
+        (tmp_path / "c.nrrd").write_bytes(nrrd(encoding="zrl") + RAW)
+        assert code_of(tmp_path / "c.nrrd") == "unreadable"
 
     @pytest.mark.parametrize(
         ("name", "data"),
