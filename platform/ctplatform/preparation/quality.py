@@ -48,6 +48,9 @@ REJECT_TOP_CM2 = 60.0
 FLAG_FREE_AIR_ML = 30.0
 """Of air as dark as room air that the segmenter found at the lungs; it finds none below."""
 
+REJECT_DARK_SHARE = 0.55
+"""Of each lung as dark as room air; the segmenter measures it from 0.4."""
+
 MIN_AIR = 0.005
 """Smallest share of room air among the voxels for a median; a patient may fill the field of view."""
 
@@ -214,6 +217,12 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         FLAG_FREE_AIR_ML,
         "{:.0f} ml of air at the lungs are as dark as room air (a pneumothorax or a large bulla, perhaps) and are not "
         "in the lung mask",
+    )
+    above(
+        "dark_share",
+        REJECT_DARK_SHARE,
+        0.0,
+        "at least {:.0%} of each lung is as dark as room air: the values lie too low, and so do measures of density",
     )
     low, high = config.reject_volume_l, config.flag_volume_l
     below("volume_l", low[0], high[0], "the lungs are very small ({:.2f} l)")

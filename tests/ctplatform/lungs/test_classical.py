@@ -179,7 +179,13 @@ def test_severe_emphysema_is_lung(index):
     assert made.labels["emphysema_extent"] > 0.3
     mask, true = SEGMENT(image), sitk.GetArrayViewFromImage(truth)
     assert mask.measures["free_air_ml"] == 0
+    assert "dark_share" not in mask.measures
     assert dice(on_grid(mask, image) > 0, true > 0) > 0.97
+    # 60 HU too low, half of both lungs is as dark as room air; none of it is taken for air in the pleura.
+    dark = SEGMENT(sitk.Clamp(image - 60, sitk.sitkInt16, -1024, 3071))
+    assert dark.measures["free_air_ml"] == 0
+    assert dark.measures["dark_share"] > 0.4
+    assert dice(on_grid(dark, image) > 0, true > 0) > 0.97
 
 
 @pytest.mark.parametrize("hu", [-1000, 40])

@@ -75,6 +75,8 @@ def test_a_good_scan_has_no_reasons():
         ("opaque_right", 0.3, "flagged", "30% of where the right lung should be is as dense as tissue"),
         ("opaque_left", 0.2, "flagged", "20% of where the left lung should be is as dense as tissue"),
         ("free_air_ml", 400.0, "flagged", "400 ml of air at the lungs are as dark as room air"),
+        ("dark_share", 0.45, "flagged", "at least 45% of each lung is as dark as room air"),
+        ("dark_share", 0.60, "rejected", "at least 60% of each lung is as dark as room air"),
         ("air_hu", -870.0, "rejected", "air outside the lungs lies at -870"),
         ("air_hu", -920.0, "flagged", "air outside the lungs lies at -920"),
         ("mirrored", 0.8, "flagged", "mirrored left-right (probability 80%)"),
