@@ -26,6 +26,7 @@ EXTRAS = {
     "optuna": ("optuna", "search with Optuna"),
     "survival": ("sksurv", "random survival forests"),
     "lungmask": ("lungmask", "lung masks of a U-Net"),
+    "totalsegmentator": ("totalsegmentator", "lung masks of TotalSegmentator"),
     "excel": ("openpyxl", "tables of labels in Excel's format"),
     "seg": ("highdicom", "label maps as DICOM SEG"),
     "idc": ("idc_index_data", "public collections of the Imaging Data Commons"),

@@ -12,9 +12,9 @@ from ctplatform.config.section import Section
 class LungsConfig(Section):
     """Lung mask."""
 
-    segmenter: Literal["classical", "lungmask"] = Field(
+    segmenter: Literal["classical", "lungmask", "totalsegmentator"] = Field(
         default="classical",
-        description="lungmask: the U-Net of that package, pip install 'drasclr[lungmask]'",
+        description="lungmask, totalsegmentator: the networks of these packages, pip install 'drasclr[NAME]'",
     )
     spacing_mm: float = Field(default=3.0, gt=0, description="working grid of the mask, mm")
     weights: str | None = Field(default=None, description="file with lungmask's weights; None: downloaded")

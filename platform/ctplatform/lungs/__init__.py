@@ -1,7 +1,8 @@
 """Lung masks of chest CT: right and left lung segmented by one of several segmenters, and measured.
 
-`segmenter` has the protocol and the choice; `classical` (with `coarse_grid`, `airway`, `left_right`) and
-`lungmask_unet` are the segmenters; `mask` is their result and `measures` its numbers.
+`segmenter` has the protocol and the choice; `classical` (with `coarse_grid`, `airway`, `left_right`), `lungmask_unet`
+and `totalsegmentator_lobes` (both with `network_mask`) are the segmenters; `mask` is their result and `measures` its
+numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
     from ctplatform.lungs.measures import density
     from ctplatform.lungs.segmenter import LungSegmenter, make_segmenter
+    from ctplatform.lungs.totalsegmentator_lobes import TotalSegmentatorSegmenter
 
 __all__ = [
     "LEFT",
@@ -24,6 +26,7 @@ __all__ = [
     "LungMask",
     "LungSegmenter",
     "LungmaskSegmenter",
+    "TotalSegmentatorSegmenter",
     "density",
     "make_segmenter",
 ]
@@ -37,6 +40,7 @@ __getattr__, __dir__ = attach(
         "LungMask": "mask",
         "LungSegmenter": "segmenter",
         "LungmaskSegmenter": "lungmask_unet",
+        "TotalSegmentatorSegmenter": "totalsegmentator_lobes",
         "density": "measures",
         "make_segmenter": "segmenter",
     },

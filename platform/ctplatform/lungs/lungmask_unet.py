@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from ctplatform.errors import ScanError, StageError
-from ctplatform.lungs.coarse_grid import CoarseGrid, shrink
+from ctplatform.errors import StageError
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask
-from ctplatform.lungs.measures import mask_measures
+from ctplatform.lungs.network_mask import network_mask
 
 
 @dataclass(frozen=True)
@@ -39,23 +38,15 @@ class LungmaskSegmenter:
             )
 
     def __call__(self, image: sitk.Image) -> LungMask:
-        """Segment one scan."""
+        """Segment one scan: int16 HU, axes in LPS order.
+
+        Raises:
+            ScanError: no-lung.
+        """
         native_ZYX = _lungmask_model(self.weights).apply(image)
         native = sitk.GetImageFromArray(np.array([0, RIGHT, LEFT], np.uint8)[native_ZYX])
         native.CopyInformation(image)
-        coarse = shrink(image, self.spacing_mm)
-        labels = sitk.Resample(
-            native, coarse, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8
-        )
-        labels_ZYX = sitk.GetArrayViewFromImage(labels)
-        if not labels_ZYX.any():
-            raise ScanError(
-                "no lung was found in the scan",
-                "Check that it is a CT of the chest in Hounsfield units; else exclude it",
-                code="no-lung",
-            )
-        scan = CoarseGrid(sitk.GetArrayFromImage(coarse), coarse.GetSpacing())
-        return LungMask(labels, mask_measures(scan, labels_ZYX))
+        return network_mask(native, image, spacing_mm=self.spacing_mm)
 
 
 @lru_cache(maxsize=1)

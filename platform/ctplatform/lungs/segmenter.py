@@ -11,6 +11,7 @@ from ctplatform.config.preparation import LungsConfig
 from ctplatform.lungs.classical import ClassicalSegmenter
 from ctplatform.lungs.lungmask_unet import LungmaskSegmenter
 from ctplatform.lungs.mask import LungMask
+from ctplatform.lungs.totalsegmentator_lobes import TotalSegmentatorSegmenter
 
 
 class LungSegmenter(Protocol):
@@ -26,6 +27,7 @@ class LungSegmenter(Protocol):
 SEGMENTERS: dict[str, Callable[[LungsConfig], LungSegmenter]] = {
     "classical": lambda config: ClassicalSegmenter(spacing_mm=config.spacing_mm),
     "lungmask": lambda config: LungmaskSegmenter(spacing_mm=config.spacing_mm, weights=config.weights),
+    "totalsegmentator": lambda config: TotalSegmentatorSegmenter(spacing_mm=config.spacing_mm),
 }
 """By the value of `prepare.lungs.segmenter`; a further segmenter is a further entry."""
 

@@ -16,7 +16,7 @@ from ctplatform.config.preparation import AtlasConfig, LungsConfig, Registration
         (AtlasConfig, {"patch_size": 4}, "greater than 4"),
         (AtlasConfig, {"min_lung_fraction": 1.0}, "less than 1"),
         (RegistrationConfig, {"points": 100}, "greater than 100"),
-        (LungsConfig, {"segmenter": "unet"}, "'classical' or 'lungmask'"),
+        (LungsConfig, {"segmenter": "unet"}, "'classical', 'lungmask' or 'totalsegmentator'"),
         (LungsConfig, {"spacing": 3.0}, "Extra inputs"),
     ],
 )

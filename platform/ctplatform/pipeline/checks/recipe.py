@@ -78,6 +78,8 @@ def _packages(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
     found = []
     lungs = recipe.prepare.lungs
     masked = "prepare" in stages or ("atlas" in stages and recipe.atlas.source == "build")
+    if masked and lungs.segmenter == "totalsegmentator":
+        found += _package("totalsegmentator", "prepare.lungs.segmenter=totalsegmentator")
     if masked and lungs.segmenter == "lungmask":
         found += _package("lungmask", "prepare.lungs.segmenter=lungmask")
         if lungs.weights and "://" not in lungs.weights and not Path(lungs.weights).expanduser().is_file():

@@ -40,6 +40,7 @@ def test_unknown_names_are_found_with_the_nearest_known_one():
     ("package", "overrides"),
     [
         ("lungmask", ["prepare.lungs.segmenter=lungmask"]),
+        ("totalsegmentator", ["prepare.lungs.segmenter=totalsegmentator"]),
         ("mlflow", ["watch.mlflow=http://127.0.0.1:5000"]),
         ("optuna", ["sweep.search.algorithm=optuna", "sweep.search.configurations=3"]),
     ],
