@@ -35,7 +35,8 @@ $ python -m tests.benchmarks.validation --ct FOLDER --cohort cohort.csv --worksp
 ```
 
 The two slabs that are among them on purpose come out rejected, with the reason. `pyradiomics_lung/lung1` lacks the
-bases of the lungs; it is flagged for that, and used unless `prepare.quality.use_flagged=false`. `lung_dx_a0002` and
+bases of the lungs; it is flagged for that, and used unless `prepare.quality.use_flagged=false`
+([why](decisions/0032-inputs-drawn-and-hard-lungs.md)). `lung_dx_a0002` and
 `4dlung_113` are flagged because tumours and what lies behind them keep the air out of a part of one lung, which the
 mask then leaves out. The others are accepted. The thresholds of the verdict were set while looking at these very scans:
 they say that the rules can be met, not how often they err on others. In the pictures: right lung

@@ -55,6 +55,8 @@ def test_a_good_scan_has_no_reasons():
         ("cut_bottom_cm2", 80.0, "flagged", "cut off at the bottom"),
         ("cut_bottom_cm2", 250.0, "rejected", "cut off at the bottom"),
         ("cut_top_cm2", 250.0, "rejected", "cut off at the top"),
+        ("cut_top_cm2", 65.0, "rejected", "cut off at the top"),
+        ("cut_top_cm2", 55.0, "flagged", "cut off at the top"),
         ("cut_side_cm2", 80.0, "flagged", "field of view"),
         ("volume_l", 0.5, "rejected", "very small"),
         ("volume_l", 1.2, "flagged", "very small"),
@@ -252,3 +254,13 @@ def test_a_scan_that_is_too_dark_for_the_clamp(phantom, shift: int, state: str) 
     volume = Volume(phantom, (), {}, air_hu=-1000.0 + shift)
     air = measure(volume, mask, None, None)["air_hu"]
     assert assess({"air_hu": air}, CONFIG).state == state
+
+
+def test_a_scan_without_the_tops_of_the_lungs_is_rejected(phantom) -> None:
+    """Cut 30 mm below the highest lung: nothing but the tops is missing."""
+    lung = sitk.GetArrayViewFromImage(make_segmenter(LungsConfig.model_validate({}))(phantom).labels) > 0
+    spacing_mm = phantom.GetSpacing()[2]
+    top = np.flatnonzero(lung.any(axis=(1, 2)))[-1] * phantom.GetSize()[2] / len(lung)
+    verdict = assess(unregistered(phantom[:, :, : round(top - 30 / spacing_mm)]), CONFIG)
+    assert verdict.state == "rejected"
+    assert "cut off at the top" in verdict.reasons[0]
