@@ -242,7 +242,13 @@ def view_command(args: argparse.Namespace) -> None:
     from ctplatform.cli.view import write_view
 
     made = write_view(
-        args.scan, output=args.output, weights=args.weights, labels=args.labels, spacing_mm=args.spacing
+        args.scan,
+        output=args.output,
+        weights=args.weights,
+        atlas=args.atlas,
+        labels=args.labels,
+        spacing_mm=args.spacing,
+        viewer=args.viewer,
     )
     if args.json:
         print_json(made)
