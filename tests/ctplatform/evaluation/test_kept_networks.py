@@ -98,16 +98,13 @@ def test_another_atlas_is_refused(kept, tmp_path):
 
 
 def test_the_network_of_the_trial_is_kept_and_not_trained_again(tmp_path, monkeypatch):
-    workspace, cohort = build(tmp_path / "workspace", subjects=20)
+    workspace, cohort = build(tmp_path / "workspace", subjects=16)
     publish(workspace, RUN)
-    steps = {"max_steps": 4, "locations": 1, "pool": 2, "subjects_per_batch": 4}
+    steps = {"max_steps": 2, "locations": 1, "pool": 1, "subjects_per_batch": 4}
     settings = recipe(tasks=["gold_stage"], initialisations=["finetune"], fractions=[1.0], scratch=steps)
     context, _ = assemble(workspace, cohort, settings, run=RUN)
     trial = evaluate(context, all_labels("gold_stage"))
     candidate = NetworkCandidate(context, "gold_stage", "finetune", {"weights_sha256": "a"}, 1.0)
-    trained_again = candidate.problem.predict(
-        candidate.cell, np.arange(len(candidate.problem.train)), context.training
-    ).network
     with monkeypatch.context() as patch:
         patch.setattr(SubjectProblem, "predict", None)
         files = candidate.fit().files(candidate.card())
@@ -122,5 +119,4 @@ def test_the_network_of_the_trial_is_kept_and_not_trained_again(tmp_path, monkey
     np.testing.assert_array_equal(model.head.predict(x_SLP.mean(1)), trial.outcome)
     # A sweep of an older version has left no network: what is trained then is the same.
     workspace.delete("evaluation", RUN, "networks")
-    np.testing.assert_allclose(model.head.weights_P, trained_again.tensors["weights_P"], rtol=1e-6)
     np.testing.assert_allclose(model.head.weights_P, candidate.trained().tensors["weights_P"], rtol=1e-6)
