@@ -282,7 +282,7 @@ def predict_command(args: argparse.Namespace) -> None:
             "Leave them out, or leave out --workspace",
             code="usage",
         )
-    predict(
+    complete = predict(
         PredictCommand(
             args.model,
             tuple(args.scans),
@@ -296,3 +296,5 @@ def predict_command(args: argparse.Namespace) -> None:
             segmentations=not args.no_seg,
         )
     )
+    if not complete:
+        sys.exit(INCOMPLETE)
