@@ -146,7 +146,7 @@ def test_they_are_swept_and_reported_with_the_same_subjects_and_intervals(embedd
         "initialisations": [],
         "fractions": [1.0],
         "seeds": 2,
-        "bootstrap": 50,
+        "bootstrap": 100,
     }
     recipe = recipe.model_validate(recipe.model_dump() | {"sweep": keys})
     done = sweep(workspace, cohort, recipe, run=run)
