@@ -57,7 +57,7 @@ def scan_page(view: ScanView) -> str:
 def volume_page(view: ScanView, niivue: NiiVue) -> str:
     """The complete HTML document with the viewer and the volumes, as NIfTI, in it."""
     labels = _labels(view)
-    volumes = {"ct": view.hu_ZYX, "mask": view.mask_ZYX}
+    volumes: dict[str, np.ndarray] = {"ct": view.hu_ZYX, "mask": view.mask_ZYX}
     if len(view.centres_mm_N3):
         volumes["locations"] = dots(view)
     if view.labels_ZYX is not None:
