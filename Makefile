@@ -19,6 +19,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV) \
+		@niivue/niivue@0.69.0 || echo "NiiVue could not be installed: its test will skip"; fi
 	touch $@
 
 ## install       create .venv and install the exact tested set

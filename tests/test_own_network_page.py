@@ -15,11 +15,11 @@ from tests.conftest import ROOT
 
 def test_the_encoders_of_the_page_are_found_and_encode(monkeypatch):
     page = (ROOT / "docs" / "how-to" / "own-network.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    code, _ = re.findall(r"```python\n(.*?)```", page, re.S)
     module = types.ModuleType("my_encoders")
     exec(code, module.__dict__)
     monkeypatch.setitem(sys.modules, "my_encoders", module)
-    recipe = load_recipe("fast", re.findall(r"--set (\S+)", page))
+    recipe = load_recipe("fast", re.findall(r"--set (\S+:(?:Patches|Volume))", page))
     assert recipe.sweep.initialisations[-2:] == ("patches", "volume")
     target = recipe.sweep.encoders["patches"]
     hu_NDHW = np.full((2, 32, 32, 32), -800, np.int16)
@@ -28,3 +28,21 @@ def test_the_encoders_of_the_page_are_found_and_encode(monkeypatch):
     target = recipe.sweep.encoders["volume"]
     vector = own_encoder(target).encode_volume(np.full((40, 60, 60), -800, np.int16), (2.0, 1.0, 1.0))
     assert checked(vector, target=target).shape == (512,)
+
+
+def test_the_trained_encoder_of_the_page_encodes(monkeypatch):
+    page = (ROOT / "docs" / "how-to" / "own-network.md").read_text(encoding="utf-8")
+    _, code = re.findall(r"```python\n(.*?)```", page, re.S)
+    module = types.ModuleType("slice_encoder")
+    exec(code, module.__dict__)
+    monkeypatch.setitem(sys.modules, "slice_encoder", module)
+    (override,) = re.findall(r"--set (\S+:Slices)", page)
+    target = load_recipe("fast", [override]).sweep.encoders["efficientnet"]
+    hu_NDHW = np.full((3, 32, 32, 32), -800, np.int16)
+    hu_NDHW[1, 10:20] = 0
+    vectors_NP = checked(
+        own_encoder(target).encode_patches(hu_NDHW, np.zeros((3, 3), np.float32)), target=target, count=3
+    )
+    assert vectors_NP.shape == (3, 1280)
+    np.testing.assert_allclose(vectors_NP[0], vectors_NP[2], rtol=1e-5, atol=1e-6)
+    assert np.abs(vectors_NP[0] - vectors_NP[1]).max() > 0.1

@@ -84,7 +84,9 @@ def start_up(files: list[Path], weights: Path, repeats: int, *options: str) -> t
         for _ in range(repeats):
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
             done = subprocess.run(
-                [*command, *options, "-o", str(Path(folder) / "out.parquet"), "--json"], capture_output=True
+                [*command, *options, "-o", str(Path(folder) / "out.parquet"), "--json"],
+                capture_output=True,
+                env=os.environ | {"RAY_raylet_start_wait_time_s": "300"},
             )
             wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
             if done.returncode not in (0, 3):
@@ -113,6 +115,7 @@ def main() -> None:
             own = [f"{steps.get(name, 0):.2f}" for name in STEPS]
             met = "yes" if best <= CPU_BAR else "no"
             rows.append([form, f"{first:.2f}", f"{best:.2f}", *own, f"<= {CPU_BAR:g}", met])
+            print(*rows[-1], file=sys.stderr)
         bad = [folder / "bad" / f"{number:03d}.nii.gz" for number in range(100)]
         (folder / "bad").mkdir()
         for file in bad:
@@ -126,6 +129,7 @@ def main() -> None:
             wall, cpu = start_up(files, weights, 3, *arguments)
             bar = ["", ""] if "Ray" in name else [f"<= {START_BAR:g}", "yes" if wall <= START_BAR else "no"]
             starts.append([name, f"{wall:.1f}", f"{cpu:.1f}", *bar])
+            print(*starts[-1], file=sys.stderr)
     text = "\n".join(
         [
             "`python -m tests.benchmarks.single_scan`: a 512 x 512 x 300 scan on one core, 581 locations, 8 experts,",

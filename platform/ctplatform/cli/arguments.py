@@ -193,6 +193,7 @@ def add_view_options(sub: argparse.ArgumentParser) -> None:
     """Options of `drasclr view`."""
     sub.add_argument("scan", metavar="SCAN", help="volume file or DICOM folder")
     sub.add_argument("--weights", metavar="DIR", help="whose atlas is shown; without, CT and mask only")
+    sub.add_argument("--atlas", metavar="DIR", help="atlas of the weights, where they were saved without it")
     sub.add_argument(
         "--labels", metavar="FILE", help="label map: NIfTI, NRRD, MetaImage, DICOM SEG or RTSTRUCT"
     )
@@ -202,6 +203,11 @@ def add_view_options(sub: argparse.ArgumentParser) -> None:
         default=1.5,
         metavar="MM",
         help="of the voxels in the page (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--viewer",
+        choices=("niivue", "slices"),
+        help="NiiVue, with a rendering (default where it is installed), or slices without WebGL",
     )
     sub.add_argument("-o", "--output", default="scan.html", metavar="FILE", help="(default: %(default)s)")
     add_open_option(sub)

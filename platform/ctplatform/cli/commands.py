@@ -242,7 +242,13 @@ def view_command(args: argparse.Namespace) -> None:
     from ctplatform.cli.view import write_view
 
     made = write_view(
-        args.scan, output=args.output, weights=args.weights, labels=args.labels, spacing_mm=args.spacing
+        args.scan,
+        output=args.output,
+        weights=args.weights,
+        atlas=args.atlas,
+        labels=args.labels,
+        spacing_mm=args.spacing,
+        viewer=args.viewer,
     )
     if args.json:
         print_json(made)
@@ -276,7 +282,7 @@ def predict_command(args: argparse.Namespace) -> None:
             "Leave them out, or leave out --workspace",
             code="usage",
         )
-    predict(
+    complete = predict(
         PredictCommand(
             args.model,
             tuple(args.scans),
@@ -290,3 +296,5 @@ def predict_command(args: argparse.Namespace) -> None:
             segmentations=not args.no_seg,
         )
     )
+    if not complete:
+        sys.exit(INCOMPLETE)

@@ -227,3 +227,10 @@ def _extras() -> Iterator[Finding]:
             yield Finding(
                 f"optional: {extra}", NOTE, f"not installed: {purpose}", f"pip install 'drasclr[{extra}]'"
             )
+    from ctplatform.report.niivue import INSTALL, installed
+
+    purpose = "rendering in the page of a scan"
+    if installed():
+        yield Finding("optional: NiiVue", OK, purpose)
+    else:
+        yield Finding("optional: NiiVue", NOTE, f"not installed: {purpose}", INSTALL)

@@ -50,8 +50,8 @@ class PredictCommand:
     segmentations: bool = True
 
 
-def predict(command: PredictCommand) -> None:
-    """Predict, and write or print a row a scan.
+def predict(command: PredictCommand) -> bool:
+    """Predict, and write or print a row a scan; returns whether every scan has a prediction.
 
     Raises:
         PlatformError: the model does not fit, a scan has no vector, or the output's format is not known.
@@ -97,11 +97,13 @@ def predict(command: PredictCommand) -> None:
         shown = lines(kept, table)
     if output:
         _write(table, output)
-        print(f"{len(table):,} scans -> {output}")
-    elif command.as_json:
+    if command.as_json:
         print(json.dumps(_records(table), indent=1))
+    elif output:
+        print(f"{len(table):,} scans -> {output}")
     else:
         print("\n".join(shown))
+    return "state" not in table or not table["state"].isin(("rejected", "failed")).any()
 
 
 def _given(command: PredictCommand, kept: KeptModel) -> pd.DataFrame:

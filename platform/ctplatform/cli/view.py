@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from ctplatform.cli.html_page import page_path, write_page
+from ctplatform.errors import StageError
+
+VIEWERS = NIIVUE, SLICES = "niivue", "slices"
 
 
 def write_view(
-    scan: str, *, output: str, weights: str | None = None, labels: str | None = None, spacing_mm: float = 1.5
+    scan: str,
+    *,
+    output: str,
+    weights: str | None = None,
+    atlas: str | None = None,
+    labels: str | None = None,
+    spacing_mm: float = 1.5,
+    viewer: str | None = None,
 ) -> dict[str, Any]:
     """Write the page; what `--json` prints.
 
@@ -17,30 +27,37 @@ def write_view(
         scan: volume file or DICOM folder.
         output: the page, .html.
         weights: whose atlas is shown; None: CT, mask and labels only.
+        atlas: folder of the atlas, for weights that were saved without it.
         labels: label map.
         spacing_mm: of the voxels in the page.
+        viewer: one of `VIEWERS`; None: NiiVue where it is installed.
 
     Raises:
-        StageError: the weights cannot be used, or the output is no page.
+        StageError: the weights cannot be used, the output is no page, or NiiVue is not installed.
         ScanError: the scan or the label map cannot be read.
     """
     from ctplatform.cli.embed import load_model
-    from ctplatform.report.scan_page import scan_page
+    from ctplatform.report.niivue import INSTALL, installed
+    from ctplatform.report.scan_page import scan_page, volume_page
     from ctplatform.report.scan_view import view_scan
 
     page = page_path(output)
+    niivue = None if viewer == SLICES else installed()
+    if viewer == NIIVUE and niivue is None:
+        raise StageError("NiiVue is not installed", f"{INSTALL}, or give --viewer slices", code="extra")
     view = view_scan(
         scan if "://" in scan else str(Path(scan).expanduser()),
         name=Path(scan).name,
-        model=load_model(weights) if weights else None,
+        model=load_model(weights, atlas=atlas) if weights else None,
         labels=labels,
         spacing_mm=spacing_mm,
     )
-    write_page(page, scan_page(view))
+    write_page(page, volume_page(view, niivue) if niivue else scan_page(view))
     return {
         "scan": view.name,
         "verdict": view.verdict,
         "locations": len(view.centres_mm_N3),
         "labels": list(view.names.values()),
+        "viewer": NIIVUE if niivue else SLICES,
         "page": str(page),
     }

@@ -131,7 +131,8 @@ class SweepConfig(Section):
     )
     external: dict[str, str] = Field(
         default_factory=dict,
-        description="initialisation name -> table of vectors of an encoder of your own: scan_id and features",
+        description="initialisation name -> vectors of an encoder of your own: a table with scan_id and features, or a "
+        "folder of <scan_id>.npz",
     )
     encoders: dict[str, str] = Field(
         default_factory=dict,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from ctplatform.evaluation.cells import Cell
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.problems import Problem
+from ctplatform.evaluation.trained_network import TrainedNetwork, all_labels, read_network
 from ctplatform.metrics.scores import Metric, Targets
 from ctplatform.tasks.task import Task
 
@@ -68,6 +70,23 @@ class Candidate(ABC):
     def higher_is_better(self) -> bool:
         """Of the score that models of the task are chosen by."""
         return self.task.scores[0].higher_is_better
+
+    @property
+    def cell(self) -> Cell:
+        """Its trial with all labels."""
+        return all_labels(self.name, self.initialisation)
+
+    def trained(self) -> TrainedNetwork:
+        """The network of the trial with all labels; trained here where the sweep has no such trial, or an older one."""
+        context, cell = self.context, self.cell
+        found = read_network(context.workspace, context.run, cell, fit=context.fingerprint(cell))
+        if found is None:
+            searched = replace(cell, fraction=self.fraction)
+            chosen = context.read_chosen(searched) if context.searches(searched) else None
+            rows = np.arange(len(self.problem.train))
+            found = self.problem.predict(cell, rows, context.training, chosen=chosen).network
+        assert found is not None
+        return found
 
     @abstractmethod
     def digest(self) -> str:

@@ -50,7 +50,13 @@ def keep_models(context: SweepContext, recipe: Recipe, summary: pd.DataFrame) ->
 
     candidates = list(_candidates(context, recipe))
     fingerprints = {c: _fingerprint(c, summary) for c in candidates}
-    todo = [c for c in candidates if _card(c).get("fingerprint") != fingerprints[c]]
+    cards = {c: _card(c) for c in candidates}
+    todo = []
+    for candidate in (c for c in candidates if cards[c].get("fingerprint") != fingerprints[c]):
+        if candidate.trains_a_network and cards[candidate].get("fit") == candidate.digest():
+            _write_card(candidate, _completed(candidate, cards[candidate], summary, fingerprints[candidate]))
+        else:
+            todo.append(candidate)
     resources = dict(recipe.placement.sweep.resources)
     shared = ray.put(context)
 
@@ -81,6 +87,7 @@ def keep_models(context: SweepContext, recipe: Recipe, summary: pd.DataFrame) ->
             )
         else:
             _write(candidate, outcome, summary, fingerprint=fingerprints[candidate])
+    context.workspace.delete(*layout.networks(context.run))
     _mark_best(candidates)
     return messages
 
@@ -109,8 +116,7 @@ def _mark_best(candidates: Sequence[Candidate]) -> None:
             right = candidate.initialisation == best
             if card["selection"]["best"] != right:
                 changed = {**card, "selection": {**card["selection"], "best": right}}
-                content = (json.dumps(changed, indent=2) + "\n").encode()
-                candidate.context.workspace.write_bytes(content, *_parts(candidate, CARD_FILE))
+                _write_card(candidate, changed)
 
 
 def _candidates(context: SweepContext, recipe: Recipe) -> Iterator[Candidate]:
@@ -143,15 +149,32 @@ def _fit(
         return str(error)
 
 
-def _write(candidate: Candidate, outcome: Outcome, summary: pd.DataFrame, *, fingerprint: str) -> None:
-    card = {
-        **candidate.card(),
-        **outcome.card,
+def _completed(
+    candidate: Candidate, card: Mapping[str, Any], summary: pd.DataFrame, fingerprint: str
+) -> dict[str, Any]:
+    """A card with what is known besides the fit: the task's texts, scores, software."""
+    return {
+        **card,
+        "task": {**card["task"], **candidate.card()["task"]},
         "scores": candidate.scores(summary),
         "software": __version__,
-        "selection": {**outcome.validation, "best": False},
         "fingerprint": fingerprint,
     }
+
+
+def _write_card(candidate: Candidate, card: Mapping[str, Any]) -> None:
+    content = (json.dumps(card, indent=2) + "\n").encode()
+    candidate.context.workspace.write_bytes(content, *_parts(candidate, CARD_FILE))
+
+
+def _write(candidate: Candidate, outcome: Outcome, summary: pd.DataFrame, *, fingerprint: str) -> None:
+    fitted = {
+        **candidate.card(),
+        **outcome.card,
+        "selection": {**outcome.validation, "best": False},
+        "fit": candidate.digest(),
+    }
+    card = _completed(candidate, fitted, summary, fingerprint)
     for file, data in outcome.files(card).items():
         candidate.context.workspace.write_bytes(data, *_parts(candidate, *file.split("/")))
 

@@ -14,11 +14,12 @@ import pandas as pd
 from ctplatform.evaluation.cells import Cell, Chosen
 from ctplatform.evaluation.initialisations import END_TO_END
 from ctplatform.evaluation.models import Training, end_to_end, patch_pool
+from ctplatform.evaluation.trained_network import TrainedNetwork, leaves_network, network_of_subjects
 from ctplatform.metrics.scores import Targets
 from ctplatform.tasks.task import Task
 
 if TYPE_CHECKING:
-    from ctplatform.evaluation.dense.slices import Slice
+    from ctplatform.evaluation.slices import Slice
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Prediction:
         table: `Trial.predictions`.
         details: `Trial.details`.
         slices: of predicted label maps, for the report.
+        network: that was trained, of a trial whose network is kept.
     """
 
     table: pd.DataFrame
     details: Mapping[str, float] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
+    network: TrainedNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,17 @@ class SubjectProblem(Problem):
                 lr=chosen.lr if chosen else None,
                 weight_decay=chosen.weight_decay if chosen else None,
             )
-            model.fit(pool, [self.train_subjects[row] for row in rows], targets)
+            subjects = [self.train_subjects[row] for row in rows]
+            model.fit(pool, subjects, targets)
             details = {key: float(value) for key, value in asdict(chosen).items()} if chosen else {}
             if model.choice_ is not None:
                 details |= {f"tuned_{key}": float(value) for key, value in asdict(model.choice_).items()}
-            return Prediction(self._table(cell, model.predict(pool, self.test_subjects)), details)
+            network = None
+            if leaves_network(cell):
+                pretrained = training.encoders.pretrained()
+                network = network_of_subjects(model, pool, subjects, targets, pretrained=pretrained)
+            table = self._table(cell, model.predict(pool, self.test_subjects))
+            return Prediction(table, details, network=network)
         train_NP, test_NP = self.features[cell.initialisation]
         head = self.task.probe().fit(train_NP[rows], targets, seed=cell.seed)
         return Prediction(self._table(cell, self.task.clip(head.predict(test_NP))), head.details())

@@ -7,6 +7,7 @@ import time
 from ctplatform.evaluation.cells import Cell, Trial, label_subset
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.slices import write_slices
+from ctplatform.evaluation.trained_network import write_network
 
 
 def evaluate(context: SweepContext, cell: Cell) -> Trial:
@@ -32,6 +33,9 @@ def evaluate(context: SweepContext, cell: Cell) -> Trial:
     prediction = problem.predict(cell, rows, context.training, chosen=chosen)
     if prediction.slices:
         write_slices(context.workspace, context.run, cell, prediction.slices)
+    if prediction.network:
+        fit = context.fingerprint(cell)
+        write_network(context.workspace, context.run, cell, prediction.network, fit=fit)
     trial = Trial(
         cell,
         len(rows),

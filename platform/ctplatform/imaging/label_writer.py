@@ -23,6 +23,8 @@ from ctplatform.imaging.files import folders_of, is_archive, local_copy, unpacke
 if TYPE_CHECKING:
     import pydicom
 
+    from ctplatform.imaging.dicom_headers import Slice
+
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SCHEME = "99DRASCLR"
 """Coding scheme of classes: labels of one's own have no code in SNOMED CT."""
@@ -86,6 +88,8 @@ def write_segmentation(
 ) -> None:
     """Write a label map as a binary DICOM Segmentation on the slices of the source series, which it refers to.
 
+    Of a multi-frame image it refers to each frame by its number.
+
     Args:
         labels: in the series' physical space, on any grid.
         classes: class -> its value.
@@ -97,7 +101,7 @@ def write_segmentation(
 
     Raises:
         PlatformError: highdicom is not installed.
-        ScanError: the series has multi-frame files, or lacks what a segmentation refers to.
+        ScanError: the series is of several multi-frame files, or lacks what a segmentation refers to.
     """
     try:
         import highdicom as hd
@@ -110,12 +114,18 @@ def write_segmentation(
             "pip install 'drasclr[seg]'",
             code="extra",
         ) from None
-    with _headers(path, series_uid) as headers:
+    with _source(path, series_uid) as (headers, planes):
         for header in headers:
             for name in _MAY_BE_EMPTY:
                 if name not in header:
                     setattr(header, name, "")
-        frames = np.stack([_on_slice(labels, header) for header in headers])
+        shape = int(headers[0].Rows), int(headers[0].Columns)
+        frames = np.stack(
+            [
+                np.zeros(shape, np.uint8) if plane is None else _on_slice(labels, plane, shape)
+                for plane in planes
+            ]
+        )
         numbers = np.zeros(frames.shape, np.uint8)
         for number, value in enumerate(classes.values(), 1):
             numbers[frames == value] = number
@@ -174,8 +184,11 @@ def _stored_grid(path: str) -> tuple[tuple[int, ...], np.ndarray] | None:
 
 
 @contextlib.contextmanager
-def _headers(path: str, series_uid: str) -> Iterator[Sequence[pydicom.Dataset]]:
-    """Headers of the slices of a series, in order along the normal."""
+def _source(path: str, series_uid: str) -> Iterator[tuple[Sequence[pydicom.Dataset], Sequence[Slice | None]]]:
+    """Headers of the images of a series, and the plane of each image, or of each frame of the one multi-frame image.
+
+    None is a frame that is no slice of the volume: of another stack, for example.
+    """
     import pydicom
 
     with contextlib.ExitStack() as scope:
@@ -187,24 +200,30 @@ def _headers(path: str, series_uid: str) -> Iterator[Sequence[pydicom.Dataset]]:
             files, uid = dicom_files(places), series_uid or series_of(places[0])
         series, _ = find_series(files, uid)
         slices = series_geometry(series).slices
-        if any(one.frame is not None or one.frames > 1 for one in slices):
+        files = list(dict.fromkeys(one.file for one in slices))
+        headers = [pydicom.dcmread(file, force=True, stop_before_pixels=True) for file in files]
+        if slices[0].frame is None:
+            yield headers, slices
+        elif len(files) == 1:
+            of_frame = {one.frame: one for one in slices}
+            yield headers, [of_frame.get(k) for k in range(int(headers[0].NumberOfFrames))]
+        else:
             raise ScanError(
-                "the source has multi-frame files, for which no DICOM SEG is written",
+                "the source is of several multi-frame files, for which no DICOM SEG is written",
                 "Use the NIfTI file",
                 code="segmentation",
             )
-        yield [pydicom.dcmread(one.file, force=True, stop_before_pixels=True) for one in slices]
 
 
-def _on_slice(labels: sitk.Image, header: Any) -> np.ndarray:
+def _on_slice(labels: sitk.Image, plane: Slice, shape: tuple[int, int]) -> np.ndarray:
     """A label map on the pixels of one slice, [rows, columns]; nearest voxel, 0 outside."""
-    row_3, column_3 = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
+    row_3, column_3 = np.array(plane.orientation, float).reshape(2, 3)
     direction_33 = np.stack([row_3, column_3, np.cross(row_3, column_3)], axis=1)
-    between_rows, between_columns = (float(v) for v in header.PixelSpacing)
+    between_rows, between_columns = plane.pixel_spacing
     resample = sitk.ResampleImageFilter()
-    resample.SetSize([int(header.Columns), int(header.Rows), 1])
+    resample.SetSize([shape[1], shape[0], 1])
     resample.SetOutputSpacing([between_columns, between_rows, 1.0])
-    resample.SetOutputOrigin([float(v) for v in header.ImagePositionPatient])
+    resample.SetOutputOrigin(list(plane.position))
     resample.SetOutputDirection(direction_33.ravel().tolist())
     resample.SetInterpolator(sitk.sitkNearestNeighbor)
     return np.asarray(sitk.GetArrayFromImage(resample.Execute(labels))[0])

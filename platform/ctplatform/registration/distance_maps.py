@@ -67,10 +67,13 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
     reference.SetDirection(direction_33.ravel().tolist())
     labels_ZYX = np.zeros(grid_3[::-1].tolist(), np.uint8)
     sdf = []
+    mask_ZYX = sitk.GetArrayViewFromImage(labels)  # NumPy compares faster than SimpleITK
     for label in (RIGHT, LEFT):
         # Linear, then cut at one half: nearest neighbour would shift the surface by up to half a voxel of either grid.
+        one = sitk.GetImageFromArray((mask_ZYX == label).view(np.uint8))
+        one.CopyInformation(labels)
         coverage = sitk.Resample(
-            labels == label, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
+            one, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
         )
         inside = coverage >= 0.5
         # Maurer distances are to the centres of boundary voxels: the mean of those to the inner and to the outer

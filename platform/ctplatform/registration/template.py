@@ -40,7 +40,7 @@ class Template:
         self.labels = labels
         maps = distance_maps(labels, spacing=min(2.0, config.spacing_mm), margin=40.0)
         self.moments = lung_moments(maps)
-        surface_ZYX = np.abs(maps.sdf_ZYXC).min(axis=-1)
+        surface_ZYX = np.minimum(*np.moveaxis(np.abs(maps.sdf_ZYXC), -1, 0))
         index_N3 = np.argwhere(surface_ZYX < COARSE_CLIP_MM)
         distance_N = surface_ZYX[tuple(index_N3.T)]
         # Denser near the surface, where the fine fit works. The seed is part of the method and not of the recipe.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
@@ -30,6 +32,9 @@ from ctplatform.report.sections import (
 )
 from ctplatform.storage import layout
 from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ORDER = (
     summary,
@@ -59,15 +64,18 @@ class ReportPaths:
     figures: str
 
 
-def build_report(workspace: Workspace, recipe: Recipe, *, run: str) -> ReportPaths:
+def build_report(
+    workspace: Workspace, recipe: Recipe, *, run: str, scan_table: pd.DataFrame | None = None
+) -> ReportPaths:
     """Write evaluation/<run>/report.html and evaluation/<run>/figures/ from the results of the stages.
 
-    Sections without input are left out and named at the end of the page.
+    Sections without input are left out and named at the end of the page. The map of the scans is coloured by columns
+    of the scan table, too, where it is given.
 
     Raises:
         StageError: there is nothing to report on, or a table lacks a needed column.
     """
-    inputs = read_inputs(workspace, recipe, run=run)
+    inputs = dataclasses.replace(read_inputs(workspace, recipe, run=run), scan_table=scan_table)
     if inputs.is_empty:
         raise StageError(
             f"{workspace.display()} holds no prepared scans, no pretraining log and no results of run {run!r}",

@@ -39,6 +39,7 @@ class Inputs:
         metrics: one row a logged pretraining step, steps ascending.
         probe: task, metric and baselines of the probe whose scores are in `metrics`.
         remarks: trials that the sweep left out, with the reason.
+        scan_table: as it was given.
     """
 
     workspace: Workspace
@@ -59,6 +60,7 @@ class Inputs:
     horizons: pd.DataFrame | None = None
     remarks: tuple[str, ...] = ()
     probe: Mapping[str, Any] | None = None
+    scan_table: pd.DataFrame | None = None
 
     @property
     def usable(self) -> pd.DataFrame:

@@ -12,7 +12,8 @@
     pretrain/<run>/     metrics, checkpoints; weights, card, atlas and README: a folder that works without the workspace
     leases/             which process works on the workspace, and on each run
     embeddings/<run>/   vectors of patches, scans and patients
-    evaluation/<run>/   trials, searches, tables, figures, report.html; models/ has a folder a task and initialisation
+    evaluation/<run>/   trials, searches, tables, figures, report.html; models/ has a folder a task and initialisation,
+                        networks/ those of trials whose models are not written yet
 
 Paths are tuples of parts, as `Workspace` takes them: constants for single names, functions for what is composed.
 """
@@ -45,7 +46,7 @@ TENSORBOARD, MLFLOW_FILE, MLFLOW_SWEEP_FILE = "tensorboard", "mlflow.json", "mlf
 EMBEDDINGS, PATCH_VECTORS, SCAN_VECTORS, PATIENT_VECTORS = "embeddings", "patches", "scans", "patients-"
 
 EVALUATION, TRIALS, SEARCHES, MAPS, FIGURES = "evaluation", "trials", "searches", "maps", "figures"
-MODELS, HEAD_FILE, ENCODER = "models", "head.safetensors", "encoder"
+MODELS, NETWORKS, HEAD_FILE, ENCODER = "models", "networks", "head.safetensors", "encoder"
 SUMMARY_FILE, HORIZONS_FILE, NOTES_FILE, REPORT_FILE = (
     "summary.parquet",
     "horizons.parquet",
@@ -238,6 +239,16 @@ def models(run: str) -> Parts:
 def model_file(run: str, task: str, initialisation: str, *names: str) -> Parts:
     """A file of a kept model: `CARD_FILE`, `HEAD_FILE`, or `ENCODER` and a file of a weights folder."""
     return EVALUATION, run, MODELS, f"{task}-{initialisation}", *names
+
+
+def networks(run: str) -> Parts:
+    """Networks of trials whose models are not written yet."""
+    return EVALUATION, run, NETWORKS
+
+
+def network_file(run: str, cell: str, *names: str) -> Parts:
+    """A file of the network that a trial has trained, as of a model folder."""
+    return *networks(run), cell, *names
 
 
 def notes(run: str) -> Parts:

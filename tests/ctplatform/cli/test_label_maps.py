@@ -69,10 +69,18 @@ def kept(prepared, tmp_path_factory):
 def test_maps_are_written_in_the_scans_own_grids(kept, tmp_path, capsys):
     models, nifti, series = kept
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
-    main(
-        ["predict", nifti, series, str(tmp_path / "broken.nii.gz"), "--model", str(models / "inner-density")]
-        + ["--maps", str(tmp_path / "maps"), "-o", str(tmp_path / "out.csv")]
-    )
+    with pytest.raises(SystemExit) as incomplete:
+        main(
+            ["predict", nifti, series, str(tmp_path / "broken.nii.gz"), "--model"]
+            + [
+                str(models / "inner-density"),
+                "--maps",
+                str(tmp_path / "maps"),
+                "-o",
+                str(tmp_path / "out.csv"),
+            ]
+        )
+    assert incomplete.value.code == 3
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["state"].tolist()[2] == "failed"
     assert table["label_map"].notna().tolist() == [True, True, False]

@@ -82,10 +82,13 @@ def test_a_file_is_predicted_as_its_vector(kept, tmp_path, capsys):
     moved = tmp_path / "moved"
     (root / "evaluation" / RUN / "models" / "mine-density").rename(moved)
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
-    main(
-        ["predict", scan, str(tmp_path / "broken.nii.gz"), "--model", str(moved), "--workers", "1"]
-        + ["--weights", str(root / "pretrain" / RUN), "-o", str(tmp_path / "out.csv")]
-    )
+    with pytest.raises(SystemExit) as incomplete:
+        main(
+            ["predict", scan, str(tmp_path / "broken.nii.gz"), "--model", str(moved), "--workers", "1"]
+            + ["--weights", str(root / "pretrain" / RUN), "-o", str(tmp_path / "out.csv"), "--json"]
+        )
+    assert incomplete.value.code == 3
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)][1] == "failed"
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["prediction"].notna().tolist() == [True, False]
     assert table["state"][1] == "failed"

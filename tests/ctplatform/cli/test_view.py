@@ -14,11 +14,42 @@ def test_page_of_a_scan(trained, tmp_path, capsys):
     path = next(str(path) for path in cohort["path"] if str(path).endswith(".nii.gz"))
     page = tmp_path / "new" / "scan.html"
     weights = workspace.path("pretrain", run)
-    main(["view", path, "--weights", weights, "--spacing", "6", "-o", str(page), "--json"])
+    main(
+        [
+            "view",
+            path,
+            "--weights",
+            weights,
+            "--spacing",
+            "6",
+            "-o",
+            str(page),
+            "--json",
+            "--viewer",
+            "slices",
+        ]
+    )
     made = json.loads(capsys.readouterr().out)
-    assert made["page"] == str(page)
+    assert (made["page"], made["viewer"]) == (str(page), "slices")
     assert made["locations"] == len(workspace.read_json("atlas", "atlas.json")["corners_N3"])
     assert "voxels-mask" in page.read_text(encoding="utf-8")
+
+
+def test_niivue_is_the_viewer_where_it_is_installed(prepared, tmp_path, capsys, monkeypatch):
+    from ctplatform.report.niivue import NiiVue
+
+    _, cohort = prepared
+    path = next(str(path) for path in cohort["path"] if str(path).endswith(".nii.gz"))
+    page = tmp_path / "scan.html"
+    found = NiiVue("window.niivue = {};", "1", "BSD-2-Clause")
+    monkeypatch.setattr("ctplatform.report.niivue.installed", lambda: found)
+    main(["view", path, "--spacing", "8", "-o", str(page), "--json"])
+    assert json.loads(capsys.readouterr().out)["viewer"] == "niivue"
+    assert "volume-mask" in page.read_text(encoding="utf-8")
+    monkeypatch.setattr("ctplatform.report.niivue.installed", lambda: None)
+    with pytest.raises(SystemExit):
+        main(["view", path, "-o", str(page), "--viewer", "niivue"])
+    assert "NiiVue is not installed" in capsys.readouterr().err
 
 
 def test_an_output_that_is_no_page_is_refused(capsys):

@@ -5,8 +5,13 @@ import pytest
 
 import drasclr
 from ctplatform.errors import StageError
-from ctplatform.evaluation.kept_networks import network_features, network_files
+from ctplatform.evaluation.assembly import assemble
+from ctplatform.evaluation.kept_networks import NetworkCandidate
+from ctplatform.evaluation.models import patch_pool
+from ctplatform.evaluation.problems import SubjectProblem
 from ctplatform.evaluation.sweep import sweep
+from ctplatform.evaluation.trained_network import all_labels
+from ctplatform.evaluation.trial import evaluate
 from ctplatform.inference.kept_model import read_model
 from ctplatform.inference.predict import predict_workspace
 from tests.ctplatform.evaluation_world import RUN, build, publish, recipe, table
@@ -34,6 +39,7 @@ def folder(workspace, name: str) -> str:
 def test_a_network_predicts_what_the_sweep_s_trial_does(kept):
     workspace, *_, summary = kept
     assert not [message for message in summary.messages if "kept" in message]
+    assert not workspace.folders("evaluation", RUN, "networks")
     trials = table(workspace, "predictions")
     for task in TASKS:
         model = read_model(folder(workspace, f"{task}-finetune"))
@@ -68,6 +74,15 @@ def test_the_card_says_how_it_was_trained_and_validated(kept):
     changed = workspace.fs.get_file_info(path).mtime_ns
     assert sweep(workspace, cohort, settings, run=RUN).executed == 0
     assert workspace.fs.get_file_info(path).mtime_ns == changed
+    # Another version of the software completes the card and leaves the network as it is.
+    name = ("evaluation", RUN, "models", "emphysema_extent-finetune")
+    head = workspace.fs.get_file_info(workspace.path(*name, "head.safetensors")).mtime_ns
+    workspace.write_json(
+        {**workspace.read_json(*name, "card.json"), "fingerprint": "older"}, *name, "card.json"
+    )
+    assert sweep(workspace, cohort, settings, run=RUN).executed == 0
+    assert workspace.read_json(*name, "card.json") == network
+    assert workspace.fs.get_file_info(workspace.path(*name, "head.safetensors")).mtime_ns == head
 
 
 def test_another_atlas_is_refused(kept, tmp_path):
@@ -82,19 +97,26 @@ def test_another_atlas_is_refused(kept, tmp_path):
         predict_workspace(other, model, encoder=encoder)
 
 
-def test_the_encoder_s_folder_states_its_own_weights(tmp_path):
-    from drasclr.encoder import Encoder
-
-    encoder = Encoder(1).eval()
-    encoder.card = {"hu_window": [-1024, 240], "pooling": "mean_std", "provenance": {"scans": 3}}
-    files = network_files(encoder, encoder, task="mine")
+def test_the_network_of_the_trial_is_kept_and_not_trained_again(tmp_path, monkeypatch):
+    workspace, cohort = build(tmp_path / "workspace", subjects=16)
+    publish(workspace, RUN)
+    steps = {"max_steps": 2, "locations": 1, "pool": 1, "subjects_per_batch": 4}
+    settings = recipe(tasks=["gold_stage"], initialisations=["finetune"], fractions=[1.0], scratch=steps)
+    context, _ = assemble(workspace, cohort, settings, run=RUN)
+    trial = evaluate(context, all_labels("gold_stage"))
+    candidate = NetworkCandidate(context, "gold_stage", "finetune", {"weights_sha256": "a"}, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(SubjectProblem, "predict", None)
+        files = candidate.fit().files(candidate.card())
     for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    card = drasclr.load(tmp_path).card
-    assert card["provenance"] == {"scans": 3, "fine_tuned_on": "mine"}
-    assert card["pooling"] == "mean"
-    source = {"encoder": "drasclr", "weights_sha256": "a", "statistics_sha256": "b"}
-    features = network_features(source, files, pooling="none")
-    assert features["weights_sha256"] == card["files"]["weights.safetensors"]
-    assert features["started_from_sha256"] == "a"
-    assert "statistics_sha256" not in features
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_bytes(data)
+    model = read_model(tmp_path / "model")
+    problem = context.problems["gold_stage"]
+    pool = patch_pool(context.training, problem.scans)
+    x_SLP = pool.features(drasclr.load(model.encoder), problem.test_subjects)
+    np.testing.assert_array_equal(pool.locations_L, model.locations_L)
+    np.testing.assert_array_equal(model.head.predict(x_SLP.mean(1)), trial.outcome)
+    # A sweep of an older version has left no network: what is trained then is the same.
+    workspace.delete("evaluation", RUN, "networks")
+    np.testing.assert_allclose(model.head.weights_P, candidate.trained().tensors["weights_P"], rtol=1e-6)

@@ -99,12 +99,45 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "map.dcm").exists()
 
 
-def test_multi_frame_files_are_refused(tmp_path: Path) -> None:
+def test_of_a_multi_frame_image_each_frame_is_referred_to(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    image = chest()
+    write_dicom_series(image, tmp_path / "ct", header={"PatientID": "p"})
+    order = list(np.random.default_rng(0).permutation(image.GetDepth()))
+    file = write_enhanced(tmp_path / "ct", tmp_path / "enhanced" / "one.dcm", order=order)
+    labels, output = labels_of(image), tmp_path / "map.dcm"
+    write_segmentation(labels, CLASSES, str(tmp_path / "enhanced"), output, title="Mine", software="1")
+    data, source = pydicom.dcmread(output), pydicom.dcmread(file)
+    (series,) = data.ReferencedSeriesSequence
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence] == [
+        source.SOPInstanceUID
+    ]
+    frames = data.PerFrameFunctionalGroupsSequence
+    assert len(frames) > 10
+    for frame in frames:
+        (derived,) = frame.DerivationImageSequence
+        (referenced,) = derived.SourceImageSequence
+        assert referenced.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        number = int(referenced.ReferencedFrameNumber)
+        (position,) = frame.PlanePositionSequence
+        (own,) = source.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence
+        assert position.ImagePositionPatient == own.ImagePositionPatient
+    back = read_label_map(str(output), CLASSES)
+    there = sitk.Resample(back, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
+    number = np.array([0, 1, 0, 2])[sitk.GetArrayFromImage(labels)]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(there), number)
+
+
+def test_several_multi_frame_files_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     write_dicom_series(chest(), tmp_path / "ct", header={"PatientID": "p"})
-    (tmp_path / "enhanced").mkdir()
-    write_enhanced(tmp_path / "ct", tmp_path / "enhanced" / "one.dcm")
-    with pytest.raises(ScanError, match="multi-frame"):
+    depth = chest().GetDepth()
+    for name, order in (("a", range(depth // 2)), ("b", range(depth // 2, depth))):
+        file = write_enhanced(tmp_path / "ct", tmp_path / "enhanced" / f"{name}.dcm", order=list(order))
+        half = pydicom.dcmread(file)
+        half.SOPInstanceUID = half.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        half.save_as(file)
+    with pytest.raises(ScanError, match="several multi-frame files"):
         write_segmentation(
             labels_of(chest()),
             CLASSES,

@@ -57,3 +57,37 @@ def test_scans_of_a_subject_are_averaged():
     assert found.subjects == ("s", "t")
     assert found.x_NP.tolist() == [[2.0], [9.0]]
     assert representation_of(pd.Series(["z"]), np.ones((1, 1)), scans=scans) is None
+
+
+def test_a_folder_has_a_file_a_scan(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    np.savez(folder / "b.npz", vector=[3.0, 4.0], patches=np.ones((5, 2)))
+    np.savez(folder / "007.npz", [1.0, 2.0])
+    np.savez(folder / "c.npz", vector=[np.nan, 2.0])
+    ids, x_NP = read_external(str(folder))
+    assert ids == ["007", "b"]
+    assert x_NP.tolist() == [[1, 2], [3, 4]]
+    assert read_external(f"{folder.as_uri()}")[0] == ids
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "holds no .npz file"),
+        ({"a": {"vector": np.ones((2, 2))}}, r"a.npz has an array of shape \[2, 2\], not \[P\]"),
+        ({"a": {"x": [1.0], "y": [1.0]}}, r"a\.npz cannot be read"),
+        ({"a": {"vector": [1.0]}, "b": {"vector": [1.0, 2.0]}}, r"lengths \[1, 2\]"),
+    ],
+)
+def test_what_is_no_folder_of_vectors_is_said(tmp_path, arrays, message):
+    for name, own in arrays.items():
+        np.savez(tmp_path / f"{name}.npz", **own)
+    with pytest.raises(StageError, match=message):
+        read_external(str(tmp_path))
+
+
+def test_a_file_that_is_no_archive_is_said(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK no archive")
+    with pytest.raises(StageError, match=r"a\.npz cannot be read"):
+        read_external(str(tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,7 +11,9 @@ import SimpleITK as sitk
 from ctplatform.config.loader import load_recipe
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.dataset.shards import read_patches
+from ctplatform.dataset.splits import read_split
 from ctplatform.errors import ConfigError, StageError
+from ctplatform.evaluation.sweep import sweep
 from ctplatform.imaging.volume import read_volume
 from ctplatform.inference.embed import embed
 from ctplatform.inference.own_encoder import (
@@ -22,6 +26,7 @@ from ctplatform.inference.own_encoder import (
     own_encoder,
 )
 from ctplatform.inference.pooling import pool
+from ctplatform.report.build import build_report
 from ctplatform.storage.workspace import Workspace
 from tests.ctplatform.inference import own_encoders
 
@@ -81,12 +86,15 @@ def test_a_recipe_compares_it_without_naming_it_once_more():
         load_recipe("fast", [f"sweep.encoders.drasclr={HERE}:Patches"])
 
 
-def test_the_stage_writes_its_vectors_beside_the_others(trained, small_recipe, tmp_path, ray_local):
+@pytest.fixture(scope="module")
+def embedded(trained, small_recipe, tmp_path_factory, ray_local):
+    """A trained workspace in which two encoders of a user's own were run: (workspace, recipe, run, cohort, done)."""
     source, run, cohort = trained
-    (tmp_path / "pretrain").mkdir()
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "pretrain").mkdir()
     for name in ("atlas", "scans", "patches", "splits.json", f"pretrain/{run}"):
-        (tmp_path / name).symlink_to(source.path(*name.split("/")))
-    workspace = Workspace(tmp_path)
+        (folder / name).symlink_to(source.path(*name.split("/")))
+    workspace = Workspace(folder)
     own = {"mine": f"{HERE}:Patches", "whole": f"{HERE}:Volume"}
     recipe = small_recipe.model_copy(
         update={
@@ -94,7 +102,12 @@ def test_the_stage_writes_its_vectors_beside_the_others(trained, small_recipe, t
             "sweep": small_recipe.sweep.model_copy(update={"encoders": own}),
         }
     )
-    done = embed(workspace, recipe, run=run, cohort=cohort, own=True)
+    return workspace, recipe, run, cohort, embed(workspace, recipe, run=run, cohort=cohort, own=True)
+
+
+def test_the_stage_writes_its_vectors_beside_the_others(embedded):
+    workspace, recipe, run, cohort, done = embedded
+    own = recipe.sweep.encoders
     assert done.encoders == ("mine", "whole")
     assert embed(workspace, recipe, run=run, cohort=cohort, own=True).done == 0
     patients = {
@@ -120,6 +133,36 @@ def test_the_stage_writes_its_vectors_beside_the_others(trained, small_recipe, t
     np.testing.assert_allclose(np.stack(written["vector"]), vectors_NP, rtol=1e-5, atol=1e-5)
     pooled = pool(vectors_NP[None], written["inside"].to_numpy()[None], "mean")[0]
     np.testing.assert_allclose(patients["mine"].loc[scan["scan_id"]], pooled, rtol=1e-5, atol=1e-5)
+
+
+def test_they_are_swept_and_reported_with_the_same_subjects_and_intervals(embedded, tmp_path):
+    workspace, recipe, run, cohort, _ = embedded
+    for scan in cohort["scan_id"]:  # a third encoder's vectors, which were computed elsewhere
+        np.savez(tmp_path / f"{scan}.npz", vector=np.random.default_rng(len(scan)).normal(size=4))
+    keys = {
+        "tasks": ["emphysema_extent"],
+        "encoders": dict(recipe.sweep.encoders),
+        "external": {"theirs": str(tmp_path)},
+        "initialisations": [],
+        "fractions": [1.0],
+        "seeds": 2,
+        "bootstrap": 100,
+    }
+    recipe = recipe.model_validate(recipe.model_dump() | {"sweep": keys})
+    done = sweep(workspace, cohort, recipe, run=run)
+    assert (done.trials, done.failed) == (3 * 2, 0)
+    rows = workspace.read_table("evaluation", run, "summary.parquet").to_pandas()
+    rows = rows[rows["metric"] == "r2"].set_index("initialisation")
+    assert set(rows.index) == {"mine", "whole", "theirs"}
+    assert (rows["low"] <= rows["value"]).all()
+    assert (rows["value"] <= rows["high"]).all()
+    assert rows["n_test"].nunique() == rows["n_train"].nunique() == 1
+    predictions = workspace.read_table("evaluation", run, "predictions.parquet").to_pandas()
+    subjects = predictions.groupby("initialisation")["subject_id"].agg(lambda ids: tuple(sorted(set(ids))))
+    assert set(subjects) == {tuple(sorted(read_split(workspace).test))}
+    report = build_report(workspace, recipe, run=run)
+    html = Path(report.html).read_text(encoding="utf-8")
+    assert all(f">{name}<" in html for name in ("mine", "whole", "theirs"))
 
 
 def _holds(workspace: Workspace, run: str, name: str, scan) -> bool:

@@ -10,7 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from ctplatform.report.scan_page import scan_page
+from ctplatform.report.niivue import INSTALL, NiiVue, installed
+from ctplatform.report.scan_page import dots, scan_page, volume_page
 from ctplatform.report.scan_view import ScanView
 from tests.ctplatform.report.test_browser import opened
 from tests.ctplatform.report.workspace import EVIL
@@ -103,5 +104,80 @@ def test_the_scan_in_a_browser(browser, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 1366
         # Chromium's advice on how this test reads pixels.
         assert [trouble for trouble in troubles if "willReadFrequently" not in trouble] == []
+    finally:
+        tab.close()
+
+
+def test_volumes_are_in_the_page_as_nifti():
+    import nibabel as nib
+
+    view = a_view()
+    html = volume_page(view, NiiVue("window.niivue = '</script>'", "1.2.3", "BSD-2-Clause"))
+    assert (
+        html.count("<script") == html.count("</script>") == 1 + 4 + 2
+    )  # facts, volumes, NiiVue and the page's own
+    assert "NiiVue 1.2.3 (niivue.com, BSD-2-Clause)" in html
+    found = {}
+    for name in ("ct", "mask", "labels", "locations"):
+        (text,) = re.findall(rf'id="volume-{name}">([^<]*)<', html)
+        found[name] = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
+    np.testing.assert_array_equal(found["ct"].get_fdata(), view.hu_ZYX.transpose(2, 1, 0))
+    np.testing.assert_array_equal(found["labels"].get_fdata(), view.labels_ZYX.transpose(2, 1, 0))
+    # x 3, y 4, z 5 of a grid with its axes to the left, the back and the head.
+    np.testing.assert_allclose(nib.affines.apply_affine(found["mask"].affine, (3, 4, 5)), (4, -13, 110))
+    assert "volume-labels" not in volume_page(a_view(labelled=False), NiiVue("", "1", "x"))
+
+
+def test_a_location_is_a_dot_around_its_place():
+    view = a_view()
+    painted_ZYX = dots(view)
+    z, y, x = np.nonzero(painted_ZYX)
+    places_N3 = np.stack([x, y, z], 1) * view.spacing_mm + view.origin_mm
+    distance_N = np.linalg.norm(places_N3[:, None] - view.centres_mm_N3, axis=2).min(1)
+    assert distance_N.max() <= 2.5
+    assert painted_ZYX[8, 7, 5] == 1  # the voxel at the first location, and so at y of 19 and 21 mm
+    assert (painted_ZYX > 0).sum() > 8
+
+
+@pytest.mark.browser
+def test_the_volume_in_a_browser(browser, tmp_path):
+    from playwright import sync_api
+
+    niivue = installed()
+    if niivue is None:
+        pytest.skip(f"NiiVue is not installed; `{INSTALL}` brings it")
+    page = tmp_path / "scan.html"
+    page.write_text(volume_page(a_view(name=EVIL), niivue), encoding="utf-8")
+    tab, troubles = opened(browser, str(page), width=1366)
+    try:
+        readout = tab.locator("#readout")
+        sync_api.expect(readout).to_contain_text("HU", timeout=60_000)
+        assert "nearest location 1" in readout.text_content()
+
+        def shown() -> bytes:
+            tab.wait_for_timeout(100)
+            return tab.locator("#volume").screenshot()
+
+        seen = [shown()]
+        for control in ("#show-mask", "#show-locations", "#show-labels"):
+            tab.uncheck(control)
+            seen.append(shown())
+        tab.select_option("#window", "-1024,-600")
+        seen.append(shown())
+        tab.select_option("#planes", "coronal")
+        seen.append(shown())
+        assert len(set(seen)) == len(seen)  # each control changes the picture
+        # The patient's right is on the left: a click into the left half meets the right lung.
+        box = tab.locator("#volume").bounding_box()
+        tab.mouse.click(box["x"] + box["width"] / 2 - box["height"] / 8, box["y"] + box["height"] / 2)
+        sync_api.expect(readout).to_contain_text("right lung")
+        x, y, z = map(float, readout.text_content().split(" mm")[0].split(","))
+        assert (-10 < x < 10, 5 < y < 43, 100 < z < 130) == (True, True, True)
+        hu = int(re.findall(r"(-?\d+) HU", readout.text_content())[0])
+        assert hu == pytest.approx(-1000 + (x + 10) / 2 * 10, abs=10)  # HU count along x
+        assert tab.evaluate("window.hacked") is None
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 1366
+        # Chromium's advice where WebGL2 is computed by the processor.
+        assert [trouble for trouble in troubles if "GPU stall" not in trouble] == []
     finally:
         tab.close()

@@ -16,7 +16,6 @@ import numpy as np
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Cell
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.dense.head import mean_dice
 from ctplatform.evaluation.dense.problem import VolumeProblem
@@ -24,14 +23,13 @@ from ctplatform.evaluation.dense.tiles import training_rows
 from ctplatform.evaluation.dense.volumes import LabelledVolumes
 from ctplatform.evaluation.initialisations import FINETUNE
 from ctplatform.evaluation.kept_candidate import Candidate, Outcome, finite
-from ctplatform.evaluation.kept_networks import network_features, network_files
+from ctplatform.evaluation.trained_network import SEED, network_features
 from ctplatform.inference.model_folder import LABEL_MAP, model_files
 from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import folds
 from ctplatform.tasks.task import Task
 
 FOLDS = 5  # one of which validates
-SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +46,6 @@ class MapCandidate(Candidate):
     def higher_is_better(self) -> bool:
         """Of Dice."""
         return True
-
-    @property
-    def cell(self) -> Cell:
-        """Its trial with all labels."""
-        return Cell(self.name, self.initialisation, 1.0, SEED)
 
     def digest(self) -> str:
         """Of all that the trial with all labels depends on."""
@@ -132,7 +125,7 @@ class WindowNetworkCandidate(MapCandidate):
     trains_a_network = True
 
     def fit(self) -> Outcome | str:
-        """Fine-tune on the windows of all training subjects."""
+        """The network of the trial with all labels; another one, without a fifth of the subjects, validates."""
         from ctplatform.evaluation.dense.regions import features_of, read_training_windows, train_network
         from ctplatform.evaluation.dense.windows import normaliser
 
@@ -154,13 +147,10 @@ class WindowNetworkCandidate(MapCandidate):
             called_M, true_M, weight_M = map(np.concatenate, (called, true, weights))
             return mean_dice(called_M, true_M, weight_M, volumes.classes)
 
-        network = train_network(volumes, self.cell, np.arange(len(volumes.train)), training)
-        weights_CP, bias_C = network.linear()
-        encoder = network_files(network.encoder, training.encoders.pretrained(), task=self.name)
-        features = network_features(self.features, encoder, pooling="none")
-        tensors = {"weights_CP": weights_CP, "bias_C": bias_C}
+        kept = self.trained()
+        features = network_features(self.features, kept.encoder, pooling="none")
         return Outcome(
-            files=lambda card: model_files(LABEL_MAP, card, tensors, encoder),
+            files=lambda card: model_files(LABEL_MAP, card, kept.tensors, kept.encoder),
             validation=self.validated(score),
             card={"features": {**features, "stride": volumes.config.dense.stride}, "calibration": None},
         )
@@ -173,7 +163,7 @@ class SegmenterCandidate(MapCandidate):
     trains_a_network = True
 
     def fit(self) -> Outcome | str:
-        """Train on the scans of all training subjects."""
+        """The network of the trial with all labels; another one, without a fifth of the subjects, validates."""
         from ctplatform.dataset.atlas import read_atlas
         from ctplatform.evaluation.dense.segmentation import case_numbers, fit_segmenter, segment
 
@@ -194,18 +184,12 @@ class SegmenterCandidate(MapCandidate):
             dice = np.array(found)
             return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
 
-        model = fit_segmenter(volumes, self.cell, np.arange(len(volumes.train)), training)
-        encoder = network_files(model.encoder, training.encoders.pretrained(), task=self.name)
-        tensors = {
-            name: tensor.detach().cpu().numpy()
-            for name, tensor in model.state_dict().items()
-            if not name.startswith("encoder.")
-        }
+        kept = self.trained()
         return Outcome(
-            files=lambda card: model_files(LABEL_MAP, card, tensors, encoder),
+            files=lambda card: model_files(LABEL_MAP, card, kept.tensors, kept.encoder),
             validation=self.validated(score),
             card={
-                "features": network_features(self.features, encoder, pooling="none"),
+                "features": network_features(self.features, kept.encoder, pooling="none"),
                 "segmentation": {"window": config.window, "overlap": config.overlap},
                 "calibration": None,
             },

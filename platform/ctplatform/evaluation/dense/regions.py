@@ -21,7 +21,7 @@ from ctplatform.evaluation.dense.sources import ScanSource
 from ctplatform.evaluation.dense.tiles import LabelledTiles, training_rows
 from ctplatform.evaluation.dense.volumes import LabelledVolumes
 from ctplatform.evaluation.dense.windows import cut, normaliser
-from ctplatform.evaluation.initialisations import END_TO_END, FINETUNE
+from ctplatform.evaluation.initialisations import FINETUNE
 from ctplatform.evaluation.models import Training
 from drasclr.encoder import FEATURES, PATCH_SIZE, Encoder
 from drasclr.norm import recalibrate
@@ -59,23 +59,20 @@ class TrainingWindows:
         )
 
 
-def predictor(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Predict:
-    """Fit on the label maps of some training subjects; returns the prediction of a test subject's scan."""
-    if cell.initialisation in END_TO_END:
-        network, atlas = train_network(volumes, cell, rows, training), read_atlas(volumes.workspace)
+def predictor_of_network(volumes: LabelledVolumes, network: WindowNetwork, training: Training) -> Predict:
+    """The prediction of a test subject's scan by a trained network."""
+    atlas, hu_window = read_atlas(volumes.workspace), training.encoders.hu_window
 
-        def predict_by_network(source: ScanSource) -> tuple[LabelledTiles, np.ndarray]:
-            tiles = volumes.tiles(source)
-            x_MP = encode(
-                network.encoder,
-                volumes.volume(source),
-                tiles.windows,
-                atlas,
-                hu_window=training.encoders.hu_window,
-            )
-            return tiles, softmax(network.scores(x_MP))
+    def predict(source: ScanSource) -> tuple[LabelledTiles, np.ndarray]:
+        tiles = volumes.tiles(source)
+        x_MP = encode(network.encoder, volumes.volume(source), tiles.windows, atlas, hu_window=hu_window)
+        return tiles, softmax(network.scores(x_MP))
 
-        return predict_by_network
+    return predict
+
+
+def predictor_of_head(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray) -> Predict:
+    """The prediction of a test subject's scan by a head on frozen features of some training subjects."""
     head = fit_head(volumes, rows, cell.initialisation, seed=cell.seed)
 
     def predict(source: ScanSource) -> tuple[LabelledTiles, np.ndarray]:

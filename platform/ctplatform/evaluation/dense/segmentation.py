@@ -42,9 +42,9 @@ RECALIBRATION_BATCHES = 8
 Predict = Callable[[ScanSource], tuple[LungVolume, np.ndarray, np.ndarray]]
 
 
-def predictor(volumes: LabelledVolumes, cell: Cell, rows: np.ndarray, training: Training) -> Predict:
-    """Train on some training subjects; returns the prediction of a test subject's scan."""
-    model, atlas = fit_segmenter(volumes, cell, rows, training), read_atlas(volumes.workspace)
+def predictor_of_network(volumes: LabelledVolumes, model: Segmenter, training: Training) -> Predict:
+    """The prediction of a test subject's scan by a trained network."""
+    atlas = read_atlas(volumes.workspace)
     config, hu_window = volumes.config.segmentation, training.encoders.hu_window
 
     def predict(source: ScanSource) -> tuple[LungVolume, np.ndarray, np.ndarray]:

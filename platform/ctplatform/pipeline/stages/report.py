@@ -17,7 +17,7 @@ def _run(state: WorkspaceState, _: Recorder) -> StageResult:
     from ctplatform.report.model_card import write_model_card
 
     run = state.required_run()
-    paths = build_report(state.workspace, state.recipe, run=run)
+    paths = build_report(state.workspace, state.recipe, run=run, scan_table=state.cohort)
     write_model_card(state.workspace, run)
     return StageResult(paths, paths.html)
 

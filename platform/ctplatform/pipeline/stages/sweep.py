@@ -37,13 +37,14 @@ def _digest(state: WorkspaceState) -> str:
 def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
     """End-to-end trials train a network for the same steps at every label fraction.
 
-    So does each configuration of a search, as far as successive halving lets it.
+    So does each configuration of a search, as far as successive halving lets it. The model that is kept of a task on
+    labels of subjects is the network of the trial with all labels; of label maps, one more is trained to validate it.
     """
     from ctplatform.pipeline.costs import DOCS, Work
 
     config = recipe.sweep
     scratch, tests = config.scratch, size.scans - size.training_scans
-    hours, trials = 0.0, 0
+    hours, trials, longest = 0.0, 0, 0.0
     for fraction in config.fractions:
         subjects = max(1, round(fraction * size.training_scans))
         steps = scratch.epochs * math.ceil(size.training_scans / scratch.subjects_per_batch)
@@ -53,15 +54,29 @@ def _cost(recipe: Recipe, size: Size, costs: Costs) -> Work:
             seconds = costs.trial_s
             if initialisation in ("scratch", "finetune"):
                 pool, training = min(scratch.pool, size.locations), steps * batch * costs.train_s
+                longest = max(longest, training)
                 seconds += training + tests * pool * costs.forward_s
                 seconds += config.search.configurations * mean_share_of_steps(config.search) * training
             count = len(config.tasks) * config.seeds
             trials += count
             hours += count * seconds * config.cpus_per_trial / 3600
+    hours += _trained_for_models(recipe) * longest * config.cpus_per_trial / 3600
     if config.gpus_per_trial > 0:
         basis = f"{DOCS}, as if a GPU were a core: an upper bound"
         return Work("sweep", trials, "trials", hours, hours * config.gpus_per_trial, basis=basis)
     return Work("sweep", trials, "trials", hours, basis=DOCS)
+
+
+def _trained_for_models(recipe: Recipe) -> int:
+    """Networks that are trained for the models that are kept, besides those of the trials."""
+    from ctplatform.tasks.label_map import VolumeTask
+    from ctplatform.tasks.registry import get_task
+
+    config = recipe.sweep
+    if "finetune" not in config.initialisations:
+        return 0
+    maps = sum(isinstance(get_task(name, recipe.tasks), VolumeTask) for name in config.tasks)
+    return maps + (0 if 1.0 in config.fractions else len(config.tasks))
 
 
 def mean_share_of_steps(config: SearchConfig) -> float:

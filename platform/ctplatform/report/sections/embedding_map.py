@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ctplatform.cohort.table import LUNG_MASK, names_label_maps
 from ctplatform.dataset.ledger import ACQUISITION
 from ctplatform.inference.similarity import unit_centred
 from ctplatform.report import style, words
@@ -33,6 +35,9 @@ LEVELS = (
 )  # viridis at five levels, the last one darker
 CATEGORIES = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.PURPLE, style.SKY, style.WINE)
 MARKERS = "osD^vPX"
+NOT_SHOWN = ("subject_id", "path", "series_uid", LUNG_MASK)
+MAX_COLUMNS = 30
+"""Of the scan table: each is a chart."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,8 @@ def levels(values: pd.Series) -> tuple[pd.Series, list[str]]:
     if pd.api.types.is_numeric_dtype(known) and known.nunique() > len(LEVELS):
         edges = np.unique(np.quantile(known, np.linspace(0, 1, len(LEVELS) + 1)))
         places = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(edges) - 2)
-        digits = words.digits_for(float(known.mean()), float(known.min()), float(known.max()))
-        names = [words.interval(edges[i], edges[i + 1], digits) for i in range(len(edges) - 1)]
+        texts = _distinct(edges)
+        names = [f"{low} to {high}" for low, high in pairwise(texts)]
         return pd.Series(places, known.index, dtype=float).reindex(values.index), names
     texts = known.map(_text)
     order = texts.value_counts().index.tolist()[: len(CATEGORIES)]
@@ -128,6 +133,16 @@ def levels(values: pd.Series) -> tuple[pd.Series, list[str]]:
     )
     place = {text: float(i) for i, text in enumerate(order)}
     return texts.map(place).reindex(values.index), order
+
+
+def _distinct(edges: np.ndarray) -> list[str]:
+    """Ascending numbers with three significant digits, or as many more as tell them apart."""
+    texts: list[str] = []
+    for digits in range(3, 13):
+        texts = [words.significant(float(edge), digits) for edge in edges]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _text(value: object) -> str:
@@ -151,10 +166,27 @@ def _columns(inputs: Inputs, table: pd.DataFrame) -> Iterator[Column]:
         if name in table:
             yield Column(name, words.sentence(words.plain(name)), table[name])
     yield Column("state", "Verdict", table["state"])
+    if inputs.scan_table is not None:
+        yield from islice(_of_scan_table(inputs.scan_table, table["scan_id"]), MAX_COLUMNS)
     if inputs.splits:
         test = set(map(str, inputs.splits.get("test", [])))
         part = pd.Series(np.where(subjects.isin(test), "held out", "training"), table.index)
         yield Column("part", "Part of the split", part)
+
+
+def _of_scan_table(scan_table: pd.DataFrame, scan_ids: pd.Series) -> Iterator[Column]:
+    """Numbers and classes of the scan table; neither ids, nor paths, nor texts that differ in nearly every scan."""
+    ids = scan_table["scan_id"].astype(str)
+    rows = scan_table.assign(scan_id=ids).drop_duplicates("scan_id").set_index("scan_id")
+    for name in (name for name in rows if name not in NOT_SHOWN):
+        values = rows[name].reindex(scan_ids.astype(str)).reset_index(drop=True)
+        known = values.dropna()
+        if not pd.api.types.is_numeric_dtype(values):
+            values = values.astype(object)
+            if known.nunique() > len(known) / 2 or names_label_maps(values.tolist()):
+                continue
+        title = words.short(words.without_paths(name), 40)
+        yield Column(f"table-{words.slug(name)}", f"{title} (scan table)", values)
 
 
 def _panel(column: Column, points_N2: np.ndarray) -> Panel:

@@ -76,6 +76,21 @@ def test_trials_are_the_grid_and_networks_cost_more():
     assert work("sweep", load_recipe("fast", searched)).core_hours > trained.core_hours
 
 
+def test_models_that_are_kept_cost_a_training_where_no_trial_has_left_its_network():
+    base = ["sweep.initialisations=[finetune]", "sweep.seeds=1"]
+
+    def trained(fraction: float, *tasks: str) -> float:
+        keys = [*base, f"sweep.fractions=[{fraction}]", f"sweep.tasks=[{','.join(tasks)}]"]
+        return work(
+            "sweep", load_recipe("fast", keys), costs=replace(COSTS, trial_s=0, forward_s=0)
+        ).core_hours
+
+    one = trained(1.0, "emphysema_extent")
+    assert trained(0.99, "emphysema_extent") == pytest.approx(2 * one)
+    assert trained(1.0, "nodules") == pytest.approx(2 * one)  # one more validates it
+    assert trained(1.0, "emphysema_extent", "nodules") == pytest.approx(3 * one)
+
+
 def test_successive_halving_trains_a_configuration_for_part_of_the_steps():
     assert mean_share_of_steps(SearchConfig(grace=1.0)) == pytest.approx(1.0)
     # Rungs at 1/4, 1/2 and 1: a quarter of the steps for all, another for one in two, the rest for one in four.

@@ -67,6 +67,34 @@ def test_columns_are_measures_acquisition_and_targets(evaluated, recipe):
     assert len(figure.tables[0].rows) == int(figure.n.split()[2])
 
 
+def test_levels_of_small_and_close_numbers_are_told_apart():
+    _, names = levels(pd.Series(np.linspace(1e-5, 9e-5, 50)))
+    assert names[0] == "0.0000100 to 0.0000260"
+    _, names = levels(pd.Series([0.0, 0.0, *np.linspace(1000.01, 1000.09, 50)]))
+    assert len({end for name in names for end in name.split(" to ")}) == 6
+    _, names = levels(pd.Series(np.linspace(-950, 950, 50)))
+    assert names[0] == "\N{MINUS SIGN}950 to \N{MINUS SIGN}570"
+
+
+def test_columns_of_the_scan_table_are_shown_without_ids_and_paths(evaluated, recipe):
+    inputs = read_inputs(evaluated, recipe, run=RUN)
+    scans = inputs.ledger[["scan_id", "subject_id"]].reset_index(drop=True)
+    number = np.arange(len(scans))
+    scan_table = scans.assign(
+        path=[f"/data/{n}.nii.gz" for n in number],
+        nodule_map=[f"/data/{n}-map.nii.gz" for n in number],
+        remark=[f"remark {n}" for n in number],
+        walk_m=100.0 + number,
+        sex=np.where(number % 2, "f", "m"),
+    )
+    (figure,) = embedding_map.section(dataclasses.replace(inputs, scan_table=scan_table)).figures
+    before = {panel.title for panel in embedding_map.section(inputs).figures[0].panels}
+    assert {panel.title for panel in figure.panels} - before == {"walk_m (scan table)", "sex (scan table)"}
+    (sex,) = (panel for panel in figure.panels if panel.title == "sex (scan table)")
+    assert "f: " in sex.alt
+    assert "m: " in sex.alt
+
+
 def test_what_is_missing_is_said(evaluated, recipe):
     inputs = read_inputs(evaluated, recipe, run=RUN)
     few = dataclasses.replace(inputs, ledger=inputs.ledger.iloc[:2])
