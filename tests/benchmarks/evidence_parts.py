@@ -180,7 +180,7 @@ class Evidence:
         with ray_session(recipe.ray):
             table = phantom_cohort(workspace, recipe.phantom)
             run_chain(workspace, table, recipe, Console(), last="split")
-        _write(self.prepared(cohort), {"seconds": time.monotonic() - start, "subjects": len(table)})
+        write_result(self.prepared(cohort), {"seconds": time.monotonic() - start, "subjects": len(table)})
 
     def run_name(self, variant: str, seed: int) -> str:
         """Name of a pretraining run in the development cohort's workspace."""
@@ -207,7 +207,7 @@ class Evidence:
         loop.resume()
         resumed = loop.step
         loop.run()
-        _write(
+        write_result(
             self.pretrained(variant, seed),
             {
                 "variant": variant,
@@ -307,7 +307,7 @@ class Evidence:
             }
             features, pooling = max(means, key=lambda name: means[name]).split()
             chosen[encoder] = {"features": features, "pooling": pooling, "means": means, "scores": scores}
-        _write(self.representation_file(), chosen)
+        write_result(self.representation_file(), chosen)
 
     def representation(self, encoder: str) -> dict[str, Any]:
         """The representation that heads on an encoder are fitted on, with the scores of all candidates."""
@@ -351,7 +351,7 @@ class Evidence:
                 problem = scores.problem_of(self, cohort, task)
                 predicted = [scores.probe(problem, x, scores.subset_of(problem, FEW, n)) for n in SEEDS]
                 found[name][SAME_PLACES] = [p.astype(float).tolist() for p in predicted]
-        _write(self.probed_file(cohort, encoder, seed), found)
+        write_result(self.probed_file(cohort, encoder, seed), found)
 
     def trained_file(self, cohort: str, task: str, start: str, labels: int, number: int) -> Path:
         """Predictions for the test subjects after training on labels."""
@@ -399,10 +399,11 @@ class Evidence:
         result["prediction"] = [float(value) for value in model.predict(pool, problem.test)]
         result["cpu_seconds"] = time.process_time() - cpu
         result["steps"] = model.choice_.steps if model.choice_ else model.steps
-        _write(self.trained_file(cohort, task, start, labels, number), result)
+        write_result(self.trained_file(cohort, task, start, labels, number), result)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_result(path: Path, content: dict[str, Any]) -> None:
+    """Write a part's result, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content), encoding="utf-8")

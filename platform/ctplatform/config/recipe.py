@@ -17,12 +17,15 @@ _SAFE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,59}")
 
 
 class VariationConfig(Section):
-    """What differs between patients of a clinic beyond the default phantoms; docs/explanation/phantom.md has sources."""
+    """What differs between patients of a clinic beyond the default phantoms; sources: docs/explanation/phantom.md."""
 
     scanners: bool = Field(
-        default=False, description="three reconstruction kernels that blur and sharpen, and doses down to a quarter"
+        default=False,
+        description="three reconstruction kernels that blur and sharpen, and doses down to a quarter",
     )
-    breath: bool = Field(default=False, description="breath held at up to a quarter of the lungs' height lower")
+    breath: bool = Field(
+        default=False, description="breath held at up to a quarter of the lungs' height lower"
+    )
     subtypes: bool = Field(
         default=False,
         description="emphysema of one subtype, centrilobular or panlobular, with equal LAA-950; label `panlobular`",

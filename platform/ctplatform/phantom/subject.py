@@ -28,7 +28,7 @@ class PhantomSubject:
         scan_id, subject_id: names, unique in the cohort.
         image: int16 HU; axes, direction and padding vary by subject.
         lungs: uint8 on the same grid: 50 patient's right, 100 patient's left, vessels and airways of the lung included.
-        disease: uint8 bits on the same grid: 1 centrilobular, 2 panlobular, 4 paraseptal, 8 nodule, 16 interstitial change,
+        disease: uint8 bits on the same grid: 1 centrilobular, 2 panlobular, 4 paraseptal, 8 nodule, 16 interstitial,
             32 opacity.
         subtypes: uint8 on the same grid, as a reader would mark it, values as `regions.SUBTYPES`; 0 outside the lungs.
         lobes: uint8 on the same grid, values as `regions.LOBES`.

@@ -104,7 +104,7 @@ def wall_mm(airway: float, radius_mm: float) -> float:
 def pi10(airway: float) -> float:
     """Square root of the wall area of a bronchus with an inner perimeter of 10 mm, mm.
 
-    Source: Nakano et al., Am J Respir Crit Care Med 2000, doi:10.1164/ajrccm.162.3.9907120; Grydeland et al., ibid. 2009.
+    The measure is used as in doi:10.1186/s12890-017-0363-0.
     """
     inner = 10 / (2 * np.pi)
     outer = inner + wall_mm(airway, inner)
