@@ -27,7 +27,7 @@ KERNEL_FILTER: dict[Kernel, tuple[float, float]] = {
     "medium": (1.0, 0.0),
     "sharp": (1.2, -0.6),
 }
-"""Where kernels filter: width of a Gaussian, mm, and the share by which it replaces the image; below 0: unsharp mask."""
+"""Filters of kernels: width of a Gaussian, mm, and the share of it that replaces the image; below 0: unsharp mask."""
 
 PADDING_VALUES_HU = (-1000, -1024, -2048, -3024)
 """Values of scanners outside their field of view."""
