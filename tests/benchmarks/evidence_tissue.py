@@ -35,8 +35,8 @@ NAME = "real_tissue"
 SHOTS = (5, 20, 80)
 DRAWS = 20
 BOOTSTRAP = 2000
-#: Rows of the atlas that stand for the place of patches that have none; features are averaged over them.
-PLACES = (10, 30, 50)
+#: Row of the atlas that stands for the place of patches that have none.
+PLACE = 30
 LAST, MULTISCALE = "last", "multiscale"
 HISTOGRAM, MOMENTS = "histogram", "moments"
 BASELINES = "baselines"
@@ -121,13 +121,14 @@ def _encoded(evidence: Evidence, encoder: str, seed: int, hu_NYX: np.ndarray) ->
     model = evidence.encoder(encoder, seed).eval()
     window = recipe_of(DEVELOPMENT).prepare.hu_window
     coordinates_N3 = np.array(read_atlas(evidence.workspace(DEVELOPMENT)).coordinates_N3, dtype=np.float32)
-    places_G3 = torch.from_numpy(coordinates_N3[list(PLACES)])
+    place_13 = torch.from_numpy(coordinates_N3[[PLACE]])
     found = []
     with torch.inference_mode():
         for first in range(0, len(hu_NYX), 16):
             hu = torch.from_numpy(cubes(hu_NYX[first : first + 16]))
-            patches_GS = augment.normalise(hu[None].expand(len(PLACES), *hu.shape), hu_window=window)
-            found.append(model.grouped_all(patches_GS, places_G3).mean(0).numpy())
+            found.append(
+                model.grouped_all(augment.normalise(hu[None], hu_window=window), place_13)[0].numpy()
+            )
     x_ND = np.concatenate(found)
     return {LAST: x_ND[:, :FEATURES], MULTISCALE: x_ND[:, FEATURES:]}
 
