@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from tests.benchmarks.evidence_parts import (
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
 Part = tuple[Path, list[str]]  # the result, and the method with its arguments
 #: Parts that are no methods of `Evidence`.
-OTHER_PARTS = {
+OTHER_PARTS: dict[str, Callable[..., None]] = {
     "task_heads": evidence_tasks.heads,
     "task_networks": evidence_tasks.networks,
     "tissue": evidence_tissue.score,

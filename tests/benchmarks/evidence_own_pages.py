@@ -64,6 +64,16 @@ def tasks_section(claim: dict[str, Any]) -> str:
             if any(str(labels) in found for found in claim["scores"].get(name, {}).values())
         ]
         parts.append(f"Scores with {labels} labels, seed by seed:\n\n" + document.table(["", *heads], rows))
+    pooled = {"mean": "mean over all places", "zones": "means of six zones"}
+    rows = [
+        [f"{METHODS[encoder]}, {title}", *(f"{found[name][task]:.2f}" for task in claim["tasks"])]
+        for encoder, found in claim["kept_place"].items()
+        for name, title in pooled.items()
+    ]
+    parts.append(
+        f"Where place goes, looked at afterwards: last layer, standardised at each place, {most} labels, mean over "
+        "seeds:\n\n" + document.table(["", *heads], rows)
+    )
     return "\n\n".join(parts)
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ctplatform.metrics.bootstrap import interval
+from ctplatform.metrics.scores import METRICS
 from ctplatform.tasks.registry import get_task
 from ctplatform.tasks.task import Task
+from drasclr.encoder import FEATURES
 from tests.benchmarks import evidence_scores as scores
 from tests.benchmarks.evidence_parts import (
     ALL,
@@ -248,6 +251,50 @@ class TaskScores:
         }
 
 
+def kept_place(evidence: Evidence, stored: TaskScores) -> dict[str, dict[str, dict[str, float]]]:
+    """Where place goes: heads on the last layer's standardised features, averaged over all places or by zone.
+
+    Looked at after the claim, on its cohorts: mean score over cohorts and seeds, all labels.
+
+    Returns:
+        Encoder -> `mean` or `zones` -> task -> score.
+    """
+    from ctplatform.dataset.atlas import read_atlas
+    from ctplatform.dataset.splits import read_split
+
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for cohort in VARIED:
+        workspace = evidence.workspace(cohort)
+        zone_N = zones_of(np.asarray(read_atlas(workspace).coordinates_N3, float))
+        train = set(read_split(workspace).train)
+        for encoder in (MAIN, RANDOM):
+            for seed in SEEDS:
+                patients = scores.Patients(evidence, cohort, encoder, seed)
+                rows = [row for row, subject in enumerate(patients.subjects) if subject in train]
+                for name, x_SP in pooled(patients.vectors_SND[..., :FEATURES], rows, zone_N).items():
+                    x = dict(zip(patients.subjects, x_SP, strict=True))
+                    for task, (_, metric) in stored.tasks.items():
+                        problem = stored.problems[cohort, task]
+                        predicted_T = scores.probe(problem, x, np.arange(len(problem.train)))
+                        found = values.setdefault(encoder, {}).setdefault(name, {}).setdefault(task, [])
+                        found.append(METRICS[metric].value(problem.test_targets, predicted_T))
+    return {
+        encoder: {
+            name: {task: round(float(np.mean(of_runs)), 3) for task, of_runs in by_task.items()}
+            for name, by_task in by_name.items()
+        }
+        for encoder, by_name in values.items()
+    }
+
+
+def pooled(x_SND: np.ndarray, train: Sequence[int], zone_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Features standardised at each place over training subjects: their mean over places, and that of each zone."""
+    x_SND = x_SND.astype(float)
+    z_SND = (x_SND - x_SND[train].mean(0)) / (x_SND[train].std(0) + 1e-6)
+    zones_of_x = [z_SND[:, zone_N == zone].mean(1) for zone in range(int(zone_N.max()) + 1)]
+    return {"mean": z_SND.mean(1), "zones": np.concatenate(zones_of_x, axis=1)}
+
+
 def claim_of(pairs: dict[str, tuple[scores.Score, scores.Score]]) -> dict[str, Any]:
     """Pretrained against density, task by task; holds if the interval is above 0 in `LEAST` of them."""
     found, draws = {}, []
@@ -292,6 +339,7 @@ def claim(evidence: Evidence) -> dict[str, Any]:
         "against": others,
         "counts": stored.counts(),
         "scores": stored.table(),
+        "kept_place": kept_place(evidence, stored),
     }
 
 

@@ -76,6 +76,20 @@ def test_zones_cover_all_locations() -> None:
         assert np.ptp(grid[zone_N == zone, 2]) <= 2 / 3
 
 
+def test_means_of_zones_keep_the_place_that_the_mean_drops() -> None:
+    rng = np.random.default_rng(0)
+    upper_S = rng.random(80) < 0.5
+    x_SND = 0.1 * rng.normal(size=(80, 6, 2))
+    x_SND[np.arange(80), np.where(upper_S, 4, 1), 0] += 1  # the same amount, above or below
+    found = evidence_tasks.pooled(x_SND, range(40), np.arange(6))
+    assert found["mean"].shape == (80, 2)
+    assert found["zones"].shape == (80, 12)
+    difference = found["zones"][upper_S].mean(0) - found["zones"][~upper_S].mean(0)
+    assert difference[8] > 1.5
+    assert difference[2] < -1.5
+    assert np.abs(found["mean"][upper_S].mean(0) - found["mean"][~upper_S].mean(0)).max() < 0.2
+
+
 def test_tables_show_every_task_and_method() -> None:
     found = {"value": 0.8, "other": 0.6, "difference": 0.2, "interval": [0.1, 0.3], "metric": "auroc"}
     tasks = dict.fromkeys(evidence_tasks.tasks(), found)
@@ -91,7 +105,9 @@ def test_tables_show_every_task_and_method() -> None:
             for name, seeds in evidence_tasks.FROZEN.items()
         },
     }
+    claim["kept_place"] = {"local": {"mean": dict.fromkeys(tasks, 0.61), "zones": dict.fromkeys(tasks, 0.72)}}
     text = evidence_own_pages.tasks_section(claim)
+    assert text.count("| 0.61 ") == text.count("| 0.72 ") == len(tasks)
     assert text.count("0.80 / 0.60 +0.20 (+0.10 to +0.30) *") == 3 * len(tasks)
     assert "0.50 / 0.50 / 0.50" in text
     assert "from scratch" not in text
