@@ -33,7 +33,7 @@ PAGES = {
     "scale.md": ("Scale", "A public collection"),
     "label-maps.md": ("Label maps",),
     "duplicates.md": ("Near-duplicates",),
-    "evidence.md": ("Evidence, tables",),
+    "evidence.md": ("Evidence, tables", "Tasks that density fails at", "Real tissue"),
     "inputs.md": ("Kinds of input",),
 }
 

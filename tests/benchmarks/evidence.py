@@ -13,9 +13,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.benchmarks import evidence_page
+from tests.benchmarks import evidence_page, evidence_tasks, evidence_tissue
 from tests.benchmarks.evidence_parts import (
     ALL,
     BEST_RANDOM,
@@ -35,10 +37,24 @@ from tests.benchmarks.evidence_parts import (
 
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
 Part = tuple[Path, list[str]]  # the result, and the method with its arguments
+#: Parts that are no methods of `Evidence`.
+OTHER_PARTS: dict[str, Callable[..., None]] = {
+    "task_heads": evidence_tasks.heads,
+    "task_networks": evidence_tasks.networks,
+    "tissue": evidence_tissue.score,
+}
+#: Claims of modules of their own: their phases, and what makes the claim of the results.
+OWN_CLAIMS = {
+    evidence_tasks.NAME: (evidence_tasks.phases, evidence_tasks.claim),
+    evidence_tissue.NAME: (evidence_tissue.phases, evidence_tissue.claim),
+}
 
 
-def phases(evidence: Evidence) -> list[list[Part]]:
-    """All parts, in phases: parts of one phase do not depend on each other."""
+def phases(evidence: Evidence, *, only: list[str] | None = None) -> list[list[Part]]:
+    """All parts, in phases: parts of one phase do not depend on each other.
+
+    With `only`, encoders are pretrained and the representation chosen as ever, and then the parts of these claims run.
+    """
 
     def pretrained(variant: str) -> list[Part]:
         return [(evidence.pretrained(variant, seed), ["pretrain", variant, str(seed)]) for seed in SEEDS]
@@ -68,13 +84,24 @@ def phases(evidence: Evidence) -> list[list[Part]]:
             for cohort in FRESH
         ]
 
-    fresh = tuple(FRESH)
-    return [
-        [(evidence.prepared(DEVELOPMENT), ["prepare", DEVELOPMENT])],
-        pretrained(MAIN),
-        [(evidence.prepared(cohort), ["prepare", cohort]) for cohort in FRESH],
+    own = [
+        phase
+        for name, (phases_of, _) in OWN_CLAIMS.items()
+        if only is None or name in only
+        for phase in phases_of(evidence)
+    ]
+    start = [[(evidence.prepared(DEVELOPMENT), ["prepare", DEVELOPMENT])], pretrained(MAIN)]
+    choice = [
         encoded((DEVELOPMENT,), MAIN) + encoded((DEVELOPMENT,), RANDOM),
         [(evidence.representation_file(), ["choose"])],
+    ]
+    if only is not None:
+        return [*start, *([] if evidence.representation_file().exists() else choice), *own]
+    fresh = tuple(FRESH)
+    return [
+        *start,
+        [(evidence.prepared(cohort), ["prepare", cohort]) for cohort in FRESH],
+        *choice,
         encoded(fresh, MAIN) + encoded(fresh, RANDOM),
         probed(MAIN) + probed(RANDOM) + probed(BEST_RANDOM) + probed(DENSITY, (0,)) + probed(HISTOGRAM, (0,)),
         trained("scratch", FEW, SEEDS) + trained("finetune", FEW, SEEDS),
@@ -85,6 +112,7 @@ def phases(evidence: Evidence) -> list[list[Part]]:
             if variant != MAIN
             for phase in (pretrained(variant), encoded(fresh, variant), probed(variant))
         ),
+        *own,
     ]
 
 
@@ -112,6 +140,18 @@ def run(evidence: Evidence, parts: list[Part]) -> None:
         raise SystemExit(f"{len(failed)} part(s) failed; the same call tries them again")
 
 
+def _replaced(evidence: Evidence, names: list[str]) -> dict[str, Any]:
+    """docs/evidence.json with these claims made anew; one whose parts are missing stays as it is."""
+    found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))
+    claims = {claim["name"]: claim for claim in found["claims"]}
+    for name in names:
+        try:
+            claims[name] = OWN_CLAIMS[name][1](evidence)
+        except FileNotFoundError:
+            continue
+    return found | {"claims": list(claims.values())}
+
+
 def _environment() -> dict[str, str]:
     from ctplatform.training.pretrain import MALLOC
 
@@ -124,20 +164,30 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/evidence", help="(default: %(default)s)")
     parser.add_argument("--part", nargs="+", help="run one part only: its method and arguments")
     parser.add_argument("--claims", action="store_true", help="run nothing, score what is there")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(OWN_CLAIMS),
+        help="run and score these claims only; all others stay as docs/evidence.json has them",
+    )
     parser.add_argument("--write", action="store_true", help="store docs/evidence.json, tables and picture")
     options = parser.parse_args()
     evidence = Evidence(options.folder)
     if options.part:
         method, *arguments = options.part
-        getattr(evidence, method)(*(int(a) if a.isdigit() else a for a in arguments))
+        part = OTHER_PARTS.get(method) or getattr(Evidence, method)
+        part(evidence, *(int(a) if a.isdigit() else a for a in arguments))
         return
     start = time.monotonic()
     if not options.claims:
-        for parts in phases(evidence):
+        for parts in phases(evidence, only=options.only):
             run(evidence, parts)
-    from tests.benchmarks.evidence_claims import Claims
+    if options.only:
+        found = _replaced(evidence, options.only)
+    else:
+        from tests.benchmarks.evidence_claims import Claims
 
-    found = Claims(evidence).all()
+        found = Claims(evidence).all()
     text = json.dumps(found, indent=1) + "\n"
     print(text)
     if not options.claims:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed
 from tests.benchmarks import evidence_parts as parts
-from tests.benchmarks import evidence_tables
+from tests.benchmarks import evidence_tables, evidence_tasks, evidence_tissue
 from tests.benchmarks.evidence_parts import (
     ALL,
     BEST_RANDOM,
@@ -61,12 +61,11 @@ class Claims:
             lambda: self.trained("finetuned_beats_scratch_few_labels", "finetune", "scratch"),
             self.finetuned_not_below_probe,
             self.beats_density,
-            lambda: self.frozen(
-                "beats_density_where_density_fails", MAIN, DENSITY, ALL, tuple(parts.harder()), least=2
-            ),
             self.labels_saved,
             lambda: self.pays("global_pays", "both", MAIN),
             lambda: self.pays("conditioning_pays", MAIN, "unconditioned"),
+            lambda: evidence_tasks.claim(self.evidence),
+            lambda: evidence_tissue.claim(self.evidence),
         )
         claims = []
         for make in makers:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from ctplatform.report import style
-from tests.benchmarks import document
+from tests.benchmarks import document, evidence_own_pages
 
 SECTION = "Evidence, tables"
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "evidence.svg"
@@ -41,7 +41,7 @@ def tables(evidence: dict[str, Any]) -> str:
     """All tables, as Markdown."""
     few, most = evidence["labels"]["few"], evidence["labels"]["all"]
     parts = [_claims(evidence["claims"])]
-    parts += [_tasks(claim) for claim in evidence["claims"] if "tasks" in claim]
+    parts += [_tasks(claim) for claim in evidence["claims"] if "tasks" in claim and "section" not in claim]
     parts += [_collapse(claim) for claim in evidence["claims"] if claim["name"] == "no_collapse"]
     parts += [_scores(evidence["scores"], labels) for labels in (few, most)]
     parts.append(_why(evidence["why"]))
@@ -75,6 +75,7 @@ def picture(evidence: dict[str, Any]) -> str:
 def write(evidence: dict[str, Any]) -> None:
     """Put the tables into the page, and the picture beside it."""
     document.replace(SECTION, tables(evidence))
+    evidence_own_pages.write(evidence)
     PICTURE.write_text(picture(evidence) + "\n", encoding="utf-8")
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 from ctplatform.config.recipe import Recipe
 from ctplatform.phantom.files import is_dicom
 from ctplatform.phantom.parameters import draw
+from ctplatform.phantom.variation import vary
 from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks.registry import get_task
 from ctplatform.tasks.task import Task
@@ -31,6 +32,8 @@ PROCESSES = int(os.environ.get("EVIDENCE_PROCESSES", "2"))
 DEVELOPMENT = "development"
 #: Cohorts on which nothing was chosen, and their seeds.
 FRESH = {"first": 4001, "second": 4002}
+#: The same for recipe `varied`, whose tasks are those that density fails at.
+VARIED = {"third": 5001, "fourth": 5002}
 FRESH_SUBJECTS = 90
 SEEDS = (0, 1, 2)
 MAIN, RANDOM, DENSITY, HISTOGRAM = "local", "random", "density", "histogram"
@@ -115,11 +118,11 @@ def recipe_of(cohort: str, variant: str = "local", seed: int = 0) -> Recipe:
     overrides = [f"ray.num_cpus={PROCESSES}", f"pretrain.seed={seed}", *VARIANTS.get(variant, ())]
     if cohort != DEVELOPMENT:
         overrides += [
-            f"phantom.seed={FRESH[cohort]}",
+            f"phantom.seed={(FRESH | VARIED)[cohort]}",
             f"phantom.subjects={FRESH_SUBJECTS}",
             "split.test_fraction=0.5",
         ]
-    return load_recipe("evidence", overrides)
+    return load_recipe("varied" if cohort in VARIED else "evidence", overrides)
 
 
 def trained_places(locations: int, size: int) -> np.ndarray:
@@ -147,7 +150,10 @@ class Evidence:
         config = recipe_of(cohort).phantom
         assert config is not None
         drawn = [
-            draw(index, seed=config.seed, spacing_mm=config.spacing_mm, dicom=is_dicom(index, config))
+            vary(
+                draw(index, seed=config.seed, spacing_mm=config.spacing_mm, dicom=is_dicom(index, config)),
+                config.variation,
+            )
             for index in table["scan_id"].str.rsplit("-", n=1).str[1].astype(int)
         ]
         table["kernel"] = [subject.scanner.kernel for subject in drawn]
@@ -174,7 +180,7 @@ class Evidence:
         with ray_session(recipe.ray):
             table = phantom_cohort(workspace, recipe.phantom)
             run_chain(workspace, table, recipe, Console(), last="split")
-        _write(self.prepared(cohort), {"seconds": time.monotonic() - start, "subjects": len(table)})
+        write_result(self.prepared(cohort), {"seconds": time.monotonic() - start, "subjects": len(table)})
 
     def run_name(self, variant: str, seed: int) -> str:
         """Name of a pretraining run in the development cohort's workspace."""
@@ -201,7 +207,7 @@ class Evidence:
         loop.resume()
         resumed = loop.step
         loop.run()
-        _write(
+        write_result(
             self.pretrained(variant, seed),
             {
                 "variant": variant,
@@ -301,7 +307,7 @@ class Evidence:
             }
             features, pooling = max(means, key=lambda name: means[name]).split()
             chosen[encoder] = {"features": features, "pooling": pooling, "means": means, "scores": scores}
-        _write(self.representation_file(), chosen)
+        write_result(self.representation_file(), chosen)
 
     def representation(self, encoder: str) -> dict[str, Any]:
         """The representation that heads on an encoder are fitted on, with the scores of all candidates."""
@@ -345,7 +351,7 @@ class Evidence:
                 problem = scores.problem_of(self, cohort, task)
                 predicted = [scores.probe(problem, x, scores.subset_of(problem, FEW, n)) for n in SEEDS]
                 found[name][SAME_PLACES] = [p.astype(float).tolist() for p in predicted]
-        _write(self.probed_file(cohort, encoder, seed), found)
+        write_result(self.probed_file(cohort, encoder, seed), found)
 
     def trained_file(self, cohort: str, task: str, start: str, labels: int, number: int) -> Path:
         """Predictions for the test subjects after training on labels."""
@@ -393,10 +399,11 @@ class Evidence:
         result["prediction"] = [float(value) for value in model.predict(pool, problem.test)]
         result["cpu_seconds"] = time.process_time() - cpu
         result["steps"] = model.choice_.steps if model.choice_ else model.steps
-        _write(self.trained_file(cohort, task, start, labels, number), result)
+        write_result(self.trained_file(cohort, task, start, labels, number), result)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_result(path: Path, content: dict[str, Any]) -> None:
+    """Write a part's result, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.benchmarks import document, evidence_page
+from tests.benchmarks import document, evidence_own_pages, evidence_page
 from tests.benchmarks.evidence import RESULT
 
 EVIDENCE = json.loads(RESULT.read_text(encoding="utf-8"))
@@ -20,6 +20,8 @@ def above_zero(tasks: dict) -> int:
 def test_the_page_has_the_tables():
     text = (document.BENCHMARKS / "evidence.md").read_text(encoding="utf-8")
     assert evidence_page.tables(EVIDENCE).strip() in text
+    assert evidence_own_pages.tasks_section(CLAIMS["beats_density_where_density_fails"]).strip() in text
+    assert evidence_own_pages.tissue_section(CLAIMS["real_tissue"]).strip() in text
 
 
 def test_the_picture_is_that_of_the_results():
@@ -49,6 +51,14 @@ def test_there_are_three_seeds_and_every_claim_says_what_it_needs():
 def test_a_claim_holds_as_its_intervals_say(name, least):
     claim = CLAIMS[name]
     assert claim["holds"] == (above_zero(claim["tasks"]) >= least)
+
+
+def test_real_tissue_needs_every_number_of_labels():
+    claim = CLAIMS["real_tissue"]
+    assert claim["holds"] == (above_zero(claim["shots"]) == 3)
+    assert claim["reaches_histogram"] == all(
+        found["difference"] >= 0 for found in claim["against_histogram"].values()
+    )
 
 
 def test_density_is_beaten_on_each_cohort_or_not_at_all():

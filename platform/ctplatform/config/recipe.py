@@ -16,6 +16,34 @@ from ctplatform.config.training import EmbedConfig, PretrainConfig
 _SAFE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,59}")
 
 
+class VariationConfig(Section):
+    """What differs between patients of a clinic beyond the default phantoms; sources: docs/explanation/phantom.md."""
+
+    scanners: bool = Field(
+        default=False,
+        description="three reconstruction kernels that blur and sharpen, and doses down to a quarter",
+    )
+    breath: bool = Field(
+        default=False, description="breath held at up to a quarter of the lungs' height lower"
+    )
+    subtypes: bool = Field(
+        default=False,
+        description="emphysema of one subtype, centrilobular or panlobular, with equal LAA-950; label `panlobular`",
+    )
+    cysts: bool = Field(
+        default=False,
+        description="the same cysts under the pleura or in the middle of the lung; label `subpleural_cysts`",
+    )
+    airways: bool = Field(default=False, description="bronchi further out have visible walls; label `pi10`")
+    interstitial: bool = Field(
+        default=False, description="early interstitial change at the bases of some; label `interstitial`"
+    )
+    opacity: bool = Field(
+        default=False,
+        description="one ground-glass opacity, which means something else in each lobe; label `opacity_upper`",
+    )
+
+
 class PhantomConfig(Section):
     """The synthetic cohort of the demo."""
 
@@ -25,6 +53,7 @@ class PhantomConfig(Section):
     dicom_every: int = Field(
         default=6, ge=0, description="every n-th scan is written as a DICOM series; 0: none"
     )
+    variation: VariationConfig = VariationConfig()
 
 
 class Recipe(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ctplatform.config.recipe import PhantomConfig
+from ctplatform.config.recipe import PhantomConfig, VariationConfig
 from ctplatform.phantom.files import generate
 
 
@@ -21,12 +21,21 @@ def main() -> None:
     parser.add_argument(
         "--dicom-every", type=int, default=default.dicom_every, help="every n-th scan as DICOM; 0: none"
     )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        default=[],
+        choices=list(VariationConfig.model_fields),
+        metavar="OPTION",
+        help="options of `phantom.variation`: %(choices)s",
+    )
     options = parser.parse_args()
     config = PhantomConfig(
         subjects=options.subjects,
         seed=options.seed,
         spacing_mm=options.spacing,
         dicom_every=options.dicom_every,
+        variation=VariationConfig(**dict.fromkeys(options.vary, True)),
     )
     table = generate(options.folder, config)
     print(f"{len(table)} subjects in {options.folder}, table in {options.folder}/cohort.csv")

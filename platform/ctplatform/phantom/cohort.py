@@ -13,7 +13,7 @@ from ctplatform.compute.fan_out import fan_out
 from ctplatform.compute.placement import ray_options
 from ctplatform.config.cluster import PlacementConfig
 from ctplatform.config.digest import config_hash
-from ctplatform.config.recipe import PhantomConfig
+from ctplatform.config.recipe import PhantomConfig, VariationConfig
 from ctplatform.storage import layout
 from ctplatform.storage.layout import PHANTOM, PHANTOM_ROWS, PHANTOM_TABLE
 from ctplatform.storage.workspace import Workspace
@@ -59,7 +59,9 @@ def made_cohort(workspace: Workspace, config: PhantomConfig) -> pd.DataFrame | N
 
 
 def _names(config: PhantomConfig) -> list[str]:
-    version = config_hash(config)
+    # A cohort without variation keeps the names of the time before there was any.
+    plain = config.variation == VariationConfig()
+    version = config_hash(config.model_dump(mode="json", exclude={"variation"} if plain else None))
     return [layout.phantom_row(version, index)[-1] for index in range(config.subjects)]
 
 

@@ -10,8 +10,11 @@ from ctplatform.phantom.drawing import stamp_ellipsoids
 from ctplatform.phantom.grid import Box, Frame, resample, smooth_field
 from ctplatform.phantom.parameters import Disease, Person
 
-CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE = 1, 2, 4, 8
+CENTRILOBULAR, PANLOBULAR, PARASEPTAL, NODULE, INTERSTITIAL, OPACITY = 1, 2, 4, 8, 16, 32
 """Bits of the truth image."""
+
+CENTRAL_MM = 18.0
+"""Least distance of central cysts from the pleura."""
 
 HOLE_HU, PANLOBULAR_HU, BULLA_HU, THINNING_HU = -998.0, -976.0, -985.0, np.float32(58.0)
 
@@ -38,6 +41,7 @@ def place(
     frame: Frame,
     lungs: np.ndarray,
     rng: np.random.Generator,
+    central_cysts: bool = False,
 ) -> Lesions:
     """Place a subject's disease.
 
@@ -45,10 +49,11 @@ def place(
         box: the part of the scan around the lungs.
         disease: what to place; extents are met approximately.
         lungs: signed distance of the lungs on the coarse grid of `frame`, mm, positive inside.
+        central_cysts: paraseptal cysts in the middle of the lung instead of under the pleura.
     """
     inside = lungs > 0
     level = np.clip(frame.height_on(frame.coarse) / person.height, 0, 1)
-    paraseptal, septa = _paraseptal(box, disease, frame, lungs, level, rng)
+    paraseptal, septa = _paraseptal(box, disease, frame, lungs, level, rng, central=central_cysts)
     nodules, nodule_hu = _nodules(box, disease, frame, lungs, rng)
     centrilobular, thinning = _centrilobular(box, disease, frame, inside & (lungs > 2), level, rng)
     return Lesions(
@@ -143,14 +148,21 @@ def _panlobular(
 
 
 def _paraseptal(
-    box: Box, disease: Disease, frame: Frame, lungs: np.ndarray, level: np.ndarray, rng: np.random.Generator
+    box: Box,
+    disease: Disease,
+    frame: Frame,
+    lungs: np.ndarray,
+    level: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    central: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One layer of thin-walled cysts under the pleura, mostly in the upper zones."""
+    """Thin-walled cysts, mostly in the upper zones: one layer under the pleura, or in the middle of the lung."""
     alpha, septa = np.zeros(box.shape, np.float32), np.zeros(box.shape, np.float32)
     if disease.paraseptal <= 0.0005:
         return alpha, septa
     coarse = frame.coarse
-    shell = (lungs > 0) & (lungs < 9)
+    shell = lungs > CENTRAL_MM if central else (lungs > 0) & (lungs < 9)
     patchy = np.exp(1.0 * smooth_field(coarse, length_mm=40.0, rng=rng))
     weight = (np.exp(2.0 * (level - 0.5)) * patchy)[shell]
     cells = np.argwhere(shell)[:, ::-1]
@@ -159,11 +171,12 @@ def _paraseptal(
     pick = rng.choice(len(cells), size=min(len(cells), 12_000), replace=False, p=weight / weight.sum())
     points = coarse.start + (cells[pick] + rng.uniform(-0.5, 0.5, (len(pick), 3))) * coarse.spacing
     radius = np.clip(typical * np.exp(rng.normal(0, 0.3, len(pick))), 2.0, 11)
-    gradient = np.gradient(lungs, float(coarse.spacing[0]))
-    slope = np.stack([coarse.sample(g.astype(np.float32), points) for g in gradient[::-1]], axis=1)
-    slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.3)
-    depth = coarse.sample(lungs, points)
-    points = points + slope * (0.80 * radius - depth)[:, None]
+    if not central:
+        gradient = np.gradient(lungs, float(coarse.spacing[0]))
+        slope = np.stack([coarse.sample(g.astype(np.float32), points) for g in gradient[::-1]], axis=1)
+        slope /= np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.3)
+        depth = coarse.sample(lungs, points)
+        points = points + slope * (0.80 * radius - depth)[:, None]
     # Cysts do not overlap much: at most one in a cell of about the size of a typical one.
     key = np.floor(points / (1.7 * typical)).astype(np.int64)
     _, first = np.unique(key, axis=0, return_index=True)

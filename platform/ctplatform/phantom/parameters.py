@@ -22,6 +22,13 @@ KERNEL_SIGMA_MM: dict[Kernel, float] = {"soft": 0.60, "medium": 0.46, "sharp": 0
 KERNEL_NOISE: dict[Kernel, float] = {"soft": 1.0, "medium": 1.35, "sharp": 2.2}
 """Noise relative to the soft kernel."""
 
+KERNEL_FILTER: dict[Kernel, tuple[float, float]] = {
+    "soft": (1.0, 1.0),
+    "medium": (1.0, 0.0),
+    "sharp": (1.2, -0.6),
+}
+"""Filters of kernels: width of a Gaussian, mm, and the share of it that replaces the image; below 0: unsharp mask."""
+
 PADDING_VALUES_HU = (-1000, -1024, -2048, -3024)
 """Values of scanners outside their field of view."""
 
@@ -100,6 +107,24 @@ class Scanner:
     margin_bottom: float
     table_drop: float
     manufacturer: str
+    filters: bool = False
+    """Whether the kernel also blurs or sharpens what it reconstructs, tissue and noise alike."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a subject has beside emphysema and nodules; none by default."""
+
+    central_cysts: bool = False
+    """Paraseptal cysts lie in the middle of the lung instead of under the pleura."""
+    bronchus_levels: int = 5
+    """Generations of bronchi with a wall."""
+    interstitial: float = 0.0
+    """Subpleural ground glass and lines at the bases, target as a fraction of the lung."""
+    opacity_mm: float = 0.0
+    """Radius of a ground-glass opacity; 0: none."""
+    opacity_lobe: str = ""
+    """As in `regions.LOBES`."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,7 @@ class SubjectParameters:
     person: Person
     disease: Disease
     scanner: Scanner
+    findings: Findings = Findings()
 
 
 def draw(index: int, *, seed: int, spacing_mm: float, dicom: bool = False) -> SubjectParameters:

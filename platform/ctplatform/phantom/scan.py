@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.phantom import texture
 from ctplatform.phantom.drawing import coverage
 from ctplatform.phantom.grid import Box, rotation
-from ctplatform.phantom.parameters import KERNEL_SIGMA_MM, Scanner, SubjectParameters, random_stream
+from ctplatform.phantom.parameters import (
+    KERNEL_FILTER,
+    KERNEL_SIGMA_MM,
+    Kernel,
+    Scanner,
+    SubjectParameters,
+    random_stream,
+)
 
 
 def acquire(hu: np.ndarray, box: Box, parameters: SubjectParameters) -> np.ndarray:
@@ -17,7 +25,13 @@ def acquire(hu: np.ndarray, box: Box, parameters: SubjectParameters) -> np.ndarr
     scanner = parameters.scanner
     _add_table(hu, scanner, box)
     rng = random_stream(parameters.seed, parameters.index, "noise")
-    hu += texture.noise(box, scanner=scanner, sigma_mm=KERNEL_SIGMA_MM[scanner.kernel], rng=rng)
+    noise = texture.noise(box, scanner=scanner, sigma_mm=KERNEL_SIGMA_MM[scanner.kernel], rng=rng)
+    if scanner.filters:
+        spread = noise.std()
+        reconstruct(hu, box, scanner.kernel)
+        reconstruct(noise, box, scanner.kernel)
+        noise *= spread / noise.std()
+    hu += noise
     hu += np.float32(scanner.offset_hu)
     np.clip(hu, PADDING_HU, 3071, out=hu)
     volume: np.ndarray = np.rint(hu, out=hu).astype(np.int16)
@@ -26,6 +40,19 @@ def acquire(hu: np.ndarray, box: Box, parameters: SubjectParameters) -> np.ndarr
     outside = np.hypot(x[None] - x.mean(), y[:, None] - y.mean()) > radius
     volume[:, outside] = scanner.padding_hu
     return volume
+
+
+def reconstruct(field: np.ndarray, box: Box, kernel: Kernel) -> None:
+    """Filter each slice as a reconstruction kernel does, in place: a Gaussian blur, or an unsharp mask.
+
+    The medium kernel is the reference and changes nothing. Mean values are kept.
+    """
+    width_mm, amount = KERNEL_FILTER[kernel]
+    if amount == 0:
+        return
+    sigma = [width_mm / float(box.spacing[a]) for a in (1, 0)]
+    for slice_YX in field:
+        slice_YX += np.float32(amount) * (ndimage.gaussian_filter(slice_YX, sigma) - slice_YX)
 
 
 def _add_table(hu: np.ndarray, scanner: Scanner, box: Box) -> None:

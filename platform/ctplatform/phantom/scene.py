@@ -8,14 +8,14 @@ import numpy as np
 
 from ctplatform.imaging.hounsfield import AIR_HU
 from ctplatform.lungs.mask import LEFT, RIGHT
-from ctplatform.phantom import anatomy, disease, regions, texture
+from ctplatform.phantom import anatomy, disease, findings, regions, texture
 from ctplatform.phantom.drawing import capsule, coverage, paint, splat
 from ctplatform.phantom.grid import Box, Frame, resample, rotation
 from ctplatform.phantom.parameters import KERNEL_SIGMA_MM, SubjectParameters, random_stream
 from ctplatform.phantom.trees import grow, points_along
+from ctplatform.phantom.variation import wall_mm
 
 VESSEL_LEVELS = 11
-BRONCHUS_LEVELS = 5
 ARTERY_MM, VEIN_MM = 4.6, 4.3
 """Radii at the hilum."""
 
@@ -103,14 +103,17 @@ class Scene:
             frame=frame,
             lungs=self.shapes.lungs,
             rng=random_stream(parameters.seed, parameters.index, "lesions"),
+            central_cysts=parameters.findings.central_cysts,
         )
         disease.apply(lung_hu, fine, vessels, lesions)
+        extra = findings.place(within, parameters=parameters, frame=frame, shapes=self.shapes)
+        findings.apply(lung_hu, extra)
         lung_hu += vessels * (np.float32(person.contrast_hu - 5) - lung_hu)
         lung_hu += lesions.nodules * (np.float32(lesions.nodule_hu) - lung_hu)
         view = hu[where]
         view += lung_alpha * (lung_hu - view)
         bits = np.zeros(box.shape, np.uint8)
-        bits[where] = disease.truth(lesions, inside)
+        bits[where] = disease.truth(lesions, inside) | findings.truth(extra, inside)
         lobes = np.zeros(box.shape, np.uint8)
         lobes[where] = regions.lobes(
             inside,
@@ -119,11 +122,11 @@ class Scene:
             horizontal_mm=resample(self.shapes.horizontal, frame.coarse, within),
         )
 
-        thickness = float(np.exp(0.22 * parameters.disease.airway))
         for tube in airways:
             paint_tube(hu, box, tube, grow_mm=1.4, value=20.0)
         for tube in bronchi:
-            paint_tube(hu, box, tube, grow_mm=thickness * (0.32 + 0.16 * tube.radius), value=-60.0)
+            wall = wall_mm(parameters.disease.airway, tube.radius)
+            paint_tube(hu, box, tube, grow_mm=wall, value=-60.0)
         for tube in [*airways, *bronchi]:
             paint_tube(hu, box, tube)
         return Rendered(hu, mask, bits, lobes)
@@ -186,7 +189,7 @@ class Scene:
                         np.maximum(vessels[part[0]], part[1], out=vessels[part[0]])
                 thin.append(points_along(tree, ~thick, spacing=0.6 * edge, rng=rng))
                 if kind == "artery":
-                    keep = tree.level_N < BRONCHUS_LEVELS
+                    keep = tree.level_N < self.parameters.findings.bronchus_levels
                     for a, b, r in zip(tree.start_N3[keep], tree.end_N3[keep], tree.radius_N[keep]):
                         bronchi.append(anatomy.Tube(a - shift, b - shift * 0.75, 0.72 * float(r), -975.0))
         points = np.concatenate([p for p, _ in thin])

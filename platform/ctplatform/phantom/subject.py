@@ -14,6 +14,7 @@ from ctplatform.phantom.labels import Truth, clinical
 from ctplatform.phantom.parameters import SubjectParameters, draw, random_stream
 from ctplatform.phantom.scan import acquire, to_image
 from ctplatform.phantom.scene import Scene
+from ctplatform.phantom.variation import findings_labels, vary
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import PhantomConfig
@@ -27,7 +28,8 @@ class PhantomSubject:
         scan_id, subject_id: names, unique in the cohort.
         image: int16 HU; axes, direction and padding vary by subject.
         lungs: uint8 on the same grid: 50 patient's right, 100 patient's left, vessels and airways of the lung included.
-        disease: uint8 bits on the same grid: 1 centrilobular, 2 panlobular, 4 paraseptal, 8 nodule.
+        disease: uint8 bits on the same grid: 1 centrilobular, 2 panlobular, 4 paraseptal, 8 nodule, 16 interstitial,
+            32 opacity.
         subtypes: uint8 on the same grid, as a reader would mark it, values as `regions.SUBTYPES`; 0 outside the lungs.
         lobes: uint8 on the same grid, values as `regions.LOBES`.
         labels: the clinical labels and true extents, one value a cohort column.
@@ -54,6 +56,7 @@ def make_subject(index: int, *, config: PhantomConfig) -> PhantomSubject:
     if index < 0:
         raise ValueError(f"subjects are counted from 0, got {index}")
     parameters = draw(index, seed=config.seed, spacing_mm=config.spacing_mm, dicom=is_dicom(index, config))
+    parameters = vary(parameters, config.variation)
     scene = Scene.build(parameters)
     box = scene.field_of_view()
     rendered = scene.render(box)
@@ -81,7 +84,8 @@ def make_subject(index: int, *, config: PhantomConfig) -> PhantomSubject:
             parameters.scanner,
         ),
         lobes=to_image(rendered.lobes, box, parameters.scanner),
-        labels=clinical(truth, rng=random_stream(config.seed, index, "labels")),
+        labels=clinical(truth, rng=random_stream(config.seed, index, "labels"))
+        | findings_labels(parameters, config.variation),
         parameters=parameters,
     )
 

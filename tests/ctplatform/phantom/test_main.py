@@ -22,3 +22,12 @@ def test_command_writes_a_cohort(
         "scans/phantom-0000.nii.gz",
         "scans/phantom-0001",
     ]
+
+
+def test_command_varies_the_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["phantom", str(tmp_path), "--subjects", "2", "--spacing", "8", "--dicom-every", "0"]
+    monkeypatch.setattr("sys.argv", [*command, "--vary", "airways", "opacity"])
+    main()
+    table = pd.read_csv(tmp_path / "cohort.csv")
+    assert {"pi10", "opacity_upper"} <= set(table)
+    assert not {"panlobular", "interstitial"} & set(table)
