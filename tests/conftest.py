@@ -86,6 +86,7 @@ SMALL = (
     "atlas.max_scans=4",
     "atlas.block_size=12",
     "split.test_fraction=0.4",
+    "pretrain.beta=1",  # neighbours too
     "pretrain.scans_per_batch=4",
     "pretrain.locations_per_batch=2",
     "pretrain.queue_size=16",
