@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import evidence_page
+from tests.benchmarks import evidence_efficiency, evidence_page
 from tests.benchmarks.evidence_parts import (
     ALL,
     BEST_RANDOM,
@@ -85,6 +85,12 @@ def phases(evidence: Evidence) -> list[list[Part]]:
             if variant != MAIN
             for phase in (pretrained(variant), encoded(fresh, variant), probed(variant))
         ),
+        [(evidence_efficiency.split_file(evidence), ["demo_sized"])],
+        [
+            (evidence_efficiency.result_file(evidence, case, seed), ["efficiency", case, str(seed)])
+            for seed in SEEDS
+            for case in evidence_efficiency.CASES
+        ],
     ]
 
 
