@@ -146,7 +146,7 @@ def claim(evidence: Evidence) -> dict[str, Any]:
     mean = float(np.mean([found["difference"] for found in tasks.values()]))
     return {
         "name": "efficiency",
-        "holds": share <= SHARE and low >= 0,
+        "holds": bool(share <= SHARE and low >= 0),
         "difference": round(mean, 3),
         "interval": [round(float(low), 3), round(float(high), 3)],
         "n": TESTED,
