@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,7 +52,7 @@ class Claims:
 
     def all(self) -> dict[str, Any]:
         """The content of docs/evidence.json."""
-        makers = (
+        makers: tuple[Callable[[], dict[str, Any]], ...] = (
             self.no_collapse,
             lambda: self.frozen("frozen_beats_random_few_labels", MAIN, RANDOM, FEW, CLAIMED),
             lambda: self.frozen("frozen_beats_random_all_labels", MAIN, RANDOM, ALL, CLAIMED),
@@ -88,7 +88,7 @@ class Claims:
         }
 
     def _representation(self) -> dict[str, Any]:
-        found = {}
+        found: dict[str, Any] = {}
         for name, encoder in (("", MAIN), ("random_", BEST_RANDOM)):
             chosen = self.evidence.representation(encoder)
             means = {candidate: round(value, 3) for candidate, value in chosen["means"].items()}

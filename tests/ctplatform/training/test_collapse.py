@@ -1,8 +1,8 @@
 """Collapse is seen in the logs of runs that collapsed, and not in those of runs that did not.
 
 `tests/data/collapse` holds the logs of demos of 60 phantoms, two workers each: `demo-0.1.0.jsonl` of the settings of
-version 0.1.0 (`tests/data/demo-0.1.0.yaml`: published augmentation, no location_norm), `demo-both-losses.jsonl` of those
-that followed (weaker views, `beta: 1`), and `demo.jsonl` of the recipe `demo`: `drasclr demo`, then the measures of
+version 0.1.0 (`tests/data/demo-0.1.0.yaml`: published augmentation, no location_norm), `demo-both-losses.jsonl` of
+those that followed (weaker views, `beta: 1`), and `demo.jsonl` of the recipe `demo`: `drasclr demo`, then the measures of
 `pretrain/<run>/metrics.jsonl`.
 """
 
