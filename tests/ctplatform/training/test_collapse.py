@@ -2,8 +2,8 @@
 
 `tests/data/collapse` holds the logs of demos of 60 phantoms, two workers each: `demo-0.1.0.jsonl` of the settings of
 version 0.1.0 (`tests/data/demo-0.1.0.yaml`: published augmentation, no location_norm), `demo-both-losses.jsonl` of
-those that followed (weaker views, `beta: 1`), and `demo.jsonl` of the recipe `demo`: `drasclr demo`, then the measures of
-`pretrain/<run>/metrics.jsonl`.
+those that followed (weaker views, `beta: 1`), and `demo.jsonl` of the recipe `demo`: `drasclr demo`, then the measures
+of `pretrain/<run>/metrics.jsonl`.
 """
 
 from __future__ import annotations
