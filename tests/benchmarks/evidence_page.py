@@ -134,7 +134,7 @@ def _costs(claim: dict[str, Any]) -> str:
         entropy = claim["expert_entropy"].get(name)
         routing = f", entropy of the routing at step 1 and at the end {_pairs(entropy)}" if entropy else ""
         parts.append(
-            f" {METHODS[name].capitalize()}: {claim['steps'][name]} steps, {', '.join(map(str, seconds))} CPU-seconds, "
+            f" {METHODS[name][0].upper()}{METHODS[name][1:]}: {claim['steps'][name]} steps, {', '.join(map(str, seconds))} CPU-seconds, "
             f"top-1 at the end {', '.join(f'{value:.2f}' for value in claim['top1'][name])}{routing}."
         )
     return "".join(parts)
