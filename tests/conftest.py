@@ -93,6 +93,7 @@ SMALL = (
     "pretrain.max_steps=6",
     "pretrain.checkpoint_every=2",
     "pretrain.log_every=1",
+    "embed.pooling=mean",  # weights are used without the stage embed, which keeps the statistics of locations
     "sweep.seeds=2",
     "sweep.bootstrap=200",
     "sweep.scratch.epochs=1",

@@ -133,9 +133,11 @@ def _costs(claim: dict[str, Any]) -> str:
     for name, seconds in claim.get("cpu_seconds", {}).items():
         entropy = claim["expert_entropy"].get(name)
         routing = f", entropy of the routing at step 1 and at the end {_pairs(entropy)}" if entropy else ""
+        title = METHODS[name][0].upper() + METHODS[name][1:]
+        top1 = ", ".join(f"{value:.2f}" for value in claim["top1"][name])
         parts.append(
-            f" {METHODS[name][0].upper()}{METHODS[name][1:]}: {claim['steps'][name]} steps, {', '.join(map(str, seconds))} CPU-seconds, "
-            f"top-1 at the end {', '.join(f'{value:.2f}' for value in claim['top1'][name])}{routing}."
+            f" {title}: {claim['steps'][name]} steps, {', '.join(map(str, seconds))} CPU-seconds, top-1 at the end "
+            f"{top1}{routing}."
         )
     return "".join(parts)
 
