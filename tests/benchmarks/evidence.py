@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import evidence_page, evidence_tasks, evidence_tissue
+from tests.benchmarks import evidence_efficiency, evidence_page, evidence_tasks, evidence_tissue
 from tests.benchmarks.evidence_parts import (
     ALL,
     BEST_RANDOM,
@@ -113,6 +113,12 @@ def phases(evidence: Evidence, *, only: list[str] | None = None) -> list[list[Pa
             for phase in (pretrained(variant), encoded(fresh, variant), probed(variant))
         ),
         *own,
+        [(evidence_efficiency.split_file(evidence), ["demo_sized"])],
+        [
+            (evidence_efficiency.result_file(evidence, case, seed), ["efficiency", case, str(seed)])
+            for seed in SEEDS
+            for case in evidence_efficiency.CASES
+        ],
     ]
 
 

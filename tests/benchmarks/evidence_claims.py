@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed
+from tests.benchmarks import (
+    evidence_efficiency,
+    evidence_tables,
+    evidence_tasks,
+    evidence_tissue,
+    evidence_variants,
+)
 from tests.benchmarks import evidence_parts as parts
-from tests.benchmarks import evidence_tables, evidence_tasks, evidence_tissue
 from tests.benchmarks.evidence_parts import (
     ALL,
     BEST_RANDOM,
@@ -51,7 +58,7 @@ class Claims:
 
     def all(self) -> dict[str, Any]:
         """The content of docs/evidence.json."""
-        makers = (
+        makers: tuple[Callable[[], dict[str, Any]], ...] = (
             self.no_collapse,
             lambda: self.frozen("frozen_beats_random_few_labels", MAIN, RANDOM, FEW, CLAIMED),
             lambda: self.frozen("frozen_beats_random_all_labels", MAIN, RANDOM, ALL, CLAIMED),
@@ -62,8 +69,8 @@ class Claims:
             self.finetuned_not_below_probe,
             self.beats_density,
             self.labels_saved,
-            lambda: self.pays("global_pays", "both", MAIN),
-            lambda: self.pays("conditioning_pays", MAIN, "unconditioned"),
+            *(partial(evidence_variants.pays, self, name) for name in evidence_variants.COMPARED),
+            lambda: evidence_efficiency.claim(self.evidence),
             lambda: evidence_tasks.claim(self.evidence),
             lambda: evidence_tissue.claim(self.evidence),
         )
@@ -86,7 +93,7 @@ class Claims:
         }
 
     def _representation(self) -> dict[str, Any]:
-        found = {}
+        found: dict[str, Any] = {}
         for name, encoder in (("", MAIN), ("random_", BEST_RANDOM)):
             chosen = self.evidence.representation(encoder)
             means = {candidate: round(value, 3) for candidate, value in chosen["means"].items()}
@@ -97,13 +104,13 @@ class Claims:
             }
         return found
 
-    def frozen_score(self, encoder: str, task: str, labels: int) -> Score:
-        """Heads on a frozen representation."""
+    def frozen_score(self, encoder: str, task: str, labels: int, *, seeds: Sequence[int] = SEEDS) -> Score:
+        """Heads on a frozen representation, of some pretraining seeds."""
         baseline = encoder in (DENSITY, HISTOGRAM)
         found = {
             cohort: [
                 self._probed(cohort, encoder, seed, task, str(labels))
-                for seed in (SEEDS[:1] if baseline else SEEDS)
+                for seed in (SEEDS[:1] if baseline else seeds)
             ]
             for cohort in FRESH
         }
@@ -169,10 +176,14 @@ class Claims:
         tasks: Sequence[str],
         *,
         least: int | None = None,
+        seeds: Sequence[int] = SEEDS,
     ) -> dict[str, Any]:
         """Heads on one frozen representation against another."""
         pairs = {
-            task: (self.frozen_score(first, task, labels), self.frozen_score(second, task, labels))
+            task: (
+                self.frozen_score(first, task, labels, seeds=seeds),
+                self.frozen_score(second, task, labels, seeds=seeds),
+            )
             for task in tasks
         }
         return self._compared(name, pairs, least=len(tasks) if least is None else least, labels=labels)
@@ -250,32 +261,11 @@ class Claims:
             "tasks": tasks,
         }
 
-    def pays(self, name: str, first: str, second: str) -> dict[str, Any]:
-        """A part of the method against pretraining without it, few labels and all, with the cost of both."""
-        names = (*parts.tasks(), *parts.SHARES)
-        claims = {labels: self.frozen(name, first, second, labels, names) for labels in (FEW, ALL)}
-        claim = claims[FEW] | {"all_labels": claims[ALL]["tasks"], "with": first, "without": second}
-        claim["holds"] = all(found["interval"][0] > 0 for found in claims.values())
-        claim["needed"] = "interval of the mean over tasks above 0, with few labels and with all"
-        claim["interval_all_labels"] = claims[ALL]["interval"]
-        claim["difference_all_labels"] = claims[ALL]["difference"]
-        claim["cpu_seconds"] = {variant: self._cpu(variant) for variant in (first, second)}
-        return claim
-
-    def _cpu(self, variant: str) -> list[float]:
-        runs = [self._pretrained(variant, seed) for seed in SEEDS]
-        return [round(run["cpu_seconds"]) for run in runs]
-
-    def _pretrained(self, variant: str, seed: int) -> dict[str, Any]:
-        path = self.evidence.pretrained(variant, seed)
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-
     def no_collapse(self) -> dict[str, Any]:
         """Rank of a batch, uniformity and top-1 at the end of pretraining, in every seed."""
         runs = []
         for seed in SEEDS:
-            log = self._pretrained(MAIN, seed)["log"]
+            log = evidence_variants.pretrained(self, MAIN, seed)["log"]
             first, last = log[0], log[-LAST_LINES:]
             end = {key: float(np.mean([line[key] for line in last])) for key in (*MONITORED, "negatives")}
             runs.append(

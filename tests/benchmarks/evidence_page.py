@@ -22,6 +22,7 @@ METHODS = {
     "histogram": "histogram of the patches",
     "both": "both losses, frozen",
     "unconditioned": "no conditioning (E = 1), frozen",
+    "once": "both losses, each patch encoded once, frozen",
 }
 TASKS = {
     "emphysema_extent": "extent (rho)",
@@ -43,6 +44,7 @@ def tables(evidence: dict[str, Any]) -> str:
     parts = [_claims(evidence["claims"])]
     parts += [_tasks(claim) for claim in evidence["claims"] if "tasks" in claim and "section" not in claim]
     parts += [_collapse(claim) for claim in evidence["claims"] if claim["name"] == "no_collapse"]
+    parts += [_efficiency(claim) for claim in evidence["claims"] if claim["name"] == "efficiency"]
     parts += [_scores(evidence["scores"], labels) for labels in (few, most)]
     parts.append(_why(evidence["why"]))
     parts.append(_representations(evidence["representation"], evidence["representations"]))
@@ -123,11 +125,47 @@ def _tasks(claim: dict[str, Any]) -> str:
         ]
         for title, tasks in parts.items()
     ]
-    costs = "".join(
-        f" CPU-seconds of pretraining, {METHODS[name]}: {', '.join(map(str, seconds))}."
-        for name, seconds in claim.get("cpu_seconds", {}).items()
+    return f"`{claim['name']}`.{_costs(claim)}\n\n" + document.table(["", *heads], rows)
+
+
+def _costs(claim: dict[str, Any]) -> str:
+    """What both variants cost, and what their training looked like, where the claim compares variants."""
+    parts = []
+    for name, seconds in claim.get("cpu_seconds", {}).items():
+        entropy = claim["expert_entropy"].get(name)
+        routing = f", entropy of the routing at step 1 and at the end {_pairs(entropy)}" if entropy else ""
+        title = METHODS[name][0].upper() + METHODS[name][1:]
+        top1 = ", ".join(f"{value:.2f}" for value in claim["top1"][name])
+        parts.append(
+            f" {title}: {claim['steps'][name]} steps, {', '.join(map(str, seconds))} CPU-seconds, top-1 at the end "
+            f"{top1}{routing}."
+        )
+    return "".join(parts)
+
+
+def _pairs(values: list[list[float]]) -> str:
+    return ", ".join(" and ".join(f"{value:.3f}" for value in pair) for pair in values)
+
+
+def _efficiency(claim: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            found["metric"],
+            f"{found['other']:.2f}",
+            f"{found['with_the_same_pooling']:.2f}",
+            f"{found['value']:.2f}",
+            f"{found['difference']:+.2f} {_interval(found['interval'])}",
+        ]
+        for name, found in claim["scores"].items()
+    ]
+    seconds = {name: ", ".join(map(str, values)) for name, values in claim["cpu_seconds"].items()}
+    return (
+        f"`efficiency`: recipe `demo` of version 0.1.0 ({seconds['0.1.0']} CPU-seconds a seed) and today's with so few "
+        f"steps ({seconds['today']}), {claim['seeds']} pretraining seed(s), {claim['n']} test subjects:\n\n"
+    ) + document.table(
+        ["task", "score", "0.1.0", "0.1.0, today's pooling", "today", "today less 0.1.0 (95%)"], rows
     )
-    return f"`{claim['name']}`.{costs}\n\n" + document.table(["", *heads], rows)
 
 
 def _collapse(claim: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ import pytest
 
 from ctplatform.config.loader import load_recipe
 from ctplatform.config.recipe import PhantomConfig
+from ctplatform.config.section import flatten
 from ctplatform.metrics.scores import Targets
-from tests.benchmarks import encoded, evidence_parts
+from tests.benchmarks import encoded, evidence_efficiency, evidence_parts, evidence_variants
 from tests.benchmarks.cost import CpuTime
 from tests.benchmarks.evidence_scores import Score, difference, seed_means
 
@@ -113,13 +114,38 @@ def test_cohorts_are_averaged_and_resampled_apart(rng):
 
 def test_the_recipe_of_the_evidence_is_that_of_the_demo():
     demo, evidence = load_recipe("demo"), evidence_parts.recipe_of("development")
-    changed = {"beta", "epochs", "max_steps", "num_workers", "checkpoint_every"}
+    changed = {"epochs", "max_steps", "num_workers", "checkpoint_every"}
     plain, own = demo.pretrain.model_dump(), evidence.pretrain.model_dump()
     assert {key for key in plain if plain[key] != own[key]} == changed
     assert evidence.phantom.model_dump(exclude={"subjects"}) == demo.phantom.model_dump(exclude={"subjects"})
     fresh = evidence_parts.recipe_of("first")
     assert fresh.phantom.seed not in (0, 101, 2026, 3001, 3002)
     assert fresh.pretrain == evidence.pretrain
+
+
+def settings(variant: str) -> dict[str, object]:
+    return flatten("", evidence_parts.recipe_of("development", variant).pretrain.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("claim", evidence_variants.COMPARED)
+def test_compared_variants_differ_in_the_part_and_in_steps(claim):
+    first, second = (settings(variant) for variant in evidence_variants.COMPARED[claim])
+    changed = {key.strip(".") for key in first if first[key] != second[key]}
+    batch = {"scans_per_batch", "locations_per_batch"}
+    expected = {
+        "conditioning_pays": {"encoder.conditioning", "encoder.experts"},
+        "global_pays": {"beta"},
+        "encode_once_loses_nothing": {"encode_once"} | batch,
+    }
+    assert changed == expected[claim] | {"max_steps"}
+
+
+def test_the_efficiency_is_that_of_the_first_demo_and_of_todays():
+    old, new = (evidence_efficiency.recipe_of(case, 1) for case in evidence_efficiency.CASES)
+    assert (old.pretrain.max_steps, old.pretrain.beta, old.pretrain.augmentation.translation) == (200, 1, 12)
+    demo, seen = load_recipe("demo").pretrain.model_dump(), new.pretrain.model_dump()
+    assert {key for key in demo if demo[key] != seen[key]} == {"max_steps", "num_workers", "seed"}
+    assert new.embed.pooling in evidence_efficiency.POOLINGS
 
 
 def test_cpu_time_counts_children():

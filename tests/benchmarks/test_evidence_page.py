@@ -8,6 +8,7 @@ import pytest
 
 from tests.benchmarks import document, evidence_own_pages, evidence_page
 from tests.benchmarks.evidence import RESULT
+from tests.benchmarks.evidence_variants import COMPARED
 
 EVIDENCE = json.loads(RESULT.read_text(encoding="utf-8"))
 CLAIMS = {claim["name"]: claim for claim in EVIDENCE["claims"]}
@@ -65,6 +66,16 @@ def test_density_is_beaten_on_each_cohort_or_not_at_all():
     claim = CLAIMS["beats_density"]
     assert len(claim["cohorts"]) == 2
     assert claim["holds"] == all(above_zero(tasks) >= 3 for tasks in claim["cohorts"].values())
+
+
+@pytest.mark.parametrize("name", [name for name in COMPARED if name in CLAIMS])
+def test_a_part_of_the_method_pays_with_all_seeds_and_both_intervals_or_not_at_all(name):
+    claim = CLAIMS[name]
+    lows = [claim[key][0] for key in ("interval", "interval_all_labels")]
+    pays = min(lows) >= 0 if name == "encode_once_loses_nothing" else min(lows) > 0
+    assert claim["holds"] == (pays and claim["seeds"] == EVIDENCE["pretrain_seeds"])
+    first, second = (sum(claim["cpu_seconds"][claim[side]]) for side in ("with", "without"))
+    assert first == pytest.approx(second, rel=0.35)  # the same CPU time, on a busy machine
 
 
 def test_differences_are_those_of_the_scores():

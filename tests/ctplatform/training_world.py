@@ -30,6 +30,7 @@ SETTINGS = (
     "atlas.step=32",
     "pretrain.encoder.experts=2",
     "pretrain.encoder.norm=group",
+    "pretrain.beta=1",
     "pretrain.scans_per_batch=5",
     "pretrain.locations_per_batch=2",
     "pretrain.queue_size=8",

@@ -18,6 +18,7 @@ from drasclr import augment
 from drasclr.encoder import Encoder
 
 CACHE_BYTES = 2 << 30
+SCANS_PER_CALL = 8  # encoded together
 #: One a worker process: trials that follow reuse it.
 _cache: LRUCache[tuple[str, str, bytes], np.ndarray] = LRUCache(CACHE_BYTES, getsizeof=lambda hu: hu.nbytes)
 
@@ -104,19 +105,21 @@ class PatchPool:
     def features(self, encoder: Encoder, subjects: Sequence[str]) -> np.ndarray:
         """Feature of each subject at each of the pool's locations, mean over its scans: x_SLP float64.
 
-        The encoder is left in evaluation mode.
+        The encoder is left in evaluation mode. It encodes several scans at a time, for the sake of its kernels, which
+        are mixed once a location and call.
         """
         encoder.eval()
         everywhere = np.arange(len(self.locations_L))
-        rows = [
-            encoder.grouped(self.batch(self.scans[subject], everywhere), self.coordinates_L3)
-            .mean(1)
-            .double()
-            .cpu()
-            .numpy()
-            for subject in subjects
+        scan_ids = [scan_id for subject in subjects for scan_id in self.scans[subject]]
+        parts = [
+            encoder.grouped(
+                self.batch(scan_ids[at : at + SCANS_PER_CALL], everywhere), self.coordinates_L3
+            ).transpose(0, 1)
+            for at in range(0, len(scan_ids), SCANS_PER_CALL)
         ]
-        return np.stack(rows)
+        x_NLP = torch.cat(parts).double().cpu().numpy()
+        ends = np.cumsum([len(self.scans[subject]) for subject in subjects])
+        return np.stack([x_SLP.mean(0) for x_SLP in np.split(x_NLP, ends[:-1])])
 
 
 @cached(_cache, key=lambda workspace, scan_id, locations_L: (workspace.uri, scan_id, locations_L.tobytes()))

@@ -42,7 +42,7 @@ def test_an_ablation_is_a_run_of_its_own_without_the_random_control(name):
 
 
 def test_an_ablation_without_neighbours_has_none_to_encode_once():
-    base = load_recipe("demo", ["pretrain.encode_once=true"])
+    base = load_recipe("fast", ["pretrain.encode_once=true"])
     assert base.pretrain.encode_once
     assert not ablated(base, "local").pretrain.encode_once
     assert ablated(base, "global").pretrain.encode_once
@@ -58,7 +58,7 @@ def test_unknown_initialisations_are_refused_with_what_is_known():
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
 def test_an_ablation_differs_from_its_recipe_in_what_it_says_only(name):
-    base = load_recipe("demo", [f"sweep.ablations=[{name}]"])
+    base = load_recipe("fast", [f"sweep.ablations=[{name}]"])
     other = ablated(base, name).model_dump()
     plain = base.model_dump()
     changed = {key for key in plain["pretrain"] if plain["pretrain"][key] != other["pretrain"][key]}

@@ -83,8 +83,10 @@ def test_mixed_batches_pair_each_patch_with_its_place(world):
                 assert torch.equal(coordinates[place * 2 + column], places[place])
 
 
-def test_features_are_means_over_a_subjects_scans(world):
+@pytest.mark.parametrize("scans_per_call", [1, 2, 8])
+def test_features_are_means_over_a_subjects_scans(world, scans_per_call, monkeypatch):
     _, pool = world
+    monkeypatch.setattr(patch_pool, "SCANS_PER_CALL", scans_per_call)
     torch.manual_seed(0)
     encoder = Encoder(**EncoderConfig(experts=1).model_dump()).train()
     x_SLP = pool.features(encoder, ["sub000", "sub003"])

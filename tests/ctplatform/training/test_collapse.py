@@ -1,8 +1,9 @@
 """Collapse is seen in the logs of runs that collapsed, and not in those of runs that did not.
 
-`tests/data/collapse` holds the logs of two demos of 60 phantoms, two workers each: `demo-0.1.0.jsonl` of the settings
-of version 0.1.0 (`tests/data/demo-0.1.0.yaml`: published augmentation, no location_norm), and `demo.jsonl` of the
-recipe `demo`: `drasclr demo`, then the measures of `pretrain/<run>/metrics.jsonl`.
+`tests/data/collapse` holds the logs of demos of 60 phantoms, two workers each: `demo-0.1.0.jsonl` of the settings of
+version 0.1.0 (`tests/data/demo-0.1.0.yaml`: published augmentation, no location_norm), `demo-both-losses.jsonl` of
+those that followed (weaker views, `beta: 1`), and `demo.jsonl` of the recipe `demo`: `drasclr demo`, then the measures
+of `pretrain/<run>/metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from drasclr.encoder import FEATURES
 from tests.conftest import ROOT
 from tests.ctplatform.training_world import recipe_with, training_workspace
 
-LOGS = {"demo-0.1.0": ROOT / "tests/data/demo-0.1.0.yaml", "demo": "demo"}
+LOGS = {"demo-0.1.0": ROOT / "tests/data/demo-0.1.0.yaml", "demo-both-losses": "demo", "demo": "demo"}
 
 
 def logged(name):
@@ -48,8 +49,9 @@ def test_the_demo_of_published_views_collapses_and_it_is_said_early():
         assert change in text
 
 
-def test_the_present_demo_does_not_collapse():
-    lines, _ = logged("demo")
+@pytest.mark.parametrize("name", ["demo-both-losses", "demo"])
+def test_the_demo_of_weaker_views_does_not_collapse(name):
+    lines, _ = logged(name)
     assert lines[-1]["step"] == 140
     found = [collapse.signs(lines[: i + 1]) for i in range(len(lines))]
     assert len([s for s in found if s]) == len(lines) - collapse.WINDOW + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -38,34 +40,44 @@ def gains(inputs: Inputs) -> pd.DataFrame:
     return pd.concat(found) if found else pd.DataFrame()
 
 
+VERDICTS = {"better": "better than {}", "worse": "worse than {}", "open": "not shown to differ from {}"}
+
+
 def sentence(inputs: Inputs, table: pd.DataFrame) -> str:
-    """What pretraining gave in the first task, with the fewest labels."""
-    task = table["task"].iloc[0]
-    rows = table[table["task"] == task]
-    metric, fraction = str(rows["metric"].iloc[0]), float(rows["fraction"].iloc[0])
-    parts = []
-    for row in rows.itertuples():
-        digits = words.digits_for(row.difference, row.low, row.high)
-        found = (
-            f"difference {words.number(row.difference, digits)}, {words.interval(row.low, row.high, digits)}"
-        )
-        how = {"better": "better than", "worse": "worse than", "open": "not shown to differ from"}[
-            row.verdict
-        ]
-        parts.append(f"{how} {BASELINES[row.b]} ({found})")
+    """What pretraining gave in every task, with the fewest labels; a clause each baseline and verdict."""
+    clauses = []
+    for baseline in dict.fromkeys(table["b"]):
+        rows = table[table["b"] == baseline]
+        name = BASELINES[baseline]
+        for found, how in VERDICTS.items():
+            tasks = words.listing(_difference(row) for row in rows.itertuples() if row.verdict == found)
+            if tasks:
+                clauses.append(f"{how.format(name)} in {tasks}")
+                name = "it"
     return (
-        f"With {_labels(inputs, str(task), fraction)}, frozen features of the pretrained encoder are, in "
-        f"{words.metric(metric)} for {words.task(str(task))}, {words.listing(parts)}."
+        f"With {_labels(inputs, table)}, frozen features of the pretrained encoder are {'; '.join(clauses)}."
     )
 
 
-def _labels(inputs: Inputs, task: str, fraction: float) -> str:
+def _difference(row: Any) -> str:
+    """A task with its metric, difference and interval."""
+    digits = words.digits_for(row.difference, row.low, row.high)
+    return (
+        f"{words.task(str(row.task))} ({words.metric(str(row.metric))}, difference "
+        f"{words.number(row.difference, digits)}, {words.interval(row.low, row.high, digits)})"
+    )
+
+
+def _labels(inputs: Inputs, table: pd.DataFrame) -> str:
+    """The number of labels, or the range over tasks."""
     summary = inputs.summary
+    least = table.drop_duplicates("task").set_index("task")["fraction"]
     if summary is not None and "n_train" in summary:
-        rows = summary[(summary["task"] == task) & (summary["fraction"] == fraction)]["n_train"].dropna()
+        rows = summary[summary["fraction"] == summary["task"].map(least)]["n_train"].dropna()
         if len(rows):
-            return words.count(int(rows.iloc[0]), "label")
-    return f"{words.percent(fraction)} of the labels"
+            low, high = int(rows.min()), int(rows.max())
+            return words.count(low, "label") if low == high else f"{low:,} to {high:,} labels"
+    return f"{words.percent(float(least.min()))} of the labels"
 
 
 def figure(inputs: Inputs, table: pd.DataFrame) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -26,11 +27,25 @@ def inputs(evaluated, recipe):
     return dataclasses.replace(found, comparisons=rows)
 
 
-def test_the_sentence_has_both_differences(inputs):
-    text = gain.sentence(inputs, gain.gains(inputs))
-    assert "R² for emphysema extent" in text
-    assert "better than a random encoder (difference 0.30, 0.10 to 0.50)" in text
-    assert f"worse than training from scratch (difference {MINUS}0.20, {MINUS}0.30 to {MINUS}0.10)" in text
+def with_labels(inputs, first, others):
+    """The inputs with so many labels at the least fraction of the first task, and of the others."""
+    summary = inputs.summary.copy()
+    least = summary["fraction"] == summary["fraction"].min()
+    is_first = summary["task"] == inputs.tasks[0]
+    summary.loc[least & is_first, "n_train"] = first
+    summary.loc[least & ~is_first, "n_train"] = others
+    return dataclasses.replace(inputs, summary=summary)
+
+
+def test_the_sentence_has_the_differences_of_all_tasks(inputs):
+    table = gain.gains(inputs)
+    text = gain.sentence(inputs, table)
+    assert "better than a random encoder in emphysema extent (R², difference 0.30, 0.10 to 0.50)" in text
+    lower = f"difference {MINUS}0.20, {MINUS}0.30 to {MINUS}0.10"
+    assert f"worse than training from scratch in emphysema extent (R², {lower})" in text
+    assert f"difference {MINUS}" not in text.split("; not shown to differ from it in ")[1]
+    assert text.count("(") == len(table)
+    assert "With 9 to 12 labels" in gain.sentence(with_labels(inputs, 9, 12), table)
     n_train = int(inputs.summary.sort_values("fraction")["n_train"].iloc[0])
     assert f"With {n_train} labels" in text
 
@@ -39,7 +54,9 @@ def test_an_interval_across_zero_is_no_difference(inputs):
     table = gain.gains(inputs)
     text = gain.sentence(inputs, table[table["task"] == "gold_stage"])
     found = f"difference 0.10, {MINUS}0.10 to 0.30"
-    assert f"not shown to differ from training from scratch ({found})" in text
+    assert re.search(
+        rf"not shown to differ from training from scratch in GOLD stage \([^,]*, {found}\)", text
+    )
 
 
 def test_the_summary_starts_with_it_and_shows_all_tasks(inputs):
