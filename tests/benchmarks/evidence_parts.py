@@ -370,7 +370,7 @@ class Evidence:
         from tests.benchmarks import evidence_efficiency
 
         found = evidence_efficiency.measure(self, case, seed)
-        _write(evidence_efficiency.result_file(self, case, seed), found)
+        write_result(evidence_efficiency.result_file(self, case, seed), found)
 
     def demo_sized(self) -> None:
         """The scans that both train on."""
