@@ -84,3 +84,11 @@ def fill_holes(mask_ZYX: Mask) -> Mask:
             is_open[labels_ZYX.take(end, axis=axis)] = True
     is_open[0] = False  # the mask
     return ~is_open[labels_ZYX]
+
+
+def lowest_slices(mask_ZYX: Mask) -> NDArray[np.intp]:
+    """The first slice [y, x] in which a pixel is in the mask; the number of slices where it is in none."""
+    out_YX = np.full(mask_ZYX.shape[1:], len(mask_ZYX))
+    for z in reversed(range(len(mask_ZYX))):
+        out_YX[mask_ZYX[z]] = z
+    return out_YX
