@@ -8,6 +8,7 @@ the keys of the file's metadata below say so to any reader.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -101,9 +102,9 @@ def encode(
         **metadata,
     }
     schema = SCHEMA.with_metadata({f"drasclr.{key}": str(value) for key, value in texts.items()})
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()  # Arrow's own keeps its memory for the next one, twice the shard's size
     with pq.ParquetWriter(
-        sink,
+        pa.PythonFile(sink, "w"),
         schema,
         compression="zstd",
         compression_level=level,
@@ -130,7 +131,7 @@ def encode(
     data = sink.getvalue()
     footer = pa.BufferOutputStream()
     pq.read_metadata(pa.BufferReader(data)).write_metadata_file(footer)
-    return data.to_pybytes(), footer.getvalue().to_pybytes()
+    return data, footer.getvalue().to_pybytes()
 
 
 def row_order(atlas: Atlas, block: int) -> tuple[np.ndarray, int]:

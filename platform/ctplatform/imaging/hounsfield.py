@@ -56,10 +56,12 @@ def to_hu(values_ZYX: NDArray[Any], hu_ZYX: NDArray[np.int16]) -> tuple[float, l
             slice_YX = np.rint(
                 np.where(np.isfinite(slice_YX), slice_YX, PADDING_HU) if non_finite else slice_YX
             )
-        if slice_YX.min() < PADDING_HU:
+        is_low = bool(slice_YX.min() < PADDING_HU)
+        if is_low:
             low += int(np.count_nonzero(slice_YX < PADDING_HU))
         if slice_YX.dtype == np.int16:
-            np.maximum(slice_YX, PADDING_HU, out=out_YX)
+            if is_low or values_ZYX is not hu_ZYX:
+                np.maximum(slice_YX, PADDING_HU, out=out_YX)
         else:
             out_YX[:] = np.clip(slice_YX, PADDING_HU, np.iinfo(np.int16).max)
     if low > 0.001 * values_ZYX.size:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ctplatform.lungs.coarse_grid import CoarseGrid, Mask
+from ctplatform.lungs.coarse_grid import CoarseGrid
+from ctplatform.lungs.morphology import Mask
 
 SMALLEST_MM2, LARGEST_MM2 = 60.0, 900.0
 """Cross-section of a trachea."""
@@ -89,12 +89,15 @@ def _follow(
     return None, levels[-1]
 
 
-def _components(mask_YX: Mask) -> NDArray[np.uint32]:
-    image = sitk.GetImageFromArray(mask_YX.astype(np.uint8))
-    return sitk.GetArrayFromImage(sitk.ConnectedComponent(image))
+def _components(mask_YX: Mask) -> NDArray[np.int32]:
+    """Components that share an edge, numbered from 1."""
+    from scipy import ndimage
+
+    labels_YX: NDArray[np.int32] = ndimage.label(mask_YX)[0]
+    return labels_YX
 
 
-def _start(scan: CoarseGrid, z: int, labels_YX: NDArray[np.uint32]) -> Mask | None:
+def _start(scan: CoarseGrid, z: int, labels_YX: NDArray[np.int32]) -> Mask | None:
     """The round, central, dark spot of a slice that can be the trachea."""
     x_mm, y_mm, _ = scan.spacing
     tissue_YX = scan.hu_ZYX[z] > -300

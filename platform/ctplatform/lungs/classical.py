@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.lungs.airway import find_airway
-from ctplatform.lungs.coarse_grid import TISSUE_HU, CoarseGrid, Mask, bounding_box, shrink
+from ctplatform.lungs.coarse_grid import TISSUE_HU, CoarseGrid, bounding_box, shrink
 from ctplatform.lungs.left_right import split_left_right
 from ctplatform.lungs.mask import LEFT, RIGHT, LungMask, middle_voxel
 from ctplatform.lungs.measures import mask_measures
+from ctplatform.lungs.morphology import Ellipsoid, Mask, dilate, erode, fill_holes
 
 LUNG_HU = -450
 """About half-way between lung and soft tissue: where the surface of the lung is on a blurred grid."""
@@ -207,10 +208,7 @@ def lung_parts(scan: CoarseGrid, dark: Mask) -> Mask:
 
 def is_enclosed(scan: CoarseGrid, part: Mask) -> bool:
     """Whether most of a component has tissue in front of it and behind; foam of a table has it on one side."""
-    tissue = (scan.hu_ZYX > TISSUE_HU).astype(np.int32)
-    front = np.cumsum(tissue, axis=1) * scan.spacing[1]
-    behind = front[:, -1:, :] - front
-    return bool(((front >= 6) & (behind >= 6))[part].mean() > 0.5)
+    return int(np.count_nonzero(scan.enclosed_ZYX & part)) / int(np.count_nonzero(part)) > 0.5
 
 
 def close_surfaces(scan: CoarseGrid, labels_ZYX: NDArray[np.uint8], forbidden: Mask) -> NDArray[np.uint8]:
@@ -219,19 +217,18 @@ def close_surfaces(scan: CoarseGrid, labels_ZYX: NDArray[np.uint8], forbidden: M
     Args:
         forbidden: voxels that are never added.
     """
-    radius = scan.radius(CLOSING_MM)
+    radii = scan.radius(CLOSING_MM)[::-1]
+    ball = Ellipsoid.of(radii, beyond=0.5)
     out = np.zeros_like(labels_ZYX)
     for label in (RIGHT, LEFT):
         mask = labels_ZYX == label
         if not mask.any():
             continue
-        box = bounding_box(mask, [r + 1 for r in radius[::-1]])
-        margins = [(r + 1, r + 1) for r in radius[::-1]]
-        padded = scan.image(np.pad(mask[box], margins, mode="edge"))
-        closed = sitk.BinaryMorphologicalClosing(padded, radius, sitk.sitkBall, 1, False)
+        box = bounding_box(mask, [r + 1 for r in radii])
+        padded = np.pad(mask[box], [(r, r) for r in radii], mode="edge")
+        closed = erode(dilate(padded, ball), ball)
         # Cropped before holes are filled: a cavity that is open to an end of the scan is no hole.
-        closed = closed[tuple(slice(low, -high) for low, high in margins[::-1])]
-        closed_ZYX = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed)) > 0
+        closed = fill_holes(closed[tuple(slice(r, -r) for r in radii)])
         free = (labels_ZYX[box] == 0) & (out[box] == 0) & ~forbidden[box]
-        out[box][mask[box] | (closed_ZYX & free)] = label
+        out[box][mask[box] | (closed & free)] = label
     return out

@@ -8,8 +8,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ctplatform.lungs.coarse_grid import TISSUE_HU, CoarseGrid, Mask, bounding_box
+from ctplatform.lungs.coarse_grid import TISSUE_HU, CoarseGrid, bounding_box
 from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.lungs.morphology import Mask
 
 Separation = Literal["apart", "joined", "one"]
 """Lungs as separate components, lungs that touch each other, or one lung only."""

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.lungs.morphology import lowest_slices
 
 REJECT_BONE, FLAG_BONE = -0.25, 0.0
 REJECT_SHAPE, FLAG_SHAPE = -0.4, 0.0
@@ -95,8 +96,8 @@ def _shape(labels_ZYX: NDArray[np.uint8], spacing: tuple[float, ...]) -> float:
         footprint.SetSpacing(spacing[:2])
         depth = sitk.SignedMaurerDistanceMap(footprint, True, False, True)
         depth_N = sitk.GetArrayViewFromImage(depth)[footprint_YX]
-        top_N = (len(lung) - 1 - lung[::-1].argmax(axis=0)[footprint_YX]) * spacing[2]
-        bottom_N = lung.argmax(axis=0)[footprint_YX] * spacing[2]
+        top_N = (len(lung) - 1 - lowest_slices(lung[::-1])[footprint_YX]) * spacing[2]
+        bottom_N = lowest_slices(lung)[footprint_YX] * spacing[2]
         away_N = depth_N - depth_N.mean()
         rises.append(float(away_N @ (top_N + bottom_N) / (away_N @ away_N)))
     return sum(rises) / len(rises) if rises else math.nan

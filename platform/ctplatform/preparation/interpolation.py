@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from ctplatform.imaging.hounsfield import PADDING_HU
 
 BLOCK = 64
+COLUMNS = 4096
+"""Along z, so many columns of voxels are interpolated together."""
 NEGLIGIBLE = 1e-5
 """Weights below this are dropped; their sum changes a value by less than 0.05 HU."""
 VANISHING = 1e-30
@@ -58,7 +61,7 @@ class Axis:
             blocks.append((block, taken, weights))
         return cls(tuple(blocks), outside_N)
 
-    @property
+    @cached_property
     def used(self) -> slice:
         """The range of voxels that any position depends on."""
         if not self.blocks:
@@ -86,12 +89,15 @@ def interpolate_box(
     box_ZYX = np.full([len(axis.outside_N) for axis in reversed(axes)], PADDING_HU, np.int16)
     if not (along_x.blocks and along_y.blocks):
         return box_ZYX
-    size = box_ZYX.shape[1] * box_ZYX.shape[2]
+    flat_ZN = box_ZYX.reshape(len(box_ZYX), -1)
     for block, slabs, weights in _slabs(volume_ZYX, axes):
-        value = np.matmul(weights, slabs.reshape(len(slabs), size))
-        np.rint(value, out=value)
-        np.clip(value, *hu_window, out=value)
-        box_ZYX[block] = value.reshape(len(value), *box_ZYX.shape[1:])
+        slabs_ZN = slabs.reshape(len(slabs), -1)
+        for first in range(0, flat_ZN.shape[1], COLUMNS):  # small enough to stay in the processor's cache
+            columns = slice(first, first + COLUMNS)
+            value = np.matmul(weights, slabs_ZN[:, columns])
+            np.rint(value, out=value)
+            np.clip(value, *hu_window, out=value)
+            flat_ZN[block, columns] = value
     box_ZYX[along_z.outside_N] = PADDING_HU
     box_ZYX[:, along_y.outside_N] = PADDING_HU
     box_ZYX[:, :, along_x.outside_N] = PADDING_HU

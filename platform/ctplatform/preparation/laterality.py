@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.lungs.morphology import lowest_slices
 
 HEART_MM, SOFT = 8.0, 0.2
 """Half of the two differences as most scans have them: each then contributes about 1 to 2 to the evidence."""
@@ -96,7 +97,7 @@ def _soft(hu_ZYX: NDArray[np.int16], labels_ZYX: NDArray[np.uint8], spacing: tup
         footprint.SetSpacing(spacing[:2])
         depth = sitk.SignedMaurerDistanceMap(footprint, True, False, True)
         y_N, x_N = np.nonzero(sitk.GetArrayViewFromImage(depth) > DOME_MARGIN_MM)
-        bottom_N = lung.argmax(axis=0)[y_N, x_N]
+        bottom_N = lowest_slices(lung)[y_N, x_N]
         z_MN = bottom_N - np.arange(2, int(UNDER_DOME_MM / spacing[2]) + 1)[:, None]
         seen_MN = z_MN >= 0
         y_MN, x_MN = np.broadcast_to(y_N, z_MN.shape)[seen_MN], np.broadcast_to(x_N, z_MN.shape)[seen_MN]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +87,9 @@ def overlay_png(
     header = HEADER + LINE * (len(lines) - 1)
     canvas = Image.new("RGB", (WIDTH, header + height), (0, 0, 0))
     left = max(0, (WIDTH - round(sum(widths) / mm) - GAP * (len(VIEWS) - 1)) // 2)
+    lungs = {} if labels is None else {colour: labels == label for label, colour in COLOURS.items()}
     for view, point_3 in zip(VIEWS, points):
-        panel = _panel(image, labels, centres_mm_N3, view, point_3, low_3, high_3, mm)
+        panel = _panel(image, lungs, centres_mm_N3, view, point_3, low_3, high_3, mm)
         canvas.paste(panel, (left, header + (height - panel.height) // 2))
         left += panel.width + GAP
     draw = ImageDraw.Draw(canvas)
@@ -147,7 +149,7 @@ def _middle(labels: sitk.Image | None, low_3: Points, high_3: Points) -> list[Po
 
 def _panel(
     image: sitk.Image,
-    labels: sitk.Image | None,
+    lungs: Mapping[tuple[int, int, int], sitk.Image],
     centres_mm_N3: NDArray[np.floating] | None,
     view: View,
     point_3: Points,
@@ -181,10 +183,9 @@ def _panel(
     scaled_YX = np.clip((hu_YX - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1)
     grey_YX = (np.rint(scaled_YX * (GREYS - 1)) * (255 / (GREYS - 1))).astype(np.uint8)
     rgb_YXC = np.repeat(grey_YX[..., None], 3, axis=-1)
-    if labels is not None:
-        for label, colour in COLOURS.items():
-            part = cut(labels == label, sitk.sitkLinear, 0.0, sitk.sitkFloat32) >= 0.5
-            rgb_YXC[_outline(part)] = colour
+    for colour, lung in lungs.items():
+        part = cut(lung, sitk.sitkLinear, 0.0, sitk.sitkFloat32) >= 0.5
+        rgb_YXC[_outline(part)] = colour
     panel = Image.fromarray(rgb_YXC)
     draw = ImageDraw.Draw(panel)
     if centres_mm_N3 is not None:

@@ -56,7 +56,7 @@ def register(labels: sitk.Image, template: Template, config: RegistrationConfig)
     Raises:
         ScanError: a lung is missing, or no start leads to an overlap.
     """
-    maps = distance_maps(labels, spacing=config.spacing_mm, margin=30.0)
+    maps = distance_maps(labels, spacing=config.spacing_mm, margin=30.0, reach=COARSE_CLIP_MM)
     starts = starting_affines(template, maps)
     coarse = DistanceFit(template, maps, clip=COARSE_CLIP_MM, points=COARSE_POINTS)
     # Nearly always all starts end at the same place, so a few steps are enough to choose one.

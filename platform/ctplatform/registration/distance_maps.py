@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +49,13 @@ class DistanceMaps:
         return index_N3 * self.spacing @ self.direction_33.T + self.origin_3
 
 
-def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> DistanceMaps:
+def distance_maps(
+    labels: sitk.Image, *, spacing: float, margin: float, reach: float = math.inf
+) -> DistanceMaps:
     """Signed distance maps of both lungs on a grid of `spacing` mm, `margin` mm wider than the lungs.
+
+    Args:
+        reach: distances above this, mm, need not be exact; they are above it.
 
     Raises:
         ScanError: a lung is missing.
@@ -66,7 +72,7 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
     reference.SetOrigin(origin_3.tolist())
     reference.SetDirection(direction_33.ravel().tolist())
     labels_ZYX = np.zeros(grid_3[::-1].tolist(), np.uint8)
-    sdf = []
+    sdf_ZYX = []
     mask_ZYX = sitk.GetArrayViewFromImage(labels)  # NumPy compares faster than SimpleITK
     for label in (RIGHT, LEFT):
         # Linear, then cut at one half: nearest neighbour would shift the surface by up to half a voxel of either grid.
@@ -76,14 +82,10 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
             one, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
         )
         inside = coverage >= 0.5
-        # Maurer distances are to the centres of boundary voxels: the mean of those to the inner and to the outer
-        # boundary is zero on the surface, in any direction.
-        to_inner = sitk.SignedMaurerDistanceMap(inside, False, False, True)
-        to_outer = sitk.SignedMaurerDistanceMap(coverage < 0.5, True, False, True)
-        sdf.append(0.5 * (sitk.GetArrayViewFromImage(to_inner) + sitk.GetArrayViewFromImage(to_outer)))
+        sdf_ZYX.append(_signed_distances(coverage, reach))
         labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
     return DistanceMaps(
-        sdf_ZYXC=np.stack(sdf, axis=-1),
+        sdf_ZYXC=np.stack(sdf_ZYX, axis=-1),
         labels_ZYX=labels_ZYX,
         spacing=spacing,
         origin_3=origin_3,
@@ -93,17 +95,41 @@ def distance_maps(labels: sitk.Image, *, spacing: float, margin: float) -> Dista
     )
 
 
+def _signed_distances(coverage: sitk.Image, reach: float) -> NDArray[np.float32]:
+    """Signed distances (mm, negative inside) from where a lung covers half of a voxel [z, y, x]."""
+    covered_ZYX = sitk.GetArrayViewFromImage(coverage) >= 0.5
+    box = tuple(slice(0, n) for n in covered_ZYX.shape)
+    out_ZYX = np.full(covered_ZYX.shape, 2 * reach, np.float32)
+    if math.isfinite(reach) and covered_ZYX.any():
+        # Interpolation between two voxels of which one is nearer than `reach` takes the next one as well.
+        voxels = math.ceil(reach / coverage.GetSpacing()[0]) + 2
+        ends = [np.flatnonzero(covered_ZYX.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))]
+        box = tuple(
+            slice(max(0, int(low) - voxels), min(n, int(high) + voxels + 1))
+            for (low, high), n in zip(ends, covered_ZYX.shape)
+        )
+    part = coverage[tuple(slice(s.start, s.stop) for s in reversed(box))]
+    # Maurer distances are to the centres of boundary voxels: the mean of those to the inner and to the outer
+    # boundary is zero on the surface, in any direction.
+    to_inner = sitk.SignedMaurerDistanceMap(part >= 0.5, False, False, True)
+    to_outer = sitk.SignedMaurerDistanceMap(part < 0.5, True, False, True)
+    out_ZYX[box] = 0.5 * (sitk.GetArrayViewFromImage(to_inner) + sitk.GetArrayViewFromImage(to_outer))
+    return out_ZYX
+
+
 def interpolate(field_ZYXC: NDArray[np.float32], index_N3: Array) -> tuple[Array, Array]:
-    """Trilinear value [N,C] and gradient by index [N,3,C] (x,y,z); indices are clamped to the field."""
+    """Trilinear value [N,C] and gradient by index [N,3,C] (x,y,z); indices are clamped to the field.
+
+    In memory, points follow each other: sums over channels and axes of so few values take longer than all else.
+    """
     nz, ny, nx, channels = field_ZYXC.shape
     clamped_N3 = np.clip(index_N3, 0, np.array([nx, ny, nz]) - 1.000001)
     low_N3 = clamped_N3.astype(np.int64)
-    fraction = (clamped_N3 - low_N3).astype(np.float32)
-    fx, fy, fz = fraction[:, 0:1], fraction[:, 1:2], fraction[:, 2:3]
+    fx, fy, fz = (clamped_N3 - low_N3).astype(np.float32).T
     flat = field_ZYXC.reshape(-1, channels)
     base = (low_N3[:, 2] * ny + low_N3[:, 1]) * nx + low_N3[:, 0]
     corner = {
-        (dx, dy, dz): flat[base + dx + nx * (dy + ny * dz)]
+        (dx, dy, dz): np.ascontiguousarray(flat.take(base + dx + nx * (dy + ny * dz), axis=0).T)
         for dx, dy, dz in itertools.product((0, 1), repeat=3)
     }
     along_x = {(y, z): corner[1, y, z] - corner[0, y, z] for y in (0, 1) for z in (0, 1)}
@@ -114,7 +140,7 @@ def interpolate(field_ZYXC: NDArray[np.float32], index_N3: Array) -> tuple[Array
     ) * fz
     gradient_y = (edge[1, 0] - edge[0, 0]) * (1 - fz) + (edge[1, 1] - edge[0, 1]) * fz
     gradient_z = face[1] - face[0]
-    return face[0] + gradient_z * fz, np.stack([gradient_x, gradient_y, gradient_z], axis=1)
+    return (face[0] + gradient_z * fz).T, np.stack([gradient_x, gradient_y, gradient_z]).transpose(2, 0, 1)
 
 
 def _bounds(labels: sitk.Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -86,7 +86,7 @@ class DistanceFit:
         moved_N3 = self.points_N3 @ affine_44[:3, :3].T + (
             affine_44[:3, :3] @ self.centre_3 + affine_44[:3, 3]
         )
-        index_N3 = self.maps.to_index(moved_N3)
+        index_N3 = np.asfortranarray(self.maps.to_index(moved_N3))
         inside_N = self.maps.inside_scan(index_N3)
         value_NC, gradient_N3C = interpolate(self.maps.sdf_ZYXC, index_N3)
         counted_NC = (np.abs(value_NC) < self.clip) & inside_N[:, None]
@@ -97,8 +97,11 @@ class DistanceFit:
         # A scan of few slices could be fitted by a collapsed atlas, or by one that lies outside it.
         if inside_N.mean() < 0.25 or stretch[-1] < STRETCH[0] or stretch[0] > STRETCH[1]:
             return residual_NC, gradient_N3C, math.inf
-        gradient_N3C = np.einsum("ij,njc->nic", self.to_mm_33, gradient_N3C * counted_NC[:, None, :])
-        return residual_NC, gradient_N3C, float((residual_NC**2).sum() / inside_N.sum())
+        by_index = np.moveaxis(gradient_N3C * counted_NC[:, None, :], 1, 0)
+        by_mm = [a * by_index[0] + b * by_index[1] + c * by_index[2] for a, b, c in self.to_mm_33]
+        # Point by point, as the sum of rounded numbers depends on their order.
+        squares = np.ascontiguousarray(residual_NC) ** 2
+        return residual_NC, np.stack(by_mm).transpose(1, 0, 2), float(squares.sum() / inside_N.sum())
 
     def minimise(self, start_44: Array, *, iterations: int, tolerance: float = 0.01) -> FitResult:
         """Levenberg-Marquardt from one start, until a step moves no point by more than about `tolerance` mm, or
