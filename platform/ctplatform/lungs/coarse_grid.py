@@ -29,7 +29,6 @@ _INT16_SUM = 8
 """Values of 12-bit CT, of which the sum is held by 16 bits."""
 
 
-
 @dataclass(frozen=True)
 class CoarseGrid:
     """A scan in coarse voxels: HU [z, y, x], and voxel size in mm along x, y, z."""
@@ -93,7 +92,8 @@ class CoarseGrid:
         mm = np.arange(self.hu_ZYX.shape[1] + 1) * self.spacing[1]
         most = (mm[:, None] - mm >= WALL_MM).sum(axis=1, dtype=np.int16) - 1
         least = int(np.searchsorted(mm, WALL_MM))
-        return (front_ZYX >= least) & (front_ZYX <= most[front_ZYX[:, -1:]])
+        enclosed_ZYX: Mask = (front_ZYX >= least) & (front_ZYX <= most[front_ZYX[:, -1:]])
+        return enclosed_ZYX
 
 
 def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
@@ -106,7 +106,8 @@ def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     """
     factors = [max(1, round(spacing_mm / s)) for s in image.GetSpacing()]
     if max(factors) == 1:
-        return sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, MAX_HU)
+        clamped: sitk.Image = sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, MAX_HU)
+        return clamped
     coarse = sitk.GetImageFromArray(_block_means(sitk.GetArrayViewFromImage(image), factors[::-1]))
     coarse.SetSpacing([s * factor for s, factor in zip(image.GetSpacing(), factors)])
     coarse.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([(factor - 1) / 2 for factor in factors]))

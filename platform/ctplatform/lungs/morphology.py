@@ -83,7 +83,8 @@ def fill_holes(mask_ZYX: Mask) -> Mask:
         for end in (0, -1):
             is_open[labels_ZYX.take(end, axis=axis)] = True
     is_open[0] = False  # the mask
-    return ~is_open[labels_ZYX]
+    filled_ZYX: Mask = ~is_open[labels_ZYX]
+    return filled_ZYX
 
 
 def lowest_slices(mask_ZYX: Mask) -> NDArray[np.intp]:
