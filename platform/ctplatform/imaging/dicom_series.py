@@ -22,6 +22,7 @@ from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_frames import FrameReader
 from ctplatform.imaging.dicom_geometry import SeriesGeometry
 from ctplatform.imaging.dicom_headers import Slice, quiet_pydicom
+from ctplatform.imaging.dicom_uniformity import check_rescale_steps
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.image_buffer import empty_image
 from ctplatform.imaging.limits import check_voxels
@@ -39,7 +40,7 @@ def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], sitk.Image | No
     Between them, the image whose memory the pixels are, where they are int16.
 
     Raises:
-        ScanError: truncated or unreadable pixels, too-large.
+        ScanError: truncated or unreadable pixels, mixed-rescale, too-large.
     """
     shape = (len(geometry.slices), *geometry.slices[0].shape)
     check_voxels(shape)
@@ -68,6 +69,7 @@ def read_pixels(geometry: SeriesGeometry) -> tuple[NDArray[Any], sitk.Image | No
                 hu_ZYX[encoded] = part_ZYX
             for header, slice_YX in zip(geometry.slices[start:stop], hu_ZYX[start:stop]):
                 padded += _fill_padding(slice_YX, header)
+    check_rescale_steps(hu_ZYX, geometry.slices)
     share = padded / hu_ZYX.size
     return (
         hu_ZYX,

@@ -13,12 +13,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_frames import MULTI_FRAME_CLASSES
 from ctplatform.imaging.dicom_headers import Series, Slice
+from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.volume_checks import MIN_SLICES, not_scalar, truncated_slice
+
+WRONG_STEP_HU = 100.0
+"""Neighbouring slices that are nearer to each other by so much with one of their rescales have one wrong."""
 
 _PROJECTION_WORDS = {"MIP", "MINIP", "MAXIP", "MNIP", "PROJECTION", "VRT", "VOLREN", "SSD", "RENDERED"}
 _PROJECTION_PHRASE = re.compile(r"\b(?:MIN(?:IMUM)?|MAX(?:IMUM)?)[ _-]?(?:IP|INTENSITY)\b")
@@ -175,6 +181,43 @@ def _check_rescale(slices: Sequence[Slice]) -> None:
         raise ScanError(
             f"{_of(without, slices)} have no rescale slope and intercept, the others have",
             "Export the series again with RescaleSlope and RescaleIntercept in every image",
+            code="mixed-rescale",
+        )
+
+
+def check_rescale_steps(hu_ZYX: NDArray[Any], slices: Sequence[Slice]) -> None:
+    """Where slope or intercept change from a slice to the next, their values must be what makes the two alike.
+
+    Some exports change the header of some slices and not their stored values, or the other way round. Each header is
+    valid by itself; with the rescale of its neighbour, such a slice fits it far better.
+
+    Args:
+        hu_ZYX: pixels as rescaled by their own headers.
+        slices: their headers.
+
+    Raises:
+        ScanError: mixed-rescale.
+    """
+    wrong, least = 0, np.inf
+    for z in range(1, len(slices)):
+        slope_before, intercept_before = slices[z - 1].slope_intercept
+        slope, intercept = slices[z].slope_intercept
+        if (slope, intercept) == (slope_before, intercept_before):
+            continue
+        before, own = (hu_ZYX[k, ::4, ::4].astype(np.float64) for k in (z - 1, z))
+        inside = (before > PADDING_HU) & (own > PADDING_HU)
+        if not inside.any():
+            continue
+        before, own = before[inside], own[inside]
+        swapped = (own - intercept) / slope * slope_before + intercept_before
+        step, other = (float(np.abs(value - before).mean()) for value in (own, swapped))
+        if step - other > WRONG_STEP_HU:
+            wrong, least = wrong + 1, min(least, step)
+    if wrong:
+        raise ScanError(
+            f"values change by {least:.0f} HU and more in the mean at {wrong} place(s) where rescale slope or "
+            "intercept change, and would not with those of the slice before",
+            "Export the series again: some slices have another header than their stored values need",
             code="mixed-rescale",
         )
 

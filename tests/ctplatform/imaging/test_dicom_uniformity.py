@@ -27,6 +27,26 @@ class TestRescale:
         edit(series, index, RescaleSlope=None, RescaleIntercept=None)
         assert code_of(series) == "mixed-rescale"
 
+    @pytest.mark.parametrize("index", [0, 19, slice(3, 6), slice(0, 10)])
+    @pytest.mark.parametrize("header", [{"RescaleIntercept": 0}, {"RescaleSlope": 2}])
+    def test_valid_ones_that_do_not_fit_the_stored_values(
+        self, series: Path, index: int | slice, header: dict
+    ) -> None:
+        edit(series, index, **header)
+        assert code_of(series) == "mixed-rescale"
+
+    @pytest.mark.parametrize("index", [0, slice(3, 6), slice(0, None, 2)])
+    def test_different_ones_that_fit_are_right(self, series: Path, index: int | slice) -> None:
+        """Each slice may have an intercept of its own, as long as its stored values go with it."""
+        before = array(read_volume(series).image)
+        files = sorted(series.iterdir(), key=lambda f: float(pydicom.dcmread(f).ImagePositionPatient[2]))
+        for file in [files[index]] if isinstance(index, int) else files[index]:
+            data = pydicom.dcmread(file)
+            data.PixelData = (data.pixel_array - 300).astype(data.pixel_array.dtype).tobytes()
+            data.RescaleIntercept = data.RescaleIntercept + 300
+            data.save_as(file)
+        assert np.array_equal(array(read_volume(series).image), before)
+
     @pytest.mark.parametrize("index", [4, slice(None)])
     @pytest.mark.parametrize(
         "header",
