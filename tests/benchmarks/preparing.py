@@ -2,7 +2,7 @@
 
 A 512 x 512 x 300 scan as .nii.gz and as DICOM, through `prepare_scan` at the published atlas's 581 locations, by this
 build and by that of a checkout elsewhere, in turn, each in a process of its own; the fastest of each counts, in CPU
-seconds, and the peak of resident memory. `--compare FOLDER` compares the results on all scans of a folder instead:
+seconds, and the peak of resident memory of the first. `--compare FOLDER` compares the results on all scans of a folder instead:
 content hash, registration, every patch, and each measure that both builds have. `--write` puts the table into
 docs/benchmarks/.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -116,7 +117,17 @@ def main() -> None:
         sys.exit(1 if compare(options.base, options.compare) else 0)
     head = ["scan", "base, CPU-s", "ours, CPU-s", "ratio", "bar", "base, MiB", "ours, MiB", "share", "bar"]
     head += ["results", "steps of ours, CPU-s"]
-    text = document.table(head, big_rows(options.base, slices=options.slices, repeats=options.repeats))
+    rows = big_rows(options.base, slices=options.slices, repeats=options.repeats)
+    text = "\n".join(
+        [
+            f"`python -m tests.benchmarks.preparing --base DIR`, against another build: fastest of {options.repeats}",
+            "interleaved runs after one that warms up, CPU time, one thread; peak of memory in the first run. Content hash, registration,",
+            'patches and common measures are compared in the column "results".',
+            f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
+            "",
+            document.table(head, rows),
+        ]
+    )
     print(text)
     if options.write:
         document.replace("Preparing scans with two builds", text)
