@@ -120,9 +120,9 @@ def main() -> None:
     rows = big_rows(options.base, slices=options.slices, repeats=options.repeats)
     text = "\n".join(
         [
-            f"`python -m tests.benchmarks.preparing --base DIR`, against another build: fastest of {options.repeats}",
-            "interleaved runs after one that warms up, CPU time, one thread; peak of memory in the first run. Content hash, registration,",
-            'patches and common measures are compared in the column "results".',
+            "`python -m tests.benchmarks.preparing --base DIR`, against the build of commit 96f0f19: fastest of",
+            f"{options.repeats} interleaved runs after one that warms up, CPU time, one thread; peak of memory in the first",
+            "run. Content hash, registration, patches and common measures are compared in the column of results.",
             f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
             "",
             document.table(head, rows),
