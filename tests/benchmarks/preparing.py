@@ -2,8 +2,8 @@
 
 A 512 x 512 x 300 scan as .nii.gz and as DICOM, through `prepare_scan` at the published atlas's 581 locations, by this
 build and by that of a checkout elsewhere, in turn, each in a process of its own; the fastest of each counts, in CPU
-seconds, and the peak of resident memory of the first. `--compare FOLDER` compares the results on all scans of a folder instead:
-content hash, registration, every patch, and each measure that both builds have. `--write` puts the table into
+seconds, and the peak of resident memory of the first. `--compare FOLDER` compares the results on all scans of a folder
+instead: content hash, registration, every patch, and each measure that both builds have. `--write` puts the table into
 docs/benchmarks/.
 """
 
@@ -121,8 +121,8 @@ def main() -> None:
     text = "\n".join(
         [
             "`python -m tests.benchmarks.preparing --base DIR`, against the build of commit 96f0f19: fastest of",
-            f"{options.repeats} interleaved runs after one that warms up, CPU time, one thread; peak of memory in the first",
-            "run. Content hash, registration, patches and common measures are compared in the column of results.",
+            f"{options.repeats} interleaved runs after one that warms up, CPU time, one thread; peak of memory in the",
+            "first run. Content hash, registration, patches and common measures are compared in the column of results.",
             f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
             "",
             document.table(head, rows),
