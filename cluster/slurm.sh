@@ -15,7 +15,9 @@ set -euo pipefail
 
 TREE=${DRASCLR_TREE:-$SLURM_SUBMIT_DIR}
 VENV=${DRASCLR_VENV:-$TREE/.venv}
+# Where nodes are shared, another job's Ray may have Ray's usual ports.
 PORT=${DRASCLR_PORT:-6379}
+DASHBOARD_PORT=${DRASCLR_DASHBOARD_PORT:-8265}
 # Socket paths must stay short; a node's own disk, not the shared one.
 SCRATCH=${DRASCLR_SCRATCH:-/tmp/ray-$SLURM_JOB_ID}
 GPUS=${SLURM_GPUS_ON_NODE:-0}
@@ -44,11 +46,21 @@ start() { # node, then what `ray start` gets
         "$VENV/bin/ray" start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$GPUS" "$@" &
 }
 
-start "$HEAD" --head --node-ip-address="$HEAD_IP" --port="$PORT" --temp-dir="$SCRATCH" --include-dashboard=true
+start "$HEAD" --head --node-ip-address="$HEAD_IP" --port="$PORT" --temp-dir="$SCRATCH" \
+    --include-dashboard=true --dashboard-port="$DASHBOARD_PORT"
+head=$! ready=''
 for _ in $(seq 60); do
-    "$VENV/bin/ray" health-check --address="$HEAD_IP:$PORT" && break
+    if "$VENV/bin/ray" health-check --address="$HEAD_IP:$PORT"; then
+        ready=1
+        break
+    fi
+    kill -0 "$head" 2>/dev/null || break
     sleep 2
 done
+if [[ -z $ready ]]; then
+    echo "Ray did not start on $HEAD. If its ports are taken, set DRASCLR_PORT and DRASCLR_DASHBOARD_PORT." >&2
+    exit 1
+fi
 for node in "${NODES[@]:1}"; do
     start "$node" --address="$HEAD_IP:$PORT"
 done

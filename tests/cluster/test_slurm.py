@@ -40,6 +40,9 @@ NOTING_SCONTROL = """#!/usr/bin/env bash
 RAY = """#!/usr/bin/env bash
 [[ $1 == start ]] && exec sleep 600 || exit 0
 """
+RAY_WITHOUT_PORT = """#!/usr/bin/env bash
+exit 1
+"""
 CHAIN = """#!/usr/bin/env bash
 # The chain: {how} when it is sent TERM, or ends by itself with a status.
 echo "chain: $*"
@@ -67,6 +70,7 @@ def test_the_script_starts_a_cluster_and_runs_the_chain_on_it(tmp_path):
         "SLURM_CPUS_PER_TASK": "1",
         "DRASCLR_VENV": sys.prefix,
         "DRASCLR_PORT": str(free_port()),
+        "DRASCLR_DASHBOARD_PORT": str(free_port()),
     }
     sets = [part for item in SETS for part in ("--set", item)]
     arguments = ["--recipe", "demo", "--workspace", str(tmp_path / "ws"), "--to", "atlas", *sets]
@@ -89,7 +93,7 @@ def submit(tmp_path):
     """Runs the script under stand-ins; returns (output, status, requeued jobs)."""
     started = []
 
-    def submit(*, on_term=75, status=0, tenths=600, signals=0):
+    def submit(*, on_term=75, status=0, tenths=600, signals=0, ray=RAY):
         tools, venv = tmp_path / "bin", tmp_path / "venv" / "bin"
         for folder in (tools, venv):
             folder.mkdir(parents=True)
@@ -98,7 +102,7 @@ def submit(tmp_path):
             tools / "srun": SRUN,
             tools / "scontrol": NOTING_SCONTROL,
             tools / "sbatch": SBATCH,
-            venv / "ray": RAY,
+            venv / "ray": ray,
             venv / "python": chain,
         }
         for path, text in files.items():
@@ -119,7 +123,8 @@ def submit(tmp_path):
         script = str(ROOT / "cluster" / "slurm.sh")
         job = Command([str(tools / "sbatch"), script, "--recipe", "fast"], env, tmp_path / "log")
         started.append(job)
-        job.until(begun.exists, seconds=120)
+        if ray == RAY:
+            job.until(begun.exists, seconds=120)
         for _ in range(signals):
             now.touch()
             job.until(lambda: not now.exists(), seconds=60)
@@ -158,3 +163,10 @@ def test_a_stage_that_ends_at_once_is_requeued_too(submit):
 def test_a_chain_that_ends_by_itself_is_not_requeued(submit, status):
     _, ended, requeued = submit(status=status, tenths=1)
     assert (ended, requeued) == (status, [])
+
+
+def test_a_head_that_does_not_start_ends_the_job_and_names_the_ports(submit):
+    text, status, requeued = submit(ray=RAY_WITHOUT_PORT)
+    assert "set DRASCLR_PORT and DRASCLR_DASHBOARD_PORT" in text
+    assert "chain:" not in text
+    assert (status, requeued) == (1, [])
