@@ -7,18 +7,26 @@ import sys
 import types
 
 import numpy as np
+import pytest
 
 from ctplatform.config.loader import load_recipe
 from ctplatform.inference.own_encoder import checked, own_encoder
 from tests.conftest import ROOT
 
 
-def test_the_encoders_of_the_page_are_found_and_encode(monkeypatch):
+def from_page(number: int, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page's text; its Python block of this number can be imported under a name."""
     page = (ROOT / "docs" / "how-to" / "own-network.md").read_text(encoding="utf-8")
-    code, _ = re.findall(r"```python\n(.*?)```", page, re.S)
-    module = types.ModuleType("my_encoders")
-    exec(code, module.__dict__)
-    monkeypatch.setitem(sys.modules, "my_encoders", module)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 2
+    module = types.ModuleType(name)
+    exec(blocks[number], module.__dict__)
+    monkeypatch.setitem(sys.modules, name, module)
+    return page
+
+
+def test_the_encoders_of_the_page_are_found_and_encode(monkeypatch):
+    page = from_page(0, "my_encoders", monkeypatch)
     recipe = load_recipe("fast", re.findall(r"--set (\S+:(?:Patches|Volume))", page))
     assert recipe.sweep.initialisations[-2:] == ("patches", "volume")
     target = recipe.sweep.encoders["patches"]
@@ -31,11 +39,7 @@ def test_the_encoders_of_the_page_are_found_and_encode(monkeypatch):
 
 
 def test_the_trained_encoder_of_the_page_encodes(monkeypatch):
-    page = (ROOT / "docs" / "how-to" / "own-network.md").read_text(encoding="utf-8")
-    _, code = re.findall(r"```python\n(.*?)```", page, re.S)
-    module = types.ModuleType("slice_encoder")
-    exec(code, module.__dict__)
-    monkeypatch.setitem(sys.modules, "slice_encoder", module)
+    page = from_page(1, "slice_encoder", monkeypatch)
     (override,) = re.findall(r"--set (\S+:Slices)", page)
     target = load_recipe("fast", [override]).sweep.encoders["efficientnet"]
     hu_NDHW = np.full((3, 32, 32, 32), -800, np.int16)

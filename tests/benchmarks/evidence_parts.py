@@ -386,23 +386,15 @@ class Evidence:
         """Train on labels end to end: from `scratch`, or `finetune` the encoder pretrained with seed `number`."""
         import torch
 
-        from ctplatform.dataset.atlas import read_atlas
         from ctplatform.evaluation.finetune import EndToEnd
         from ctplatform.evaluation.models import training_steps
-        from ctplatform.evaluation.patch_pool import PatchPool
-        from tests.benchmarks.evidence_scores import problem_of, subset_of
+        from tests.benchmarks.evidence_scores import pool_of, problem_of, subset_of
 
         torch.set_num_threads(1)
-        recipe, workspace = recipe_of(cohort), self.workspace(cohort)
+        recipe = recipe_of(cohort)
         problem = problem_of(self, cohort, tasks()[task][0])
         rows = subset_of(problem, labels, number)
-        pool = PatchPool(
-            workspace,
-            read_atlas(workspace).coordinates_N3,
-            scans={subject: (problem.scan_of[subject],) for subject in (*problem.train, *problem.test)},
-            size=recipe.sweep.scratch.pool,
-            hu_window=recipe.prepare.hu_window,
-        )
+        pool = pool_of(self, cohort, problem)
         cpu = time.process_time()
         steps = STEPS_ALL if labels == ALL else training_steps(recipe.sweep.scratch, len(problem.train))
         model = EndToEnd(

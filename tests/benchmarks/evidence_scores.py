@@ -25,6 +25,7 @@ from ctplatform.tasks.task import Task
 from drasclr.encoder import FEATURES
 
 if TYPE_CHECKING:
+    from ctplatform.evaluation.patch_pool import PatchPool
     from tests.benchmarks.evidence_parts import Evidence
 
 BOOTSTRAP = 2000
@@ -73,6 +74,22 @@ def problem_of(evidence: Evidence, cohort: str, task: Task) -> LabelledCohort:
         labels.targets.take(np.array([row_of[s] for s in side])) for side in (train, test)
     )
     return LabelledCohort(task, train, train_targets, test, test_targets, scan_of)
+
+
+def pool_of(evidence: Evidence, cohort: str, problem: LabelledCohort) -> PatchPool:
+    """The patches that training on labels end to end reads."""
+    from ctplatform.dataset.atlas import read_atlas
+    from ctplatform.evaluation.patch_pool import PatchPool
+    from tests.benchmarks.evidence_parts import recipe_of
+
+    recipe, workspace = recipe_of(cohort), evidence.workspace(cohort)
+    return PatchPool(
+        workspace,
+        read_atlas(workspace).coordinates_N3,
+        scans={subject: (problem.scan_of[subject],) for subject in (*problem.train, *problem.test)},
+        size=recipe.sweep.scratch.pool,
+        hu_window=recipe.prepare.hu_window,
+    )
 
 
 def subset_of(problem: LabelledCohort, labels: int, number: int) -> np.ndarray:

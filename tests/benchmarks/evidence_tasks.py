@@ -152,21 +152,13 @@ def networks(evidence: Evidence, cohort: str, task: str, start: str) -> None:
     """Train from scratch on all labels: for the steps of the sweep, or (`ceiling`) for `STEPS_ALL`."""
     import torch
 
-    from ctplatform.dataset.atlas import read_atlas
     from ctplatform.evaluation.finetune import EndToEnd
     from ctplatform.evaluation.models import training_steps
-    from ctplatform.evaluation.patch_pool import PatchPool
 
     torch.set_num_threads(1)
-    recipe, workspace = recipe_of(cohort), evidence.workspace(cohort)
+    recipe = recipe_of(cohort)
     problem = scores.problem_of(evidence, cohort, tasks()[task][0])
-    pool = PatchPool(
-        workspace,
-        read_atlas(workspace).coordinates_N3,
-        scans={subject: (problem.scan_of[subject],) for subject in (*problem.train, *problem.test)},
-        size=recipe.sweep.scratch.pool,
-        hu_window=recipe.prepare.hu_window,
-    )
+    pool = scores.pool_of(evidence, cohort, problem)
     cpu = time.process_time()
     steps = STEPS_ALL if start == CEILING else training_steps(recipe.sweep.scratch, len(problem.train))
     model = EndToEnd(

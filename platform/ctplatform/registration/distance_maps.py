@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
+from ctplatform.lungs.coarse_grid import bounding_box
 from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.registration.affine import Array
 
@@ -103,11 +104,7 @@ def _signed_distances(coverage: sitk.Image, reach: float) -> NDArray[np.float32]
     if math.isfinite(reach) and covered_ZYX.any():
         # Interpolation between two voxels of which one is nearer than `reach` takes the next one as well.
         voxels = math.ceil(reach / coverage.GetSpacing()[0]) + 2
-        ends = [np.flatnonzero(covered_ZYX.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))]
-        box = tuple(
-            slice(max(0, int(low) - voxels), min(n, int(high) + voxels + 1))
-            for (low, high), n in zip(ends, covered_ZYX.shape)
-        )
+        box = bounding_box(covered_ZYX, [voxels] * 3)
     part = coverage[tuple(slice(s.start, s.stop) for s in reversed(box))]
     # Maurer distances are to the centres of boundary voxels: the mean of those to the inner and to the outer
     # boundary is zero on the surface, in any direction.
