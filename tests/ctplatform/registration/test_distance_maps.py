@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -87,3 +89,19 @@ def test_moments_of_one_lung_are_an_error(kept, missing):
     with pytest.raises(ScanError, match=missing) as caught:
         lung_moments(distance_maps(one, spacing=3.0, margin=10.0))
     assert caught.value.code == "one-lung"
+
+
+@pytest.mark.parametrize("margin", [4.0, 30.0, 60.0])
+def test_a_reach_changes_no_distance_within_it(margin):
+    """Also where the box around a lung would extend beyond the grid."""
+    labels_ZYX = np.zeros((30, 30, 40), np.uint8)
+    labels_ZYX[5:25, 5:25, 2:17], labels_ZYX[5:25, 5:25, 23:38] = RIGHT, LEFT
+    labels = sitk.GetImageFromArray(labels_ZYX)
+    labels.SetSpacing((4.0, 4.0, 4.0))
+    whole, near = (
+        distance_maps(labels, spacing=3.0, margin=margin, reach=reach).sdf_ZYXC for reach in (math.inf, 25.0)
+    )
+    within = np.abs(whole) <= 25.0
+    assert 0 < within.sum() < within.size
+    assert np.array_equal(near[within], whole[within])
+    assert (np.abs(near[~within]) > 25.0).all()
