@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Samples that the loop holds at a time: those of one scan. The maps of four scans at once take more than 16 GB.
+PIECE = 581
+
 
 def main(side: str, folder: str) -> None:
     """Serve cases `G S`: S scans at each of G locations."""
@@ -39,7 +42,8 @@ def main(side: str, folder: str) -> None:
         start = time.process_time()
         if side == "loop":
             each = locations.repeat_interleave(patches.shape[1], dim=0)
-            features = encoder(patches.flatten(0, 1), each)[1]
+            pieces = zip(patches.flatten(0, 1).split(PIECE), each.split(PIECE), strict=True)
+            features = torch.cat([encoder(*piece)[1] for piece in pieces])
         else:
             features = encoder.grouped(patches, locations).flatten(0, 1)
         seconds = time.process_time() - start

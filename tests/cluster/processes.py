@@ -81,7 +81,7 @@ def until(
         if found:
             return found
         time.sleep(pause)
-    raise AssertionError("waited in vain: " + detail()[-3000:])
+    raise AssertionError("waited in vain: " + detail()[-12000:])
 
 
 class Command:
@@ -116,15 +116,20 @@ class Command:
         assert status is None or found == status, f"status {found}: {self.text()[-4000:]}"
         return self.text()
 
-    def until(self, condition: Callable[[], Any], *, seconds: float = 480) -> Any:
-        """The condition's first true value while the command runs."""
+    def until(
+        self, condition: Callable[[], Any], *, seconds: float = 480, detail: Callable[[], str] | None = None
+    ) -> Any:
+        """The condition's first true value while the command runs; `detail` tells more if it does not come."""
 
         def look() -> Any:
             found = condition()
             assert found or self.process.poll() is None, "it ended too early: " + self.text()[-3000:]
             return found
 
-        return until(look, seconds=seconds, detail=self.text)
+        def both() -> str:
+            return self.text()[-3000:] + ("\n" + detail()[-9000:] if detail else "")
+
+        return until(look, seconds=seconds, detail=both)
 
     def end(self, *, gently: bool = True) -> None:
         """It and all below it; by SIGKILL where it is not gentle or does not end."""
@@ -161,7 +166,7 @@ class Head:
         cpus: int = 2,
         store_bytes: int = 300_000_000,
         node_types: Mapping[str, Mapping[str, Any]] | None = None,
-        idle_s: float = 5.0,
+        idle_s: float = 8.0,
     ) -> None:
         # A job brings its code with it; the monitor finds the provider of nodes.
         self.env = {**env, "PYTHONPATH": str(ROOT / "tests" / "cluster") if node_types else ""}
@@ -198,13 +203,24 @@ class Head:
         """The dashboard's answer."""
         token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text()
         request = urllib.request.Request(self.address + path, headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Nodes that are alive, the head left out."""
         found = self.get("/api/v0/nodes?detail=1")["data"]["result"]["result"]
         return [node for node in found if node["state"] == "ALIVE" and not node["is_head_node"]]
+
+    def scaling(self) -> str:
+        """What the autoscaler did so far, a line a decision."""
+        log = self.temporary / "session_latest" / "logs" / "monitor.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join(line for line in lines if "WARNING util.py" not in line)
+
+    def is_counted(self, raylet: psutil.Process) -> bool:
+        """Whether the autoscaler has seen this node alive."""
+        name = raylet.environ()["RAY_CLOUD_INSTANCE_ID"]
+        return f"ray node {name} is RUNNING" in self.scaling()
 
     def submit(self, log: Path, *arguments: str) -> Command:
         """`drasclr submit` of the chain with these arguments."""

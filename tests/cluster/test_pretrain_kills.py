@@ -254,7 +254,7 @@ def test_too_few_cpus_are_said_and_a_run_that_diverges_resumes_from_its_last_fin
             r"pretrain\.num_workers=6.*6 x \(1 CPU\) at once, and 3 node\(s\).*room for 2", large.text()
         )
         large.process.send_signal(signal.SIGINT)
-        large.wait(seconds=30, status=130)
+        large.wait(seconds=180, status=130)
         assert not workspace.exists(PRETRAIN, large.name)
 
         found = []

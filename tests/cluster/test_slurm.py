@@ -127,8 +127,8 @@ def submit(tmp_path):
             job.until(begun.exists, seconds=120)
         for _ in range(signals):
             now.touch()
-            job.until(lambda: not now.exists(), seconds=60)
-        job.process.wait(120)
+            job.until(lambda: not now.exists(), seconds=240)
+        job.process.wait(300)
         lines = requeued.read_text().splitlines() if requeued.exists() else []
         return job.text(), job.process.returncode, lines
 

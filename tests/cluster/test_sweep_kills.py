@@ -81,7 +81,7 @@ class Driver:
         )
 
     def wait(self) -> str:
-        assert self.process.wait(300) == 0, self.log.read_text()[-3000:]
+        assert self.process.wait(900) == 0, self.log.read_text()[-3000:]
         return self.log.read_text()
 
     def kill_when(self, condition: Callable[[], bool]) -> None:

@@ -172,11 +172,11 @@ def test_a_connection_that_is_lost_twice_costs_no_line(head, tmp_path):
     follower = follow(head, tmp_path / "log", job, address=line.address)
     try:
         for losses, number in enumerate((3, 20), 1):
-            follower.until(lambda text=f"line {number}\n": text in follower.text(), seconds=90)
+            follower.until(lambda text=f"line {number}\n": text in follower.text(), seconds=240)
             line.cut()
-            follower.until(lambda n=losses: follower.text().count("connection lost") == n, seconds=60)
+            follower.until(lambda n=losses: follower.text().count("connection lost") == n, seconds=240)
             line.mend()
-        text = follower.wait(seconds=90)
+        text = follower.wait(seconds=240)
     finally:
         follower.end()
         line.listener.close()
@@ -189,19 +189,19 @@ def test_who_does_not_come_back_is_left_with_what_to_do(head, tmp_path):
     line, job = Line(head.address), start(head, "import time; print('begun'); time.sleep(20)")
     follower = follow(head, tmp_path / "1.log", job, "--patience", "3", address=line.address)
     try:
-        follower.until(lambda: "begun" in follower.text(), seconds=90)
+        follower.until(lambda: "begun" in follower.text(), seconds=240)
         line.cut()
-        text = follower.wait(status=LOST, seconds=90)
+        text = follower.wait(status=LOST, seconds=240)
     finally:
         follower.end()
         line.listener.close()
     assert f"--attach {job}" in text
-    follow(head, tmp_path / "2.log", job).wait(seconds=90)
+    follow(head, tmp_path / "2.log", job).wait(seconds=240)
 
 
 @pytest.mark.cluster
 def test_the_exit_status_is_the_jobs(head, tmp_path):
-    text = follow(head, tmp_path / "log", start(head, "raise SystemExit(7)")).wait(status=7, seconds=90)
+    text = follow(head, tmp_path / "log", start(head, "raise SystemExit(7)")).wait(status=7, seconds=240)
     assert "ended as FAILED" in text
 
 
@@ -213,19 +213,19 @@ def test_ctrl_c_asks_on_a_terminal_and_detaches_elsewhere(head, tmp_path, answer
     terminal = {"stdin": theirs} if answer else {}
     follower = follow(head, tmp_path / "log", job, **terminal)
     try:
-        follower.until(lambda: "begun" in follower.text(), seconds=90)
+        follower.until(lambda: "begun" in follower.text(), seconds=240)
         follower.process.send_signal(signal.SIGINT)
         if answer:
-            follower.until(lambda: "[d]etach" in follower.text(), seconds=30)
+            follower.until(lambda: "[d]etach" in follower.text(), seconds=180)
             os.write(ours, f"{answer}\n".encode())
-        text = follower.wait(status=INTERRUPTED, seconds=30)
+        text = follower.wait(status=INTERRUPTED, seconds=180)
     finally:
         follower.end()
         os.close(ours)
         os.close(theirs)
     assert ("runs on; follow it again" if end == "SUCCEEDED" else f"stopping {job}") in text
     over = ("SUCCEEDED", "FAILED", "STOPPED")
-    status = until(lambda: (now := head.get(f"/api/jobs/{job}")["status"]) in over and now, seconds=60)
+    status = until(lambda: (now := head.get(f"/api/jobs/{job}")["status"]) in over and now, seconds=240)
     assert status == end
 
 
