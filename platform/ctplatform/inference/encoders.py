@@ -54,7 +54,7 @@ def random_encoder(workspace: Workspace, recipe: Recipe) -> Encoder:
     import torch
 
     from ctplatform.training.feed import Feed
-    from ctplatform.training.model import calibrate_norm
+    from ctplatform.training.publication import calibrate_norm
     from drasclr.encoder import Encoder
 
     config, atlas = recipe.pretrain, read_atlas(workspace)

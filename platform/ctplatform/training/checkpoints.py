@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 from ctplatform.config.training import PretrainConfig
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import CHECKPOINT_MANIFEST, CHECKPOINTS
+from ctplatform.storage.layout import CHECKPOINT_MANIFEST, CHECKPOINT_STATE, CHECKPOINTS
 from ctplatform.storage.workspace import Workspace
+from ctplatform.training.finiteness import all_finite
 
 logger = logging.getLogger(__name__)
 #: Metrics of which larger values are better; of all others smaller ones are.
@@ -92,6 +93,29 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint."""
         return next(self.whole(), None)
+
+    def newest_finite(self, device: Any = "cpu") -> tuple[Checkpoint, dict[str, Any]] | None:
+        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again.
+
+        Raises:
+            StageError: there is none, and one cannot be decoded, which need not be the file's fault.
+        """
+        undecoded: StageError | None = None
+        for checkpoint in self.whole():
+            try:
+                state = self.read(checkpoint, CHECKPOINT_STATE, device=device)
+            except StageError as error:
+                if error.code not in ("damaged", "missing"):  # missing: rank 0 has just deleted it
+                    raise
+                logger.warning("%s is skipped: %s", checkpoint.name, error.problem)
+                undecoded = error if error.code == "damaged" else undecoded
+                continue
+            if all_finite(state["model"], state["optimizer"]):
+                return checkpoint, state
+            logger.warning("checkpoint %s is not finite and skipped", checkpoint.name)
+        if undecoded is not None:
+            raise undecoded
+        return None
 
     def write(self, step: int, name: str, state: Mapping[str, Any]) -> None:
         """Write one file of a checkpoint; each worker its own."""

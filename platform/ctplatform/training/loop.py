@@ -1,4 +1,4 @@
-"""The training loop of one rank: steps, metrics, checkpoints, weights. Depends on torch, not on Ray."""
+"""The training loop of one rank: steps, metrics, checkpoints. Depends on torch, not on Ray."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ import torch
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
-from ctplatform.storage.layout import ATLAS, CHECKPOINT_STATE, PRETRAIN, TEMPLATE_FILE
+from ctplatform.storage.layout import CHECKPOINT_STATE, PRETRAIN
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training import collapse, partition
 from ctplatform.training.batch import Batch
 from ctplatform.training.checkpoints import Checkpoint, Checkpoints, folder_of, memory_file
 from ctplatform.training.feed import Feed
 from ctplatform.training.finiteness import all_finite
-from ctplatform.training.initial_weights import initial_card, read_initial
+from ctplatform.training.initial_weights import read_initial
 from ctplatform.training.metrics_log import MetricsLog
-from ctplatform.training.model import (
-    build_model,
-    calibrate_norm,
-    weights_and_card,
-)
+from ctplatform.training.model import build_model
 from ctplatform.training.optimisation import Optimisation
+from ctplatform.training.publication import calibrate_norm, publish
 from ctplatform.training.runs import training_scans
 from ctplatform.training.selection import STATE as SELECTION
 from ctplatform.training.selection import Selection
@@ -329,7 +326,7 @@ class Loop:
 
     def resume(self) -> None:
         """Resume from the newest checkpoint if there is one, whatever the number of workers that wrote it."""
-        found = self._newest_finite()
+        found = self.checkpoints.newest_finite(self.device)
         if self.rank == 0:
             self.checkpoints.discard_after(found[0].step if found else -1)
             self.checkpoints.prune()
@@ -347,66 +344,29 @@ class Loop:
         self.model.memory.load_state_dict(*(self.checkpoints.read(checkpoint, name) for name in names))
         logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
 
-    def _newest_finite(self) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """The newest checkpoint that is whole and finite, and its state: what is not would diverge again and again.
+    def publish(self) -> None:
+        """Write the query encoder, with `best_by: probe` that of the best probe, as weights. Called by rank 0.
 
         Raises:
-            StageError: there is none, and one cannot be decoded, which need not be the file's fault.
+            StageError: the calibrated encoder is not finite; nothing is written.
         """
-        undecoded: StageError | None = None
-        for checkpoint in self.checkpoints.whole():
-            try:
-                state = self.checkpoints.read(checkpoint, CHECKPOINT_STATE, device=self.device)
-            except StageError as error:
-                if error.code not in ("damaged", "missing"):  # missing: rank 0 has just deleted it
-                    raise
-                logger.warning("%s is skipped: %s", checkpoint.name, error.problem)
-                undecoded = error if error.code == "damaged" else undecoded
-                continue
-            if all_finite(state["model"], state["optimizer"]):
-                return checkpoint, state
-            logger.warning("checkpoint %s is not finite and skipped", checkpoint.name)
-        if undecoded is not None:
-            raise undecoded
-        return None
-
-    def publish(self) -> None:
-        """Write the query encoder's weights, card, atlas and README. The run is finished once its card exists.
-
-        With `best_by: probe` it is the query encoder of the best probe.
-        """
-        step, metrics = self.step, self.log.last
+        encoder = self.model.query
         if self.selection and self.selection.weights:
-            step = self.selection.step
-            metrics = next(line for line in self.log.lines if line["step"] == step)
-            self.model.query.load_state_dict(self.selection.weights)
+            encoder.load_state_dict(self.selection.weights)
         # After training block by block, normalisation holds the statistics of the last blocks. They are computed over
         # all scans and blocks, not this rank's, so that the weights do not depend on the number of workers.
-        window = self.recipe.prepare.hu_window
-        calibrate_norm(self.model.query, self._feed(0, 1), self.atlas, hu_window=window)
-        if not all_finite(self.model.query.state_dict()):
+        calibrate_norm(encoder, self._feed(0, 1), self.atlas, hu_window=self.recipe.prepare.hu_window)
+        if not all_finite(encoder.state_dict()):
             raise self.optimisation.diverged(self.step, "the calibrated encoder is not finite")
-        provenance = {
-            "steps": step,
-            "scans": len(self.scans),
-            "subjects": len({scan.subject for scan in self.scans}),
-            "pretrain": self.config.model_dump(mode="json"),
-            "metrics": metrics,
-        }
-        if self.selection:
-            provenance["selection"] = {
-                "by": "probe",
-                "task": self.probe.task.name if self.probe else None,
-                "step": step,
-                "score": metrics.get("probe"),
-                "probes": self.selection.probes,
-                "trained_steps": self.step,
-            }
-        if initial := initial_card(self.workspace, self.run_name):
-            provenance["initial"] = initial
-        template = self.workspace.read_bytes(ATLAS, TEMPLATE_FILE)
-        files = weights_and_card(
-            self.model.query, self.atlas, template, self.recipe, run=self.run_name, provenance=provenance
+        publish(
+            self.workspace,
+            self.recipe,
+            self.run_name,
+            encoder,
+            self.atlas,
+            step=self.step,
+            scans=self.scans,
+            lines=self.log.lines,
+            selection=self.selection,
+            task=self.probe.task.name if self.probe else None,
         )
-        for name, data in files.items():
-            self.workspace.write_bytes(data, PRETRAIN, self.run_name, name)
