@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,15 +9,14 @@ from torch import Tensor
 PADDING = 1
 
 
-def convolve(x_BCDHW: Tensor, kernel: Tensor, bias: Tensor | None, stride: int | Sequence[int]) -> Tensor:
+def convolve(x_BCDHW: Tensor, kernel: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     """conv3d(x, kernel, bias, stride, padding=1), channels last in and out.
 
     Of a single sample on a CPU, `F.conv3d` computes small grids with a slower algorithm of its own, at up to five
     times the time; of several it calls oneDNN, with the same result as here.
     """
     if len(x_BCDHW) == 1 and _in_onednn(x_BCDHW):
-        strides = [stride] * 3 if isinstance(stride, int) else list(stride)
-        y: Tensor = torch.mkldnn_convolution(x_BCDHW, kernel, bias, [PADDING] * 3, strides, [1] * 3, 1)
+        y: Tensor = torch.mkldnn_convolution(x_BCDHW, kernel, bias, [PADDING] * 3, [stride] * 3, [1] * 3, 1)
         return y
     return F.conv3d(x_BCDHW, kernel, bias, stride, PADDING)
 

@@ -1,8 +1,7 @@
 """The whole stack of convolutions in evaluation mode on a CPU.
 
 The normalisation is folded into the kernels, and each part of the batch passes the whole stack while it stays in the
-processor's cache. Eight channels fill half a vector of AVX-512, so layers of eight compute two neighbouring columns at
-once, as sixteen. Where a location has few samples, mixing its kernels costs as much as convolving with them. So
+processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So
 kernels are mixed for several locations in one matrix product, into memory that is used again; and in the last two
 layers, which hold more than half of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed
 instead: they come from one matrix product over all samples.
@@ -12,7 +11,6 @@ Legend: B samples, G locations, E experts, C channels, DHW space; everything is 
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,10 +29,6 @@ RUN = 16
 DENSE_LAYERS, FEW_SAMPLES, MANY_LOCATIONS = 2, 4, 32
 # Samples of one product of the last layers.
 DENSE_SAMPLES = 512
-# Channels that AVX-512 computes at the same cost as half as many.
-VECTOR = 16
-# Bytes of a block after whose release glibc keeps freed memory instead of returning it; it takes no larger ones.
-KEPT_BYTES = (32 << 20) - (1 << 12)
 
 # Called with the number of each layer and its activations, part by part.
 Observe = Callable[[int, Tensor], None]
@@ -45,40 +39,21 @@ class FoldedLayer:
     """A convolution whose kernels and bias include the normalisation.
 
     Attributes:
-        kernels: [K, Cout, 3, 3, 3, Cin], or [K, 2 Cout, 3, 3, 3 + stride, Cin] for two columns; experts where they
-            are still to be mixed, else the kernels of all locations or the one kernel for all of them.
+        kernels: [K, Cout, 3, 3, 3, Cin]; experts where they are still to be mixed, else the kernels of all locations
+            or the one kernel for all of them.
         routing_GE: weight of each expert at each location; None if there is nothing to mix.
         bias: [Cout].
         stride: 1 or 2.
-        columns: neighbouring columns of the output, along W, that one position of the kernel gives: 1 or 2.
     """
 
     kernels: Tensor
     routing_GE: Tensor | None
     bias: Tensor
     stride: int
-    columns: int = 1
-
-    def __call__(self, x_BCDHW: Tensor, kernel: Tensor) -> Tensor:
-        """Convolve samples of one location with its kernel [columns Cout, Cin, 3, 3, W]."""
-        if self.columns == 1:
-            return convolve(x_BCDHW, kernel, self.bias, self.stride)
-        assert x_BCDHW.shape[-1] % (self.columns * self.stride) == 0
-        strides = (self.stride, self.stride, self.columns * self.stride)
-        y = convolve(x_BCDHW, kernel, self.bias.repeat(self.columns), strides)
-        # Channels last, the channels of a column follow those of its neighbour: the same memory, twice as wide.
-        wide = y.permute(0, 2, 3, 4, 1).reshape(*y.shape[:1], *y.shape[2:4], -1, len(self.bias))
-        return wide.permute(0, 4, 1, 2, 3)
 
 
 def fold(
-    experts: Tensor,
-    routing_GE: Tensor | None,
-    bias: Tensor,
-    norm: pointwise.Norm,
-    stride: int,
-    *,
-    paired: bool | None = None,
+    experts: Tensor, routing_GE: Tensor | None, bias: Tensor, norm: pointwise.Norm, stride: int
 ) -> FoldedLayer:
     """A layer of the encoder, folded.
 
@@ -88,20 +63,13 @@ def fold(
         bias: of the convolution, [Cout].
         norm: the running statistics and parameters of the normalisation.
         stride: of the convolution.
-        paired: whether two columns are computed at once; None where that is faster here.
     """
     if routing_GE is not None and len(routing_GE) <= len(experts):
         # No more locations than experts: fewer kernels are to be folded once they are mixed.
         experts, routing_GE = (routing_GE @ experts.flatten(1)).view(-1, *experts.shape[1:]), None
     scale = norm.weight * torch.rsqrt(norm.variance + norm.eps)
     folded = experts * scale[:, None, None, None, None]
-    if paired is None:
-        paired = 2 * len(bias) <= VECTOR and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    if paired:
-        # Of the wider kernel the second column has the same taps, `stride` further on.
-        folded = torch.cat([F.pad(folded, (0, 0, 0, stride)), F.pad(folded, (0, 0, stride, 0))], dim=1)
-    shift = (bias - norm.mean) * scale + norm.bias
-    return FoldedLayer(folded, routing_GE, shift, stride, columns=2 if paired else 1)
+    return FoldedLayer(folded, routing_GE, (bias - norm.mean) * scale + norm.bias, stride)
 
 
 @torch.no_grad()
@@ -116,9 +84,8 @@ def infer(
         layers: from `fold`.
         observe: sees the activations of every layer; the parts of a layer come in the order of the batch.
     """
-    _keep_freed_memory()
     few = len(counts) >= MANY_LOCATIONS and len(x_BCDHW) <= FEW_SAMPLES * len(counts)
-    few = few and all(layer.routing_GE is not None and layer.columns == 1 for layer in layers[-DENSE_LAYERS:])
+    few = few and all(layer.routing_GE is not None for layer in layers[-DENSE_LAYERS:])
     first_dense = len(layers) - DENSE_LAYERS if few else len(layers)
     convolved = layers[:first_dense]
     stages = _stages(convolved, x_BCDHW[0, 0].numel())
@@ -136,21 +103,11 @@ def infer(
     return x
 
 
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Let this process use the memory of one layer for the next.
-
-    glibc maps blocks above a threshold one by one, and zeroes their pages each time. The threshold rises to the size of
-    a mapped block that is released (mallopt(3), M_MMAP_THRESHOLD), up to 32 MB; nothing touches the block's pages.
-    """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
-
-
 def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[int]]]:
     """(samples of a part, numbers of consecutive layers whose parts are of this size)."""
     sizes = []
     for layer in layers:
-        channels_out, channels_in = len(layer.bias), layer.kernels.shape[-1]
+        channels_out, channels_in = layer.kernels.shape[1], layer.kernels.shape[-1]
         sizes.append(trunk.samples(channels_in, channels_out, pixels, layer.stride))
         pixels //= layer.stride**3
     return [
@@ -159,7 +116,7 @@ def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[
 
 
 def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
-    """Kernels [columns Cout, Cin, 3, 3, W] of each location's layers, until those of the next are taken."""
+    """The kernels [Cout, Cin, 3, 3, 3] of each location's layers; they last until the next location's are taken."""
     buffers = [layer.kernels.new_empty(min(RUN, places), layer.kernels[0].numel()) for layer in layers]
     views = [
         buffer.view(-1, *layer.kernels.shape[1:]).permute(0, 1, 5, 2, 3, 4).unbind()
@@ -195,7 +152,7 @@ def _convolved(
             y = part
             for number in numbers:
                 layer = layers[number]
-                y = pointwise.elu_(layer(y, kernels[number]))
+                y = pointwise.elu_(convolve(y, kernels[number], layer.bias, layer.stride))
                 if observe is not None:
                     observe(number, y)
             outputs.append(y)

@@ -78,27 +78,3 @@ def test_folding_before_or_after_mixing_is_the_same():
     mixed = (before.routing_GE[:2] @ before.kernels.flatten(1)).view_as(after.kernels)
     torch.testing.assert_close(after.kernels, mixed)
     torch.testing.assert_close(after.bias, before.bias)
-
-
-@pytest.mark.parametrize("samples", [1, 3])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("channels_in", [1, 8])
-def test_two_columns_at_once_are_the_convolution(channels_in, stride, samples):
-    torch.manual_seed(0)
-    experts, bias = torch.randn(2, 8, 3, 3, 3, channels_in), torch.randn(8)
-    norm = pointwise.Norm(*(torch.rand(4, 8) + 0.5).unbind(), eps=1e-5)
-    x = torch.randn(samples, channels_in, 8, 8, 8).to(memory_format=torch.channels_last_3d)
-    one, two = (inference.fold(experts, None, bias, norm, stride, paired=paired) for paired in (False, True))
-    for place in range(2):
-        wanted = one(x, one.kernels[place].permute(0, 4, 1, 2, 3))
-        found = two(x, two.kernels[place].permute(0, 4, 1, 2, 3))
-        assert found.is_contiguous(memory_format=torch.channels_last_3d)
-        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
-
-
-def test_layers_of_eight_channels_are_paired_where_vectors_hold_sixteen(monkeypatch):
-    experts, bias = torch.randn(2, 8, 3, 3, 3, 1), torch.randn(8)
-    norm = pointwise.Norm(*(torch.rand(4, 8) + 0.5).unbind(), eps=1e-5)
-    for capability, columns in (("AVX512", 2), ("AVX2", 1)):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
-        assert inference.fold(experts, None, bias, norm, 1).columns == columns
