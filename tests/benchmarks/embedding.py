@@ -9,6 +9,7 @@ table into docs/benchmarks/.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.benchmarks import document
+from tests.benchmarks import document, realscans
 from tests.benchmarks.builds import HERE, Build, fastest
 from tests.published import SlowEncoder, checkpoint
 
@@ -86,7 +87,17 @@ def main() -> None:
     options = parser.parse_args()
     head = ["scans a location", "loop, s", "base, s", "ours, s", "to base", "to the loop", "bar", "met"]
     head += ["difference to base", "to the loop"]
-    text = document.table(head, rows(options.base, locations=options.locations, repeats=options.repeats))
+    table = document.table(head, rows(options.base, locations=options.locations, repeats=options.repeats))
+    text = "\n".join(
+        [
+            f"`python -m tests.benchmarks.embedding --base BASE --repeats {options.repeats}`: {options.locations} locations,",
+            "8 experts, CPU-seconds on one thread. The base is commit 96f0f19, the loop is the published computation in",
+            "evaluation mode; the last columns are the largest differences, of the largest output.",
+            f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
+            "",
+            table,
+        ]
+    )
     print(text)
     if options.write:
         document.replace("Embedding few scans", text)
