@@ -91,8 +91,9 @@ def main() -> None:
     text = "\n".join(
         [
             f"`python -m tests.benchmarks.embedding --base BASE --repeats {options.repeats}`:",
-            f"{options.locations} locations, 8 experts, CPU-seconds on one thread. The base is commit 96f0f19, the loop",
-            "the published computation in evaluation mode; the last columns are the largest differences, of the largest output.",
+            f"{options.locations} locations, 8 experts, CPU-seconds on one thread. The base is commit 96f0f19,",
+            "the loop is the published computation in evaluation mode; the last columns are the largest differences, of",
+            "the largest output.",
             f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
             "",
             table,
