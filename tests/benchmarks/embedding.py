@@ -92,8 +92,8 @@ def main() -> None:
         [
             f"`python -m tests.benchmarks.embedding --base BASE --repeats {options.repeats}`:",
             f"{options.locations} locations, 8 experts, CPU-seconds on one thread. The base is commit 96f0f19,",
-            "the loop is the published computation in evaluation mode; the last columns are the largest differences, of",
-            "the largest output.",
+            "the loop is the published computation in evaluation mode; the last columns are the",
+            "largest differences, of the largest output.",
             f"{realscans.machine()}, load average {os.getloadavg()[1]:.0f}.",
             "",
             table,
