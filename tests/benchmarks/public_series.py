@@ -210,8 +210,8 @@ def main() -> None:
         )
     text = "\n".join(
         [
-            f"`python -m tests.benchmarks.public_series`: {options.series} DICOM series of {len(slices)} images and "
-            f"{size / 1e6:.0f} MB",
+            f"`python -m tests.benchmarks.public_series --series {options.series} --repeats {options.repeats}`:",
+            f"{options.series} DICOM series of {len(slices)} images and {size / 1e6:.0f} MB",
             f"from a store on loopback that answers each request after {options.latency * 1000:.0f} ms, with an empty",
             f"cache; median of {options.repeats} turns, each in another order. The store is Python and runs on the",
             f"same cores; its CPU time is in the last column. Bar: {BAR:g} of the speed of the local disk.",
