@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -23,6 +22,9 @@ from ctplatform.errors import StageError
 from ctplatform.storage import layout
 from ctplatform.storage.layout import SCANS
 from ctplatform.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns of densitometry: LAA-950, 15th percentile of the HU, lung volume in litres.
 DENSITY = ("laa950", "perc15", "volume_l")
@@ -104,6 +106,8 @@ def write_row(workspace: Workspace, row: dict[str, Any]) -> None:
 def with_acquisition(rows: pd.DataFrame, cohort: pd.DataFrame | None = None) -> pd.DataFrame:
     """Rows whose acquisition is completed: where a column is empty, as in rows of earlier versions, from `source` and
     from the scan table."""
+    import pandas as pd
+
     rows = rows.copy()
     sources = [json.loads(text) if isinstance(text, str) and text else {} for text in rows["source"]]
     table = None if cohort is None else cohort.drop_duplicates("scan_id").set_index("scan_id")

@@ -85,23 +85,46 @@ def interpolate_box(
     Returns:
         int16 [z,y,x] in the window; -1024 outside the volume. Memory beside the two volumes: a few dozen slices.
     """
+    box_ZYX = np.empty([len(axis.outside_N) for axis in reversed(axes)], np.int16)
+    for where, part_ZYX in interpolate_parts(volume_ZYX, axes, hu_window):
+        box_ZYX[where] = part_ZYX
+    return box_ZYX
+
+
+def interpolate_parts(
+    volume_ZYX: NDArray[np.int16], axes: tuple[Axis, Axis, Axis], hu_window: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.int16]]]:
+    """The box of `interpolate_box` in parts along z: (positions, int16 [z,y,x], which lasts until the next part)."""
     along_x, along_y, along_z = axes
-    box_ZYX = np.full([len(axis.outside_N) for axis in reversed(axes)], PADDING_HU, np.int16)
-    if not (along_x.blocks and along_y.blocks):
-        return box_ZYX
-    flat_ZN = box_ZYX.reshape(len(box_ZYX), -1)
-    for block, slabs, weights in _slabs(volume_ZYX, axes):
-        slabs_ZN = slabs.reshape(len(slabs), -1)
+    shape_YX = (len(along_y.outside_N), len(along_x.outside_N))
+    buffer_ZYX = np.empty((BLOCK, *shape_YX), np.int16)
+    end = 0
+    for block, slabs, weights in _slabs(volume_ZYX, axes) if along_x.blocks and along_y.blocks else ():
+        yield from _padding(buffer_ZYX, end, block.start)
+        part_ZYX = buffer_ZYX[: block.stop - block.start]
+        flat_ZN, slabs_ZN = part_ZYX.reshape(len(part_ZYX), -1), slabs.reshape(len(slabs), -1)
         for first in range(0, flat_ZN.shape[1], COLUMNS):  # small enough to stay in the processor's cache
             columns = slice(first, first + COLUMNS)
             value = np.matmul(weights, slabs_ZN[:, columns])
             np.rint(value, out=value)
             np.clip(value, *hu_window, out=value)
-            flat_ZN[block, columns] = value
-    box_ZYX[along_z.outside_N] = PADDING_HU
-    box_ZYX[:, along_y.outside_N] = PADDING_HU
-    box_ZYX[:, :, along_x.outside_N] = PADDING_HU
-    return box_ZYX
+            flat_ZN[:, columns] = value
+        part_ZYX[along_z.outside_N[block]] = PADDING_HU
+        part_ZYX[:, along_y.outside_N] = PADDING_HU
+        part_ZYX[:, :, along_x.outside_N] = PADDING_HU
+        yield block, part_ZYX
+        end = block.stop
+    yield from _padding(buffer_ZYX, end, len(along_z.outside_N))
+
+
+def _padding(
+    buffer_ZYX: NDArray[np.int16], start: int, stop: int
+) -> Iterator[tuple[slice, NDArray[np.int16]]]:
+    """Parts outside of the volume."""
+    for first in range(start, stop, BLOCK):
+        part_ZYX = buffer_ZYX[: min(BLOCK, stop - first)]
+        part_ZYX.fill(PADDING_HU)
+        yield slice(first, first + len(part_ZYX)), part_ZYX
 
 
 def _slabs(

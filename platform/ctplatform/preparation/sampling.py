@@ -8,7 +8,7 @@ below -950 HU, the measure of emphysema.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ from ctplatform.errors import ScanError
 from ctplatform.preparation.interpolation import (
     Axis,
     Interpolation,
-    interpolate_box,
+    interpolate_parts,
     resample_box,
 )
 from ctplatform.registration.affine import affine_from, transform_points
@@ -83,7 +83,7 @@ def sample_patches(
     start_N3 = lattice_N3 - low_3
     size_3 = start_N3.max(axis=0) + size
     to_index_44 = index_from_mm(image) @ frame_44 @ affine_from(spacing_mm * np.eye(3), low_3 * spacing_mm)
-    box_ZYX, share = lattice_box(image, to_index_44, size_3, interpolation, hu_window)
+    parts, share = _lattice_parts(image, to_index_44, size_3, interpolation, hu_window)
     inside_N = share(start_N3, size)
     if not inside_N.any():
         raise ScanError(
@@ -92,8 +92,12 @@ def sample_patches(
             code="outside",
         )
     hu_NDHW = np.empty((len(start_N3), size, size, size), np.int16)
-    for patch, (x, y, z) in zip(hu_NDHW, start_N3):
-        patch[...] = box_ZYX[z : z + size, y : y + size, x : x + size]
+    for where, part_ZYX in parts:
+        for patch, (x, y, z) in zip(hu_NDHW, start_N3):
+            low, high = max(z, where.start), min(z + size, where.stop)
+            if low < high:
+                rows = slice(low - where.start, high - where.start)
+                patch[low - z : high - z] = part_ZYX[rows, y : y + size, x : x + size]
     centres_mm_N3 = transform_points(frame_44, lattice_N3 * spacing_mm + half_mm)
     return Patches(hu_NDHW, inside_N.astype(np.float32), centres_mm_N3)
 
@@ -104,7 +108,7 @@ def lattice_box(
     size_3: NDArray[np.integer],
     interpolation: Interpolation,
     hu_window: tuple[int, int],
-) -> tuple[NDArray[np.int16], Callable[[NDArray[np.integer], int], NDArray[np.floating]]]:
+) -> NDArray[np.int16]:
     """Interpolate the scan on a box of the lattice, axis by axis where the axes agree.
 
     Args:
@@ -112,8 +116,29 @@ def lattice_box(
         size_3: voxels of the box, x,y,z.
 
     Returns:
-        int16 HU [z,y,x], and a function (lowest voxels of cubes [N,3] x,y,z, side in voxels) -> share of each cube that
-        lies in the scan [N].
+        int16 HU [z,y,x].
+    """
+    box_ZYX = np.empty(tuple(int(n) for n in reversed(size_3)), np.int16)
+    for where, part_ZYX in _lattice_parts(image, to_index_44, size_3, interpolation, hu_window)[0]:
+        box_ZYX[where] = part_ZYX
+    return box_ZYX
+
+
+def _lattice_parts(
+    image: sitk.Image,
+    to_index_44: NDArray[np.float64],
+    size_3: NDArray[np.integer],
+    interpolation: Interpolation,
+    hu_window: tuple[int, int],
+) -> tuple[
+    Iterable[tuple[slice, NDArray[np.int16]]],
+    Callable[[NDArray[np.integer], int], NDArray[np.floating]],
+]:
+    """The box in parts along z, one at a time, so that the whole box never lies in memory beside the patches.
+
+    Returns:
+        (positions along z, int16 HU [z,y,x]) a part, and a function (lowest voxels of cubes [N,3] x,y,z, side in
+        voxels) -> share of each cube that lies in the scan [N].
     """
     linear_33 = to_index_44[:3, :3]
     off_axis_33 = linear_33 - np.diag(np.diag(linear_33))
@@ -125,20 +150,20 @@ def lattice_box(
             patches = (inside_ZYX[z : z + side, y : y + side, x : x + side] for x, y, z in start_N3)
             return np.array([inside.mean() for inside in patches])
 
-        return box_ZYX, share_of_voxels
+        return [(slice(0, len(box_ZYX)), box_ZYX)], share_of_voxels
     # The axes turn by less than a tenth of a millimetre, which is split evenly about the middle of the box.
     shift_3 = off_axis_33 @ (size_3 / 2)
     along = tuple(
         Axis.at(to_index_44[i, 3] + shift_3[i] + linear_33[i, i] * np.arange(size_3[i]), count, interpolation)
         for i, count in enumerate(image.GetSize())
     )
-    box_ZYX = interpolate_box(sitk.GetArrayViewFromImage(image), along, hu_window)  # type: ignore[arg-type]
+    parts = interpolate_parts(sitk.GetArrayViewFromImage(image), along, hu_window)  # type: ignore[arg-type]
 
     def share_of_axes(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
         shares = [axis.inside_share(start_N3[:, i], side) for i, axis in enumerate(along)]
         return np.asarray(np.prod(shares, axis=0))
 
-    return box_ZYX, share_of_axes
+    return parts, share_of_axes
 
 
 def _frame(

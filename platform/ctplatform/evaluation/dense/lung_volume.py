@@ -96,7 +96,7 @@ def cut_lung_volume(
     size_3 = np.ceil(lattice.max(0) + reach).astype(int) + MARGIN + 1 - low_3
     to_scan_44 = frame_44 @ affine_from(spacing_mm * np.eye(3), low_3 * spacing_mm)
     to_index_44 = index_from_mm(image) @ to_scan_44
-    hu_ZYX, _ = lattice_box(image, to_index_44, size_3, config.sampling.interpolation, config.hu_window)
+    hu_ZYX = lattice_box(image, to_index_44, size_3, config.sampling.interpolation, config.hu_window)
     soft = _onto(sitk.Cast(lungs > 0, sitk.sitkFloat32), to_scan_44, size_3, sitk.sitkLinear)
     return LungVolume(hu_ZYX, soft > 0.5, to_scan_44, np.asarray(affine_44, float))
 
