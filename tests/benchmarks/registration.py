@@ -274,7 +274,7 @@ def main() -> None:
     Path(args.ants_cache).mkdir(parents=True, exist_ok=True)
     args.atlas_mask = str(Path(args.atlas) / "atlas_lung_mask.nii.gz")
     template = Template.read(args.atlas_mask)
-    atlas = template.labels
+    atlas = sitk.ReadImage(args.atlas_mask, sitk.sitkUInt8)
     locations_N3 = published_centres(atlas, Path(args.atlas) / "atlas_patch_loc.npy")
     with_peer, alone = cases(args, atlas)
     pairs, mine, software = [], [], ""

@@ -75,7 +75,7 @@ def main() -> None:
         options.error("give --ct or set DRASCLR_REAL_CT")
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     template = Template.read(Path(args.atlas) / "atlas_lung_mask.nii.gz")
-    mask = template.labels
+    mask = sitk.ReadImage(str(Path(args.atlas) / "atlas_lung_mask.nii.gz"), sitk.sitkUInt8)
     atlas = Atlas.from_template(
         sitk.GetArrayViewFromImage(mask),
         spacing=mask.GetSpacing(),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from ctplatform.errors import StageError
 from ctplatform.storage import layout
@@ -182,6 +181,8 @@ def read_files(
         StageError: a file is damaged.
         FileNotFoundError: one of `names` is gone.
     """
+    import pyarrow.dataset as pads  # imports pandas: 46 MB that a worker which writes rows does not need
+
     wanted = ["__filename" if name == "file" else name for name in columns]
     for attempt in range(_ATTEMPTS):
         listed = workspace.files(SCANS, suffix=".parquet") if names is None else names

@@ -274,6 +274,7 @@ def sample_scan(
     """
     import SimpleITK as sitk
 
+    from ctplatform.compute.free_memory import return_free_memory
     from ctplatform.imaging.acquisition import acquisition
     from ctplatform.imaging.volume import content_hash, read_volume
     from ctplatform.lungs.segmenter import lung_mask
@@ -292,6 +293,7 @@ def sample_scan(
     with clock.step("register"):
         registration = register(mask.labels, template, config.registration)
     with clock.step("sample"):
+        return_free_memory()  # the peak of a scan's memory follows
         patches = sample_patches(
             volume.image,
             registration.affine_44,

@@ -47,7 +47,10 @@ class DistanceMaps:
         """Voxel centres of one lung inside the scan, LPS mm [N,3]."""
         index_N3 = np.argwhere(self.labels_ZYX == label)[:, ::-1].astype(np.float64)
         index_N3 = index_N3[self.inside_scan(index_N3)]
-        return index_N3 * self.spacing @ self.direction_33.T + self.origin_3
+        index_N3 *= self.spacing
+        points_N3: Array = index_N3 @ self.direction_33.T
+        points_N3 += self.origin_3
+        return points_N3
 
 
 def distance_maps(
@@ -73,9 +76,9 @@ def distance_maps(
     reference.SetOrigin(origin_3.tolist())
     reference.SetDirection(direction_33.ravel().tolist())
     labels_ZYX = np.zeros(grid_3[::-1].tolist(), np.uint8)
-    sdf_ZYX = []
+    sdf_ZYXC = np.empty((*labels_ZYX.shape, 2), np.float32)
     mask_ZYX = sitk.GetArrayViewFromImage(labels)  # NumPy compares faster than SimpleITK
-    for label in (RIGHT, LEFT):
+    for channel, label in enumerate((RIGHT, LEFT)):
         # Linear, then cut at one half: nearest neighbour would shift the surface by up to half a voxel of either grid.
         one = sitk.GetImageFromArray((mask_ZYX == label).view(np.uint8))
         one.CopyInformation(labels)
@@ -83,10 +86,10 @@ def distance_maps(
             one, reference, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32, True
         )
         inside = coverage >= 0.5
-        sdf_ZYX.append(_signed_distances(coverage, reach))
+        _signed_distances(coverage, reach, out_ZYX=sdf_ZYXC[..., channel])
         labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
     return DistanceMaps(
-        sdf_ZYXC=np.stack(sdf_ZYX, axis=-1),
+        sdf_ZYXC=sdf_ZYXC,
         labels_ZYX=labels_ZYX,
         spacing=spacing,
         origin_3=origin_3,
@@ -96,12 +99,12 @@ def distance_maps(
     )
 
 
-def _signed_distances(coverage: sitk.Image, reach: float) -> NDArray[np.float32]:
-    """Signed distances (mm, negative inside) from where a lung covers half of a voxel [z, y, x]."""
+def _signed_distances(coverage: sitk.Image, reach: float, *, out_ZYX: NDArray[np.float32]) -> None:
+    """Write the signed distances (mm, negative inside) from where a lung covers half of a voxel."""
     covered_ZYX = sitk.GetArrayViewFromImage(coverage) >= 0.5
     box = tuple(slice(0, n) for n in covered_ZYX.shape)
-    out_ZYX = np.full(covered_ZYX.shape, 2 * reach, np.float32)
     if math.isfinite(reach) and covered_ZYX.any():
+        out_ZYX.fill(2 * reach)
         # Interpolation between two voxels of which one is nearer than `reach` takes the next one as well.
         voxels = math.ceil(reach / coverage.GetSpacing()[0]) + 2
         box = bounding_box(covered_ZYX, [voxels] * 3)
@@ -110,8 +113,9 @@ def _signed_distances(coverage: sitk.Image, reach: float) -> NDArray[np.float32]
     # boundary is zero on the surface, in any direction.
     to_inner = sitk.SignedMaurerDistanceMap(part >= 0.5, False, False, True)
     to_outer = sitk.SignedMaurerDistanceMap(part < 0.5, True, False, True)
-    out_ZYX[box] = 0.5 * (sitk.GetArrayViewFromImage(to_inner) + sitk.GetArrayViewFromImage(to_outer))
-    return out_ZYX
+    near_ZYX = out_ZYX[box]
+    np.add(sitk.GetArrayViewFromImage(to_inner), sitk.GetArrayViewFromImage(to_outer), out=near_ZYX)
+    near_ZYX *= 0.5
 
 
 def interpolate(field_ZYXC: NDArray[np.float32], index_N3: Array) -> tuple[Array, Array]:

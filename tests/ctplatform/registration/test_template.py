@@ -9,12 +9,13 @@ import SimpleITK as sitk
 from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import StageError
 from ctplatform.registration.template import Template
+from tests.ctplatform.chest import lung_image
 
 CONFIG = RegistrationConfig.model_validate({})
 
 
 def test_template_files(tmp_path, template):
-    sitk.WriteImage(template.labels, str(tmp_path / "lungs.nii.gz"))
+    sitk.WriteImage(lung_image(spacing=2.0), str(tmp_path / "lungs.nii.gz"))
     again = Template.read(tmp_path / "lungs.nii.gz", config=CONFIG)
     np.testing.assert_allclose(again.points_N3, template.points_N3, atol=1e-3)
     (tmp_path / "text.nii.gz").write_text("not an image")
