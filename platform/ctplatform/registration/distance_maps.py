@@ -88,6 +88,7 @@ def distance_maps(
         inside = coverage >= 0.5
         _signed_distances(coverage, reach, out_ZYX=sdf_ZYXC[..., channel])
         labels_ZYX[sitk.GetArrayViewFromImage(inside) > 0] = label
+        del one, coverage, inside  # before the next lung needs as much
     return DistanceMaps(
         sdf_ZYXC=sdf_ZYXC,
         labels_ZYX=labels_ZYX,
