@@ -136,7 +136,7 @@ def add_embed_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--overlays", metavar="DIR", help="also a picture of each scan for quality control")
     group.add_argument(
         "--pooling",
-        choices=("mean", "mean_std", "standardised", "standardised_spread"),
+        choices=("mean", "mean_std", "standardised", "standardised_spread", "standardised_gradient"),
         help="default: as the weights' card says",
     )
     group.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")

@@ -239,8 +239,11 @@ class EmbedConfig(Section):
         description="of a patch: the 128 of the last layer; multiscale: and means and spreads of the maps at strides 1 "
         "to 16, 624 in all",
     )
-    pooling: Literal["mean", "mean_std", "standardised", "standardised_spread"] = Field(
-        default="mean",
-        description="over locations; standardised: of features with mean 0 and variance 1 at each location over the "
-        "training scans; standardised_spread: and the spread over locations",
+    pooling: Literal["mean", "mean_std", "standardised", "standardised_spread", "standardised_gradient"] = (
+        Field(
+            default="mean",
+            description="over locations; standardised: of features with mean 0 and variance 1 at each location over "
+            "the training scans; standardised_spread: and the spread over locations; standardised_gradient: and the "
+            "gradient from base to apex",
+        )
     )

@@ -174,7 +174,7 @@ def query_of_file(workspace: Workspace, run: str, path: str, *, series_uid: str 
     patches_ND, inside_N = embedder.encode(scan.patches.hu_NDHW), scan.patches.inside_N
     pooling = card.get("pooling", "mean")
     statistics = read_statistics(workspace, run) if pooling in STANDARDISED else None
-    patient_P = pool(patches_ND[None], inside_N[None], pooling, statistics)[0]
+    patient_P = pool(patches_ND[None], inside_N[None], pooling, statistics, embedder.atlas.centres_mm_N3)[0]
     return Query(name, None, patient_P, scan.patches.hu_NDHW, patches_ND, inside_N)
 
 

@@ -1,9 +1,9 @@
 """Standardised vectors of patients, and the statistics that they need, kept in the model's folder.
 
 `pretrain/<run>/representation.safetensors` holds `mean_ND` and `spread_ND`, float32: mean and standard deviation of
-each of D features at each of N locations over the scans that the encoder was trained on. With them, and the features
-and the pooling that its metadata names, the vectors of a scan's patches become the vector of any new patient
-(`pooling.pool`).
+each of D features at each of N locations over the scans that the encoder was trained on. With them, the features and
+the pooling that its metadata names, and the places of the model's atlas, the vectors of a scan's patches become the
+vector of any new patient (`pooling.pool`).
 
 Legend: S scans, N locations, D features.
 """
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ctplatform.config.recipe import Recipe
 from ctplatform.config.training import EmbedConfig
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import StageError
 from ctplatform.inference.pooling import LocationStatistics, pool
 from ctplatform.storage import layout
@@ -96,10 +97,11 @@ def standardised_patients(
         )
     if encoder == PRETRAINED:
         _write(workspace, run, statistics, recipe.embed, scans=len(trained))
+    centres_mm_N3 = read_atlas(workspace).centres_mm_N3
     tables = []
     for group in groups:
         _, vectors_SND, inside_SN = read_group(workspace, run, encoder, group)
-        pooled_SP = pool(vectors_SND, inside_SN, recipe.embed.pooling, statistics)
+        pooled_SP = pool(vectors_SND, inside_SN, recipe.embed.pooling, statistics, centres_mm_N3)
         values = pa.array(pooled_SP.ravel())
         vectors = pa.FixedSizeListArray.from_arrays(values, pooled_SP.shape[1])
         means = workspace.read_table(*layout.scan_vectors(run, encoder, group))

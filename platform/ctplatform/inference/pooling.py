@@ -2,7 +2,8 @@
 
 Features of an encoder differ far more between places of the lung than between people, so a mean over locations is
 mostly what all people have in common. Standardised at each location over the scans that were trained on, every location
-counts alike. The spread over locations of what places do not explain distinguishes patchy from even disease.
+counts alike. The spread over locations of what places do not explain distinguishes patchy from even disease, the
+gradient from base to apex disease of the upper from disease of the lower zones.
 
 Legend: S scans, N locations, D features of a patch.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,10 +21,14 @@ LEAST_SPREAD = (
     0.1  # of the median of a feature's spreads over locations: a constant feature must not be blown up
 )
 
-Pooling = Literal["mean", "mean_std", "standardised", "standardised_spread"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "mean_std", "standardised", "standardised_spread")
+LEAST_HEIGHT = (
+    0.25  # of the variance of all locations' heights: a scan of few slices must not blow its gradient up
+)
+
+Pooling = Literal["mean", "mean_std", "standardised", "standardised_spread", "standardised_gradient"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 #: Those that need the statistics of the scans that were trained on.
-STANDARDISED: tuple[Pooling, ...] = ("standardised", "standardised_spread")
+STANDARDISED: tuple[Pooling, ...] = ("standardised", "standardised_spread", "standardised_gradient")
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def pool(
     inside_SN: np.ndarray,
     pooling: Pooling,
     statistics: LocationStatistics | None = None,
+    centres_mm_N3: np.ndarray | None = None,
 ) -> np.ndarray:
     """One vector a scan, float32, over the locations of which `MIN_INSIDE` lies inside it (over all, if none does).
 
@@ -86,11 +92,15 @@ def pool(
         inside_SN: part of each patch inside its scan, 0 to 1.
         pooling: "mean" [S, D]; "mean_std" [S, 2 D], mean and standard deviation over locations; "standardised" [S, D],
             mean of the vectors standardised at each location; "standardised_spread" [S, 2 D], that mean, and the
-            standard deviation over locations of what is left of the vectors after each location's mean.
+            standard deviation over locations of what is left of the vectors after each location's mean;
+            "standardised_gradient" [S, 3 D], these two, and the gradient of the standardised vectors from base to apex
+            (`height_weights`).
         statistics: of the scans that were trained on; needed by the standardised ones.
+        centres_mm_N3: where the locations lie in the atlas, LPS mm (`Atlas.centres_mm_N3`); needed by
+            "standardised_gradient".
 
     Raises:
-        ValueError: statistics are needed and missing.
+        ValueError: statistics or centres are needed and missing.
     """
     keep_SN = inside_SN >= MIN_INSIDE
     keep_SN = keep_SN | ~keep_SN.any(1, keepdims=True)
@@ -110,7 +120,32 @@ def pool(
     else:
         if statistics is None:
             raise ValueError(f"pooling {pooling!r} needs the statistics of the scans that were trained on")
-        parts = [mean(statistics.standardise(vectors_SND))]
-        if pooling == "standardised_spread":
+        standardised_SND = statistics.standardise(vectors_SND)
+        parts = [mean(standardised_SND)]
+        if pooling != "standardised":
             parts.append(deviation(vectors_SND - statistics.mean_ND))
+        if pooling == "standardised_gradient":
+            if centres_mm_N3 is None:
+                raise ValueError(f"pooling {pooling!r} needs the places of the locations in the atlas")
+            heights_SN = height_weights(keep_SN, centres_mm_N3[:, 2])
+            parts.append((standardised_SND * heights_SN[:, :, None]).sum(1))
     return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def height_weights(keep_SN: np.ndarray, height_N: np.ndarray) -> np.ndarray:
+    """Weights of locations whose weighted sum is a gradient from base to apex, [S, N].
+
+    The gradient is the slope of the least-squares line through a feature's values over height, in units of the standard
+    deviation of all locations' heights. Where the kept locations span little of the height, `LEAST_HEIGHT` stands for
+    the variance of theirs, which draws the slope towards 0, the value of an average scan; it is 0 where they all have
+    one height.
+
+    Args:
+        keep_SN: locations that count; at least one a scan.
+        height_N: of all locations, upwards.
+    """
+    count_S1 = keep_SN.sum(1, keepdims=True)
+    relative_N = (height_N - height_N.mean()) / max(height_N.std(), 1e-9)
+    above_SN = keep_SN * (relative_N - (keep_SN * relative_N).sum(1, keepdims=True) / count_S1)
+    variance_S1 = np.square(above_SN).mean(1, where=keep_SN, keepdims=True)
+    return np.asarray(above_SN / (count_S1 * np.maximum(variance_S1, LEAST_HEIGHT)))

@@ -94,7 +94,8 @@ def embed_scan(
         model: as `drasclr.load` returns it, with its atlas; on the device where it is to run.
         series_uid: which series of a DICOM folder; empty: the best one.
         pooling: "mean" [128], "mean_std" [256], or, with weights that hold statistics of the training scans,
-            "standardised" [128] or "standardised_spread" [256]; None: as the weights' card says.
+            "standardised" [128], "standardised_spread" [256] or "standardised_gradient" [384]; None: as the weights'
+            card says.
         features: "last", or "multiscale" with 624 features a patch; None: as the weights' card says.
         overlay: draw the picture for quality control.
 
@@ -166,7 +167,13 @@ class ScanEmbedder:
             with clock.step("encode"):
                 patches_NP = self.encode(scan.patches.hu_NDHW)
                 statistics = self.stored.statistics if self.stored else None
-                patient_P = pool(patches_NP[None], scan.patches.inside_N[None], self.pooling, statistics)[0]
+                patient_P = pool(
+                    patches_NP[None],
+                    scan.patches.inside_N[None],
+                    self.pooling,
+                    statistics,
+                    self.atlas.centres_mm_N3,
+                )[0]
         return ScanEmbedding(
             verdict=scan.verdict,
             patient_P=patient_P,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctplatform.inference.pooling import LocationStatistics, pool
+from ctplatform.inference.pooling import LocationStatistics, height_weights, pool
 
 
 def test_pooling_leaves_out_what_lies_outside():
@@ -88,3 +88,71 @@ def test_a_constant_feature_is_not_blown_up():
 def test_standardising_needs_statistics():
     with pytest.raises(ValueError, match="statistics"):
         pool(np.zeros((1, 2, 3)), np.ones((1, 2)), "standardised")
+
+
+def _random(scans=6, locations=40, features=5):
+    rng = np.random.default_rng(3)
+    vectors_SND = rng.normal(size=(scans, locations, features)).astype(np.float32)
+    centres_mm_N3 = rng.uniform(-150, 150, size=(locations, 3))
+    return vectors_SND, (rng.random((scans, locations)) > 0.3).astype(float), centres_mm_N3
+
+
+def test_gradient_is_the_slope_of_a_line_through_the_standardised_values():
+    vectors_SND, inside_SN, centres_mm_N3 = _random()
+    statistics = LocationStatistics.of(vectors_SND, inside_SN)
+    found_SP = pool(vectors_SND, inside_SN, "standardised_gradient", statistics, centres_mm_N3)
+    assert found_SP.shape == (6, 15)
+    spread_SP = pool(vectors_SND, inside_SN, "standardised_spread", statistics)
+    np.testing.assert_array_equal(found_SP[:, :10], spread_SP)
+    height_N = centres_mm_N3[:, 2] / centres_mm_N3[:, 2].std()
+    for scan, z_ND in enumerate(statistics.standardise(vectors_SND)):
+        here = inside_SN[scan] >= 0.5
+        slope_D = np.polyfit(height_N[here], z_ND[here], 1)[0]
+        np.testing.assert_allclose(found_SP[scan, 10:], slope_D, atol=1e-5)
+
+
+def test_gradient_rises_towards_the_apex():
+    """LPS: the third axis points upwards. Neither the level nor what lies outside the scan counts."""
+    centres_mm_N3 = np.array([[0.0, 0.0, z] for z in (-100.0, 0.0, 100.0, 0.0)])
+    statistics = LocationStatistics(np.zeros((4, 1), np.float32), np.ones((4, 1), np.float32))
+    upper_SND = np.array([[[4.0], [5.0], [6.0], [900.0]]])
+    found = pool(upper_SND, np.array([[1, 1, 1, 0.1]]), "standardised_gradient", statistics, centres_mm_N3)
+    np.testing.assert_allclose(found[0, 2], np.std([-100, 0, 100, 0]) / 100, rtol=1e-6)
+    lower = pool(upper_SND[:, ::-1], np.ones((1, 4)), "standardised_gradient", statistics, centres_mm_N3)
+    assert lower[0, 2] < 0
+
+
+def test_gradient_of_few_heights_is_held_back():
+    height_N = np.array([-3.0, -1.0, 1.0, 3.0])
+    np.testing.assert_allclose(height_weights(np.array([[1, 0, 0, 0]]) > 0, height_N), 0)
+    np.testing.assert_allclose(height_weights(np.ones((1, 3), bool), np.full(3, 7.0)), 0)
+    # Two heights 1 below and above their mean have a fifth of the variance of all: a quarter stands for it.
+    weights_SN = height_weights(np.array([[0, 1, 1, 0]]) > 0, height_N)
+    weight = 1 / np.sqrt(5) / (2 * 0.25)
+    np.testing.assert_allclose(weights_SN, [[0, -weight, weight, 0]], atol=1e-12)
+
+
+def test_gradient_of_a_batch_is_that_of_each_scan_in_any_order_of_locations():
+    vectors_SND, inside_SN, centres_mm_N3 = _random()
+    statistics = LocationStatistics.of(vectors_SND, inside_SN)
+    together = pool(vectors_SND, inside_SN, "standardised_gradient", statistics, centres_mm_N3)
+    order = np.random.default_rng(4).permutation(len(centres_mm_N3))
+    shuffled = LocationStatistics(statistics.mean_ND[order], statistics.spread_ND[order])
+    for scan in range(len(vectors_SND)):
+        one = slice(scan, scan + 1)
+        alone = pool(vectors_SND[one], inside_SN[one], "standardised_gradient", statistics, centres_mm_N3)
+        np.testing.assert_allclose(alone[0], together[scan], atol=1e-6)
+        moved = pool(
+            vectors_SND[one][:, order],
+            inside_SN[one][:, order],
+            "standardised_gradient",
+            shuffled,
+            centres_mm_N3[order],
+        )
+        np.testing.assert_allclose(moved[0], together[scan], atol=1e-6)
+
+
+def test_gradient_needs_places():
+    statistics = LocationStatistics(np.zeros((2, 3)), np.ones((2, 3)))
+    with pytest.raises(ValueError, match="places of the locations"):
+        pool(np.zeros((1, 2, 3)), np.ones((1, 2)), "standardised_gradient", statistics)
