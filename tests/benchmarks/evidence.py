@@ -39,6 +39,7 @@ RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
 Part = tuple[Path, list[str]]  # the result, and the method with its arguments
 #: Parts that are no methods of `Evidence`.
 OTHER_PARTS: dict[str, Callable[..., None]] = {
+    "task_choose": evidence_tasks.choose,
     "task_heads": evidence_tasks.heads,
     "task_networks": evidence_tasks.networks,
     "tissue": evidence_tissue.score,

@@ -25,6 +25,12 @@ METHODS = {
     evidence_tasks.SCRATCH: "from scratch, steps of the sweep",
     evidence_tasks.CEILING: "from scratch, three times the steps",
 }
+POOLED = {
+    "mean": "mean over all places",
+    "standardised_spread": "mean and spread",
+    "standardised_gradient": "mean, spread and gradient",
+    "zones": "means of six zones",
+}
 TISSUE = {
     f"{MAIN} {evidence_tissue.MULTISCALE}": "pretrained on phantoms, all scales",
     f"{RANDOM} {evidence_tissue.MULTISCALE}": "random encoder, all scales",
@@ -44,14 +50,23 @@ def tasks_section(claim: dict[str, Any]) -> str:
         f"the same, {few} labels": claim["few_labels"]["tasks"],
         **{METHODS[name]: tasks for name, tasks in claim["against"].items()},
     }
+    means = {
+        METHODS[DENSITY]: claim,
+        **{METHODS[name]: mean for name, mean in claim["against_means"].items()},
+    }
     rows = [
-        [title, *(_difference(tasks[task]) for task in claim["tasks"])] for title, tasks in compared.items()
+        [
+            title,
+            *(_difference(tasks[task]) for task in claim["tasks"]),
+            _interval(means[title]) if title in means else "",
+        ]
+        for title, tasks in compared.items()
     ]
     counts = claim["counts"].values()
-    rows += [["labelled subjects, training / test", *(f"{c['train']} / {c['test']}" for c in counts)]]
+    rows += [["labelled subjects, training / test", *(f"{c['train']} / {c['test']}" for c in counts), ""]]
     parts = [
         f"Pretrained (frozen) against each, with {most} labels unless said:\n\n"
-        + document.table(["", *heads], rows)
+        + document.table(["", *heads, "mean of the tasks"], rows)
     ]
     for labels in (few, most):
         rows = [
@@ -63,15 +78,18 @@ def tasks_section(claim: dict[str, Any]) -> str:
             if any(str(labels) in found for found in claim["scores"].get(name, {}).values())
         ]
         parts.append(f"Scores with {labels} labels, seed by seed:\n\n" + document.table(["", *heads], rows))
-    pooled = {"mean": "mean over all places", "zones": "means of six zones"}
     rows = [
         [f"{METHODS[encoder]}, {title}", *(f"{found[name][task]:.2f}" for task in claim["tasks"])]
         for encoder, found in claim["kept_place"].items()
-        for name, title in pooled.items()
+        for name, title in POOLED.items()
     ]
     parts.append(
         f"Where place goes, looked at afterwards: last layer, standardised at each place, {most} labels, mean over "
         "seeds:\n\n" + document.table(["", *heads], rows)
+    )
+    parts.append(
+        "The representation (bold: chosen) by its mean score over the tasks, validated among the training subjects of "
+        "the development cohorts, with few labels and by cross-validation with all:\n\n" + _candidates(claim)
     )
     return "\n\n".join(parts)
 
@@ -103,10 +121,25 @@ def write(evidence: dict[str, Any]) -> None:
         document.replace("Real tissue", tissue_section(claims[evidence_tissue.NAME]))
 
 
+def _candidates(claim: dict[str, Any]) -> str:
+    found = claim["representation"]
+
+    def cell(encoder: str, name: str) -> str:
+        mean = f"{found[encoder]['candidates'][name]:.3f}"
+        return f"**{mean}**" if found[encoder]["chosen"] == name else mean
+
+    rows = [[name, cell(MAIN, name), cell(RANDOM, name)] for name in found[MAIN]["candidates"]]
+    return document.table(["features, pooling", METHODS[MAIN], METHODS[RANDOM]], rows)
+
+
 def _difference(found: dict[str, Any]) -> str:
+    return f"{found['value']:.2f} / {found['other']:.2f} {_interval(found)}"
+
+
+def _interval(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     star = " *" if low > 0 or high < 0 else ""
-    return f"{found['value']:.2f} / {found['other']:.2f} {found['difference']:+.2f} ({low:+.2f} to {high:+.2f}){star}"
+    return f"{found['difference']:+.2f} ({low:+.2f} to {high:+.2f}){star}"
 
 
 def _values(values: list[float] | None) -> str:

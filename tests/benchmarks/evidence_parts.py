@@ -32,8 +32,9 @@ PROCESSES = int(os.environ.get("EVIDENCE_PROCESSES", "2"))
 DEVELOPMENT = "development"
 #: Cohorts on which nothing was chosen, and their seeds.
 FRESH = {"first": 4001, "second": 4002}
-#: The same for recipe `varied`, whose tasks are those that density fails at.
-VARIED = {"third": 5001, "fourth": 5002}
+#: The same for recipe `varied`, whose tasks are those that density fails at, and those that the pooling is chosen on.
+VARIED = {"fifth": 6001, "sixth": 6002}
+VARIED_DEVELOPMENT = {"third": 5001, "fourth": 5002}
 FRESH_SUBJECTS = 90
 SEEDS = (0, 1, 2)
 MAIN, RANDOM, DENSITY, HISTOGRAM = "local", "random", "density", "histogram"
@@ -130,11 +131,11 @@ def recipe_of(cohort: str, variant: str = "local", seed: int = 0) -> Recipe:
     overrides = [f"ray.num_cpus={PROCESSES}", f"pretrain.seed={seed}", *VARIANTS.get(variant, ())]
     if cohort != DEVELOPMENT:
         overrides += [
-            f"phantom.seed={(FRESH | VARIED)[cohort]}",
+            f"phantom.seed={(FRESH | VARIED | VARIED_DEVELOPMENT)[cohort]}",
             f"phantom.subjects={FRESH_SUBJECTS}",
             "split.test_fraction=0.5",
         ]
-    return load_recipe("varied" if cohort in VARIED else "evidence", overrides)
+    return load_recipe("varied" if cohort in VARIED | VARIED_DEVELOPMENT else "evidence", overrides)
 
 
 def trained_places(locations: int, size: int) -> np.ndarray:
@@ -298,28 +299,19 @@ class Evidence:
         heads fitted on `FEW` of them. The choice is the pretrained encoder's, and holds for every encoder; the random
         encoder's own is made in the same way, as one more baseline.
         """
-        from tests.benchmarks.evidence_scores import REPRESENTATIONS, Patients, problem_of, validated
+        from tests.benchmarks import evidence_scores as scores
 
         problems = {
-            name: (problem_of(self, DEVELOPMENT, task), metric) for name, (task, metric) in tasks().items()
+            (DEVELOPMENT, name): (scores.problem_of(self, DEVELOPMENT, task), metric)
+            for name, (task, metric) in tasks().items()
         }
-        chosen: dict[str, dict[str, Any]] = {}
-        for encoder in (MAIN, RANDOM):
-            scores: dict[str, dict[str, list[float]]] = {}
-            for seed in SEEDS:
-                patients = Patients(self, DEVELOPMENT, encoder, seed)
-                for features, pooling in REPRESENTATIONS:
-                    x = patients.vectors(features, pooling)
-                    found = scores.setdefault(f"{features} {pooling}", {})
-                    for name, (problem, metric) in problems.items():
-                        found.setdefault(name, []).append(validated(problem, x, metric, labels=FEW))
-            means = {
-                name: float(np.mean([v for values in by_task.values() for v in values]))
-                for name, by_task in scores.items()
-            }
-            features, pooling = max(means, key=lambda name: means[name]).split()
-            chosen[encoder] = {"features": features, "pooling": pooling, "means": means, "scores": scores}
-        write_result(self.representation_file(), chosen)
+        write_result(
+            self.representation_file(),
+            {
+                encoder: scores.choice(self, encoder, problems, scores.REPRESENTATIONS)
+                for encoder in (MAIN, RANDOM)
+            },
+        )
 
     def representation(self, encoder: str) -> dict[str, Any]:
         """The representation that heads on an encoder are fitted on, with the scores of all candidates."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctplatform.dataset import ledger
+from ctplatform.dataset.atlas import read_atlas
 from ctplatform.dataset.splits import read_split
 from ctplatform.evaluation.cells import label_subset
 from ctplatform.inference.pooling import LocationStatistics, Pooling, pool
@@ -78,7 +79,6 @@ def problem_of(evidence: Evidence, cohort: str, task: Task) -> LabelledCohort:
 
 def pool_of(evidence: Evidence, cohort: str, problem: LabelledCohort) -> PatchPool:
     """The patches that training on labels end to end reads."""
-    from ctplatform.dataset.atlas import read_atlas
     from ctplatform.evaluation.patch_pool import PatchPool
     from tests.benchmarks.evidence_parts import recipe_of
 
@@ -108,17 +108,22 @@ class Patients:
         with np.load(evidence.features_file(cohort, encoder, seed)) as stored:
             self.subjects = [str(subject) for subject in stored["subjects"]]
             self.vectors_SND = stored["vectors"]
-        self._train = set(read_split(evidence.workspace(cohort)).train)
+        workspace = evidence.workspace(cohort)
+        self._train = set(read_split(workspace).train)
+        self._centres_mm_N3 = read_atlas(workspace).centres_mm_N3
 
     def vectors(
         self, features: str, pooling: Pooling, *, places: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Subject -> vector, over all places or some of them."""
         x_SND = self.vectors_SND[..., :FEATURES] if features == "last" else self.vectors_SND
-        x_SND = x_SND if places is None else x_SND[:, places]
+        centres_mm_N3 = self._centres_mm_N3
+        if places is not None:
+            x_SND, centres_mm_N3 = x_SND[:, places], centres_mm_N3[places]
         inside_SN = np.ones(x_SND.shape[:2])
         train = [row for row, subject in enumerate(self.subjects) if subject in self._train]
-        x_SP = pool(x_SND, inside_SN, pooling, LocationStatistics.of(x_SND[train], inside_SN[train]))
+        statistics = LocationStatistics.of(x_SND[train], inside_SN[train])
+        x_SP = pool(x_SND, inside_SN, pooling, statistics, centres_mm_N3)
         return dict(zip(self.subjects, x_SP.astype(float), strict=True))
 
 
@@ -177,6 +182,40 @@ def validated(problem: LabelledCohort, x: Mapping[str, np.ndarray], metric: str,
         head = task.probe().fit(train_NP[rows], targets.take(rows), seed=0)
         few.append(METRICS[metric].value(targets.take(others), task.clip(head.predict(train_NP[others]))))
     return (cross_validated(problem, x, metric) + float(np.mean(few))) / 2
+
+
+def choice(
+    evidence: Evidence,
+    encoder: str,
+    problems: Mapping[tuple[str, str], tuple[LabelledCohort, str]],
+    representations: Sequence[tuple[str, Pooling]],
+) -> dict[str, Any]:
+    """The representation of one encoder with the best mean score among training subjects (`validated`).
+
+    Args:
+        evidence: the folder, with the encoder's features.
+        encoder: the mean is over its seeds.
+        problems: (cohort, task) -> the labelled cohort, and the metric.
+        representations: candidates.
+    """
+    from tests.benchmarks.evidence_parts import FEW, SEEDS
+
+    found: dict[str, dict[str, list[float]]] = {}
+    for cohort in dict.fromkeys(cohort for cohort, _ in problems):
+        for seed in SEEDS:
+            patients = Patients(evidence, cohort, encoder, seed)
+            for features, pooling in representations:
+                x = patients.vectors(features, pooling)
+                by_task = found.setdefault(f"{features} {pooling}", {})
+                for (of, name), (problem, metric) in problems.items():
+                    if of == cohort:
+                        by_task.setdefault(name, []).append(validated(problem, x, metric, labels=FEW))
+    means = {
+        name: float(np.mean([v for values in by_task.values() for v in values]))
+        for name, by_task in found.items()
+    }
+    features, pooling = max(means, key=lambda name: means[name]).split()
+    return {"features": features, "pooling": pooling, "means": means, "scores": found}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The tasks that a density threshold fails at, as part of the evidence: parts, and the claim.
 
-Two cohorts of recipe `varied` on which nothing was chosen, and the encoders and choices of the other parts: pretrained
-on a cohort of one scanner, with the representation that was chosen there. A task is what the recipe says.
+Two cohorts of recipe `varied` on which nothing was chosen, and the encoders of the other parts: pretrained on a cohort
+of one scanner. The representation of a patient is chosen on two other cohorts of this recipe, among their training
+subjects. A task is what the recipe says.
 
 Legend: S subjects, N locations, K seeds.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ctplatform.inference.pooling import Pooling
 from ctplatform.metrics.bootstrap import interval
 from ctplatform.metrics.scores import METRICS
 from ctplatform.tasks.registry import get_task
@@ -34,6 +36,7 @@ from tests.benchmarks.evidence_parts import (
     STEPS_ALL,
     SUBSETS,
     VARIED,
+    VARIED_DEVELOPMENT,
     Evidence,
     recipe_of,
     write_result,
@@ -53,6 +56,13 @@ FROZEN = {
     HISTOGRAM: (0,),
 }
 TISSUE_HU = -500.0
+#: What a patient's representation is chosen from for these tasks; with the gradient it keeps place.
+REPRESENTATIONS: tuple[tuple[str, Pooling], ...] = (
+    *scores.REPRESENTATIONS,
+    ("last", "standardised_gradient"),
+    ("multiscale", "standardised_gradient"),
+)
+COMPARED_POOLINGS: tuple[Pooling, ...] = ("standardised_spread", "standardised_gradient")
 Part = tuple[Path, list[str]]
 
 
@@ -64,15 +74,23 @@ def tasks() -> dict[str, tuple[Task, str]]:
 
 
 def phases(evidence: Evidence) -> list[list[Part]]:
-    """The parts, in phases; encoders and their representation are there already."""
+    """The parts, in phases; encoders are there already. A choice that was made is not made again."""
+
+    def encoded(cohorts: dict[str, int]) -> list[list[Part]]:
+        return [
+            [(evidence.prepared(cohort), ["prepare", cohort]) for cohort in cohorts],
+            [
+                (evidence.features_file(cohort, encoder, seed), ["features", cohort, encoder, str(seed)])
+                for cohort in cohorts
+                for encoder in (MAIN, RANDOM)
+                for seed in SEEDS
+            ],
+        ]
+
+    choice = [*encoded(VARIED_DEVELOPMENT), [(representation_file(evidence), ["task_choose"])]]
     return [
-        [(evidence.prepared(cohort), ["prepare", cohort]) for cohort in VARIED],
-        [
-            (evidence.features_file(cohort, encoder, seed), ["features", cohort, encoder, str(seed)])
-            for cohort in VARIED
-            for encoder in (MAIN, RANDOM)
-            for seed in SEEDS
-        ],
+        *([] if representation_file(evidence).exists() else choice),
+        *encoded(VARIED),
         [
             (evidence.probed_file(cohort, encoder, seed), ["task_heads", cohort, encoder, str(seed)])
             for cohort in VARIED
@@ -88,6 +106,24 @@ def phases(evidence: Evidence) -> list[list[Part]]:
     ]
 
 
+def representation_file(evidence: Evidence) -> Path:
+    """The representation that was chosen for these tasks, and the score of each candidate."""
+    return evidence.folder / "representation-tasks.json"
+
+
+def choose(evidence: Evidence) -> None:
+    """Choose features and pooling for each encoder among the training subjects of the development cohorts."""
+    problems = {
+        (cohort, name): (scores.problem_of(evidence, cohort, task), metric)
+        for cohort in VARIED_DEVELOPMENT
+        for name, (task, metric) in tasks().items()
+    }
+    found = {
+        encoder: scores.choice(evidence, encoder, problems, REPRESENTATIONS) for encoder in (MAIN, RANDOM)
+    }
+    write_result(representation_file(evidence), found)
+
+
 def heads(evidence: Evidence, cohort: str, encoder: str, seed: int) -> None:
     """Heads on one frozen representation, on few labels and on all: predictions for the test subjects."""
     if encoder == DENSITY:
@@ -97,7 +133,7 @@ def heads(evidence: Evidence, cohort: str, encoder: str, seed: int) -> None:
     elif encoder == ZONES:
         x = zones(evidence, cohort)
     else:
-        chosen = evidence.representation(encoder)
+        chosen = _read(representation_file(evidence))[RANDOM if encoder == BEST_RANDOM else MAIN]
         patients = scores.Patients(evidence, cohort, RANDOM if encoder == BEST_RANDOM else encoder, seed)
         x = patients.vectors(chosen["features"], chosen["pooling"])
     found: dict[str, dict[str, list[list[float]]]] = {}
@@ -244,12 +280,12 @@ class TaskScores:
 
 
 def kept_place(evidence: Evidence, stored: TaskScores) -> dict[str, dict[str, dict[str, float]]]:
-    """Where place goes: heads on the last layer's standardised features, averaged over all places or by zone.
+    """Where place goes: heads on the last layer's standardised features, pooled in several ways.
 
     Looked at after the claim, on its cohorts: mean score over cohorts and seeds, all labels.
 
     Returns:
-        Encoder -> `mean` or `zones` -> task -> score.
+        Encoder -> `mean` or `zones` (`pooled`), or a pooling of the platform -> task -> score.
     """
     from ctplatform.dataset.atlas import read_atlas
     from ctplatform.dataset.splits import read_split
@@ -263,8 +299,11 @@ def kept_place(evidence: Evidence, stored: TaskScores) -> dict[str, dict[str, di
             for seed in SEEDS:
                 patients = scores.Patients(evidence, cohort, encoder, seed)
                 rows = [row for row, subject in enumerate(patients.subjects) if subject in train]
-                for name, x_SP in pooled(patients.vectors_SND[..., :FEATURES], rows, zone_N).items():
-                    x = dict(zip(patients.subjects, x_SP, strict=True))
+                vectors = {
+                    name: dict(zip(patients.subjects, x_SP, strict=True))
+                    for name, x_SP in pooled(patients.vectors_SND[..., :FEATURES], rows, zone_N).items()
+                } | {pooling: patients.vectors("last", pooling) for pooling in COMPARED_POOLINGS}
+                for name, x in vectors.items():
                     for task, (_, metric) in stored.tasks.items():
                         problem = stored.problems[cohort, task]
                         predicted_T = scores.probe(problem, x, np.arange(len(problem.train)))
@@ -322,13 +361,25 @@ def claim(evidence: Evidence) -> dict[str, Any]:
             }
         )
 
-    others = {encoder: against(encoder, ALL)["tasks"] for encoder in (ZONES, HISTOGRAM, RANDOM, BEST_RANDOM)}
+    others = {encoder: against(encoder, ALL) for encoder in (ZONES, HISTOGRAM, RANDOM, BEST_RANDOM)}
+    chosen = _read(representation_file(evidence))
     return against(DENSITY, ALL) | {
         "labels": ALL,
         "section": "Tasks that density fails at",
         "cohort_seeds": list(VARIED.values()),
         "few_labels": {"labels": FEW, "tasks": against(DENSITY, FEW)["tasks"]},
-        "against": others,
+        "against": {encoder: found["tasks"] for encoder, found in others.items()},
+        "against_means": {
+            encoder: {key: found[key] for key in ("difference", "interval")}
+            for encoder, found in others.items()
+        },
+        "representation": {
+            encoder: {
+                "chosen": f"{found['features']} {found['pooling']}",
+                "candidates": {name: round(mean, 3) for name, mean in found["means"].items()},
+            }
+            for encoder, found in chosen.items()
+        },
         "counts": stored.counts(),
         "scores": stored.table(),
         "kept_place": kept_place(evidence, stored),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ctplatform.dataset.splits import Split, write_split
 from ctplatform.metrics.scores import Targets
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE
+from drasclr.encoder import FEATURES
 from tests.benchmarks import evidence_own_pages, evidence_tasks
 from tests.benchmarks.evidence import OTHER_PARTS, phases
-from tests.benchmarks.evidence_parts import FRESH, SEEDS, VARIED, Evidence, recipe_of
-from tests.benchmarks.evidence_scores import Score
+from tests.benchmarks.evidence_parts import FRESH, SEEDS, VARIED, VARIED_DEVELOPMENT, Evidence, recipe_of
+from tests.benchmarks.evidence_scores import LabelledCohort, Score, choice
 
 
 def scored(truth: dict[str, np.ndarray], noise: float, *, seeds: int, metric: str = "spearman") -> Score:
@@ -46,8 +49,16 @@ def test_the_claim_needs_two_tasks(better: int, holds: bool) -> None:
 
 
 def test_cohorts_are_fresh_and_their_encoders_those_of_the_evidence() -> None:
-    assert not set(VARIED.values()) & {0, 101, 2026, 3001, 3002, *FRESH.values()}
-    for cohort, seed in VARIED.items():
+    assert not set(VARIED.values()) & {
+        0,
+        101,
+        2026,
+        3001,
+        3002,
+        *FRESH.values(),
+        *VARIED_DEVELOPMENT.values(),
+    }
+    for cohort, seed in (VARIED | VARIED_DEVELOPMENT).items():
         recipe = recipe_of(cohort)
         assert recipe.phantom is not None
         assert recipe.phantom.seed == seed
@@ -59,9 +70,12 @@ def test_every_part_can_be_run(tmp_path) -> None:
     evidence = Evidence(tmp_path)
     parts = [part for phase in evidence_tasks.phases(evidence) for part in phase]
     assert len({path for path, _ in parts}) == len(parts)
-    for _, (method, cohort, *_) in parts:
+    for _, (method, *arguments) in parts:
         assert method in OTHER_PARTS or hasattr(Evidence, method)
-        assert cohort in VARIED
+        assert arguments or method == "task_choose"
+    chosen_at = [method for _, (method, *_) in parts].index("task_choose")
+    assert {arguments[0] for _, (_, *arguments) in parts[:chosen_at]} == set(VARIED_DEVELOPMENT)
+    assert {arguments[0] for _, (_, *arguments) in parts[chosen_at + 1 :]} == set(VARIED)
     only = [part for phase in phases(evidence, only=[evidence_tasks.NAME]) for part in phase]
     assert parts == only[-len(parts) :]
     whole = [part for phase in phases(evidence) for part in phase]
@@ -105,9 +119,51 @@ def test_tables_show_every_task_and_method() -> None:
             for name, seeds in evidence_tasks.FROZEN.items()
         },
     }
-    claim["kept_place"] = {"local": {"mean": dict.fromkeys(tasks, 0.61), "zones": dict.fromkeys(tasks, 0.72)}}
+    claim |= {"difference": 0.11, "interval": [0.01, 0.21]}
+    claim["against_means"] = {evidence_tasks.ZONES: {"difference": -0.12, "interval": [-0.22, 0.02]}}
+    kept = {"mean": 0.61, "zones": 0.72, "standardised_spread": 0.63, "standardised_gradient": 0.74}
+    claim["kept_place"] = {"local": {name: dict.fromkeys(tasks, score) for name, score in kept.items()}}
+    candidates = {"last mean": 0.41, "last standardised_gradient": 0.57}
+    claim["representation"] = {
+        "local": {"chosen": "last standardised_gradient", "candidates": candidates},
+        "random": {"chosen": "last mean", "candidates": candidates},
+    }
     text = evidence_own_pages.tasks_section(claim)
-    assert text.count("| 0.61 ") == text.count("| 0.72 ") == len(tasks)
+    for score in kept.values():
+        assert text.count(f"| {score} ") == len(tasks)
+    assert "+0.11 (+0.01 to +0.21) *" in text
+    assert "-0.12 (-0.22 to +0.02) |" in text
+    assert "| last mean | 0.410 | **0.410** |" in text
+    assert "| last standardised_gradient | **0.570** | 0.570 |" in text
     assert text.count("0.80 / 0.60 +0.20 (+0.10 to +0.30) *") == 3 * len(tasks)
     assert "0.50 / 0.50 / 0.50" in text
     assert "from scratch" not in text
+
+
+def test_the_pooling_that_keeps_place_is_chosen_where_place_is_the_label(tmp_path, small_atlas) -> None:
+    """Subjects with the same amount of something, above or below: the gradient shows where, mean and spread do not."""
+    evidence, cohort = Evidence(tmp_path), next(iter(VARIED_DEVELOPMENT))
+    rng = np.random.default_rng(0)
+    subjects = tuple(f"{number:02}" for number in range(40))
+    workspace = evidence.workspace(cohort)
+    workspace.write_json(small_atlas.to_json(), ATLAS, ATLAS_FILE)
+    write_split(workspace, Split(train=subjects[:30], test=subjects[30:]))
+    height_N = small_atlas.centres_mm_N3[:, 2]
+    upper_S = np.arange(len(subjects)) % 2 == 0
+    x_SND = rng.normal(size=(len(subjects), len(height_N), FEATURES))
+    rising_SN = np.where(upper_S, 1, -1)[:, None] * (height_N - height_N.mean()) / height_N.std()
+    x_SND[:, :, : FEATURES // 4] += 0.5 * rising_SN[:, :, None]
+    for seed in SEEDS:
+        path = evidence.features_file(cohort, "local", seed)
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, subjects=np.array(subjects), vectors=x_SND)
+    task = evidence_tasks.tasks()["subtype"][0]
+    sides = [(subjects[part], Targets(upper_S[part].astype(int))) for part in (slice(0, 30), slice(30, None))]
+    problem = LabelledCohort(task, *sides[0], *sides[1], {subject: subject for subject in subjects})
+    candidates = [(name, pooling) for name, pooling in evidence_tasks.REPRESENTATIONS if name == "last"]
+    found = choice(evidence, "local", {(cohort, "subtype"): (problem, "auroc")}, candidates)
+    assert (found["features"], found["pooling"]) == ("last", "standardised_gradient")
+    assert set(found["means"]) == {f"last {pooling}" for _, pooling in candidates}
+    assert found["means"]["last standardised_gradient"] > 0.8
+    others = [score for name, score in found["means"].items() if name != "last standardised_gradient"]
+    assert max(others) < 0.7
