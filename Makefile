@@ -30,7 +30,7 @@ install: $(VENV)/installed
 demo: install
 	$(BIN)/drasclr demo
 
-## evidence      what pretraining gives, claim by claim, into docs/evidence.json: about two hours on two cores
+## evidence      what pretraining gives, claim by claim, into docs/evidence.json: about an hour on two cores
 evidence: install
 	$(BIN)/python -m tests.benchmarks.evidence --write
 

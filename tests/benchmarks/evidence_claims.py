@@ -12,6 +12,7 @@ import numpy as np
 from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed
 from tests.benchmarks import (
     evidence_efficiency,
+    evidence_networks,
     evidence_tables,
     evidence_tasks,
     evidence_tissue,
@@ -134,7 +135,7 @@ class Claims:
         for cohort in FRESH:
             seeds = []
             for number in SEEDS:
-                path = self.evidence.trained_file(cohort, task, start, labels, number)
+                path = evidence_networks.trained_file(self.evidence, cohort, task, start, labels, number)
                 if labels == ALL and number and not path.exists():
                     continue
                 seeds.append([np.array(json.loads(path.read_text(encoding="utf-8"))[key])])
