@@ -91,7 +91,7 @@ def _prepared_cohorts(evidence: Evidence) -> list[Part]:
 
 
 def phases(evidence: Evidence, *, only: list[str] | None = None) -> list[list[Part]]:
-    """All parts, in phases: parts of one phase do not depend on each other.
+    """All parts, in phases: parts of one phase need none of it, nor of later ones.
 
     With `only`, encoders are pretrained and the representation chosen as ever, and then the parts of these claims run.
     """
@@ -143,14 +143,14 @@ def phases(evidence: Evidence, *, only: list[str] | None = None) -> list[list[Pa
     fresh = tuple(FRESH)
     return [
         *start,
-        _prepared_cohorts(evidence),
         *choice,
+        *own,
+        _prepared_cohorts(evidence),
         encoded(fresh, MAIN) + encoded(fresh, RANDOM),
         probed(MAIN) + probed(RANDOM) + probed(BEST_RANDOM) + probed(DENSITY, (0,)) + probed(HISTOGRAM, (0,)),
         trained("scratch", FEW, SEEDS) + trained("finetune", FEW, SEEDS),
         trained("scratch", ALL, SEEDS[:1]),
         *variant_phases(evidence, evidence_variants.CLAIMED),
-        *own,
         [(evidence_efficiency.split_file(evidence), ["demo_sized"])],
         [
             (evidence_efficiency.result_file(evidence, case, seed), ["efficiency", case, str(seed)])
@@ -249,7 +249,8 @@ def forecast_table(evidence: Evidence, phases: list[list[Part]]) -> str:
 def _environment() -> dict[str, str]:
     from ctplatform.training.pretrain import MALLOC
 
-    return {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1"}
+    # Large pages save some 4% of a training step's CPU time (Linux, where programs have to request them).
+    return {**os.environ, **MALLOC, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ CPU_SECONDS: Mapping[str, float] = {
     "features development": 28.0,
     "features": 17.0,
     "choose": 25.0,
-    "probe": 2.5,
+    "probe": 1.5,
     "train scratch": 20.0,
     "train finetune": 31.0,
     "train all": 48.0,
@@ -65,8 +65,8 @@ def cost_of(arguments: Sequence[str]) -> float:
     return CPU_SECONDS.get(kind_of(arguments), UNKNOWN_SECONDS)
 
 
-def needs_of(evidence: Evidence, arguments: Sequence[str], planned: Collection[Path]) -> set[Path] | None:
-    """Results that a part reads, of those planned; None where that is not known."""
+def needs_of(evidence: Evidence, arguments: Sequence[str], earlier: Collection[Path]) -> set[Path]:
+    """Results that a part reads, of those of earlier phases; all of these where it is not known which."""
     method, *names = arguments
     development = evidence.prepared(DEVELOPMENT)
     found: set[Path]
@@ -92,11 +92,6 @@ def needs_of(evidence: Evidence, arguments: Sequence[str], planned: Collection[P
                 evidence.prepared(cohort),
                 evidence.features_file(cohort, features, int(seed)),
             }
-        case "task_heads":
-            cohort = names[0]
-            of_cohort = {path for path in planned if path.name.startswith(f"{cohort}-")}
-            features_of = {path for path in of_cohort if path.parent.name == "features"}
-            found = {evidence.representation_file(), evidence.prepared(cohort), *features_of}
         case "train":
             found = {evidence.prepared(names[0])}
             if names[2] == "finetune":
@@ -108,8 +103,8 @@ def needs_of(evidence: Evidence, arguments: Sequence[str], planned: Collection[P
         case "efficiency":
             found = {evidence_efficiency.split_file(evidence)}
         case _:
-            return None
-    return found & set(planned)
+            found = set(earlier)
+    return found & set(earlier)
 
 
 class Schedule:
@@ -117,15 +112,13 @@ class Schedule:
 
     Args:
         evidence: the folder.
-        phases: all parts. Where it is not known what a part needs, that is all parts of earlier phases.
+        phases: all parts; a part needs none of its own phase, nor of later ones.
         done: results that are there.
     """
 
     def __init__(
         self, evidence: Evidence, phases: Iterable[Sequence[Part]], *, done: Collection[Path] = ()
     ) -> None:
-        phases = [list(phase) for phase in phases]
-        planned = {result for phase in phases for result, _ in phase}
         self.done = set(done)
         self.waiting: dict[Path, list[str]] = {}
         self._needs: dict[Path, set[Path]] = {}
@@ -134,9 +127,8 @@ class Schedule:
             for result, arguments in phase:
                 if result in self.done or result in self.waiting:
                     continue
-                known = needs_of(evidence, arguments, planned)
                 self.waiting[result] = arguments
-                self._needs[result] = set(earlier) if known is None else known
+                self._needs[result] = needs_of(evidence, arguments, earlier)
             earlier |= {result for result, _ in phase}
         self._depending = self._cost_of_what_waits()
 
