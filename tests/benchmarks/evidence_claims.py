@@ -72,7 +72,7 @@ class Claims:
             self.labels_saved,
             *(partial(evidence_variants.pays, self, name) for name in evidence_variants.COMPARED),
             lambda: evidence_efficiency.claim(self.evidence),
-            lambda: evidence_tasks.claim(self.evidence),
+            self.varied,
             lambda: evidence_tissue.claim(self.evidence),
         )
         claims = []
@@ -261,6 +261,17 @@ class Claims:
             "needed": f"scratch with all {ALL} labels is reached with {ALL} or fewer, the whole interval, in 3 tasks",
             "tasks": tasks,
         }
+
+    def varied(self) -> dict[str, Any]:
+        """The claim of the tasks that density fails at.
+
+        Raises:
+            FileNotFoundError: a part has not been run.
+        """
+        for cohort in parts.VARIED:
+            if not self.evidence.prepared(cohort).exists():
+                raise FileNotFoundError(f"{evidence_tasks.NAME}: the {cohort} cohort has not been prepared")
+        return evidence_tasks.claim(self.evidence)
 
     def no_collapse(self) -> dict[str, Any]:
         """Rank of a batch, uniformity and top-1 at the end of pretraining, in every seed."""

@@ -14,21 +14,21 @@ from tests.benchmarks import evidence_efficiency
 from tests.benchmarks.evidence_parts import ALL, BEST_RANDOM, DEVELOPMENT, MAIN, RANDOM, SEEDS, Evidence
 
 Part = tuple[Path, list[str]]  # the result, and the method with its arguments
-#: CPU-seconds of a part of each kind, without the imports of its process: measured on an AMD EPYC, one thread, with two
-#: parts at a time and much other work. Alone, a step of pretraining takes 0.83 of what it is taken for here.
+#: CPU-seconds of a part of each kind, without the imports of its process: measured on an AMD EPYC, one thread, beside
+#: other work.
 CPU_SECONDS: Mapping[str, float] = {
-    "prepare development": 480.0,
-    "prepare": 270.0,
-    "pretrain local": 335.0,
+    "prepare development": 360.0,
+    "prepare": 200.0,
+    "pretrain local": 300.0,
     "pretrain both": 275.0,
     "pretrain unconditioned": 285.0,
     "pretrain once": 330.0,
-    "features development": 28.0,
-    "features": 17.0,
+    "features development": 27.0,
+    "features": 16.5,
     "choose": 25.0,
     "probe": 1.5,
     "train scratch": 20.0,
-    "train finetune": 31.0,
+    "train finetune": 20.0,
     "train all": 48.0,
     "task_heads": 1.5,
     "task_networks scratch": 19.0,
@@ -40,9 +40,9 @@ CPU_SECONDS: Mapping[str, float] = {
 }
 UNKNOWN_SECONDS = 60.0
 #: Of a process, before its first part: imports.
-START_SECONDS = 4.0
+START_SECONDS = 2.5
 #: Parts share a process up to so many CPU-seconds.
-SHARED_SECONDS = 100.0
+SHARED_SECONDS = 200.0
 
 
 def kind_of(arguments: Sequence[str]) -> str:
