@@ -44,7 +44,7 @@ from tests.benchmarks.evidence_parts import (
     TRAINED,
     Evidence,
 )
-from tests.benchmarks.evidence_schedule import CPU_SECONDS, Part, Schedule, forecast, kind_of
+from tests.benchmarks.evidence_schedule import CPU_SECONDS, UNKNOWN_SECONDS, Part, Schedule, forecast, kind_of
 
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
 #: Parts that are no methods of `Evidence`.
@@ -236,7 +236,7 @@ def forecast_table(evidence: Evidence, phases: list[list[Part]]) -> str:
     schedule = Schedule(evidence, phases, done=done)
     counts = Counter(kind_of(arguments) for arguments in schedule.waiting.values())
     rows = [
-        [kind, str(count), f"{CPU_SECONDS[kind]:g}", f"{count * CPU_SECONDS[kind]:.0f}"]
+        [kind, str(count), f"{(each := CPU_SECONDS.get(kind, UNKNOWN_SECONDS)):g}", f"{count * each:.0f}"]
         for kind, count in counts.items()
     ]
     total = schedule.seconds
