@@ -10,7 +10,7 @@ TEST_WORKERS ?= 3
 CLUSTER_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install test-isa demo evidence test test-cluster lint docs format benchmarks benchmarks-data clean
+.PHONY: help install test-isa demo evidence evidence-variants test test-cluster lint docs format benchmarks benchmarks-data clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -30,9 +30,13 @@ install: $(VENV)/installed
 demo: install
 	$(BIN)/drasclr demo
 
-## evidence      what pretraining gives, claim by claim, into docs/evidence.json: about two hours on two cores
+## evidence      what pretraining gives, claim by claim, into docs/evidence.json: about an hour on two cores
 evidence: install
 	$(BIN)/python -m tests.benchmarks.evidence --write
+
+## evidence-variants  what no claim of the evidence compares with: each patch encoded once, networks where density fails
+evidence-variants: install
+	$(BIN)/python -m tests.benchmarks.evidence --write --only encode_once_loses_nothing beats_density_where_density_fails
 
 ## test          the test suite without the multi-node tests
 test: install

@@ -12,6 +12,7 @@ import numpy as np
 from ctplatform.metrics.bootstrap import interval, interval_with_infinity, labels_needed
 from tests.benchmarks import (
     evidence_efficiency,
+    evidence_networks,
     evidence_tables,
     evidence_tasks,
     evidence_tissue,
@@ -71,7 +72,7 @@ class Claims:
             self.labels_saved,
             *(partial(evidence_variants.pays, self, name) for name in evidence_variants.COMPARED),
             lambda: evidence_efficiency.claim(self.evidence),
-            lambda: evidence_tasks.claim(self.evidence),
+            self.varied,
             lambda: evidence_tissue.claim(self.evidence),
         )
         claims = []
@@ -134,7 +135,7 @@ class Claims:
         for cohort in FRESH:
             seeds = []
             for number in SEEDS:
-                path = self.evidence.trained_file(cohort, task, start, labels, number)
+                path = evidence_networks.trained_file(self.evidence, cohort, task, start, labels, number)
                 if labels == ALL and number and not path.exists():
                     continue
                 seeds.append([np.array(json.loads(path.read_text(encoding="utf-8"))[key])])
@@ -260,6 +261,17 @@ class Claims:
             "needed": f"scratch with all {ALL} labels is reached with {ALL} or fewer, the whole interval, in 3 tasks",
             "tasks": tasks,
         }
+
+    def varied(self) -> dict[str, Any]:
+        """The claim of the tasks that density fails at.
+
+        Raises:
+            FileNotFoundError: a part has not been run.
+        """
+        for cohort in parts.VARIED:
+            if not self.evidence.prepared(cohort).exists():
+                raise FileNotFoundError(f"{evidence_tasks.NAME}: the {cohort} cohort has not been prepared")
+        return evidence_tasks.claim(self.evidence)
 
     def no_collapse(self) -> dict[str, Any]:
         """Rank of a batch, uniformity and top-1 at the end of pretraining, in every seed."""

@@ -128,7 +128,9 @@ def recipe_of(cohort: str, variant: str = "local", seed: int = 0) -> Recipe:
     """The recipe `evidence` for a cohort, a variant of pretraining and its seed."""
     from ctplatform.config.loader import load_recipe
 
-    overrides = [f"ray.num_cpus={PROCESSES}", f"pretrain.seed={seed}", *VARIANTS.get(variant, ())]
+    # All else waits for the development cohort; the others are prepared beside each other.
+    cores = PROCESSES if cohort == DEVELOPMENT else 1
+    overrides = [f"ray.num_cpus={cores}", f"pretrain.seed={seed}", *VARIANTS.get(variant, ())]
     if cohort != DEVELOPMENT:
         overrides += [
             f"phantom.seed={(FRESH | VARIED | VARIED_DEVELOPMENT)[cohort]}",
@@ -136,11 +138,6 @@ def recipe_of(cohort: str, variant: str = "local", seed: int = 0) -> Recipe:
             "split.test_fraction=0.5",
         ]
     return load_recipe("varied" if cohort in VARIED | VARIED_DEVELOPMENT else "evidence", overrides)
-
-
-def trained_places(locations: int, size: int) -> np.ndarray:
-    """The places that training on labels reads, as `PatchPool` picks them."""
-    return np.unique(np.linspace(0, locations - 1, min(size, locations)).round().astype(int))
 
 
 class Evidence:
@@ -254,8 +251,9 @@ class Evidence:
         rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
         rows = rows.sort_values("subject_id")
         parts, start = [], time.process_time()
-        for first in range(0, len(rows), 8):
-            scans = list(rows["scan_id"].iloc[first : first + 8])
+        # Kernels are mixed once a location and call.
+        for first in range(0, len(rows), 32):
+            scans = list(rows["scan_id"].iloc[first : first + 32])
             hu_GSDHW = np.stack([read_patches(workspace, scan)[1] for scan in scans], axis=1)
             found = []
             with torch.inference_mode():
@@ -292,27 +290,6 @@ class Evidence:
         """The representation that was chosen, and the score of each candidate."""
         return self.folder / "representation.json"
 
-    def choose(self) -> None:
-        """Choose features and pooling among the development cohort's training subjects.
-
-        A candidate's score is the mean, over tasks and pretraining seeds, of cross-validation with all labels and of
-        heads fitted on `FEW` of them. The choice is the pretrained encoder's, and holds for every encoder; the random
-        encoder's own is made in the same way, as one more baseline.
-        """
-        from tests.benchmarks import evidence_scores as scores
-
-        problems = {
-            (DEVELOPMENT, name): (scores.problem_of(self, DEVELOPMENT, task), metric)
-            for name, (task, metric) in tasks().items()
-        }
-        write_result(
-            self.representation_file(),
-            {
-                encoder: scores.choice(self, encoder, problems, scores.REPRESENTATIONS)
-                for encoder in (MAIN, RANDOM)
-            },
-        )
-
     def representation(self, encoder: str) -> dict[str, Any]:
         """The representation that heads on an encoder are fitted on, with the scores of all candidates."""
         chosen = json.loads(self.representation_file().read_text(encoding="utf-8"))
@@ -322,40 +299,6 @@ class Evidence:
     def probed_file(self, cohort: str, encoder: str, seed: int) -> Path:
         """Predictions of frozen heads for the test subjects."""
         return self.folder / "probed" / f"{cohort}-{encoder}-{seed}.json"
-
-    def probe(self, cohort: str, encoder: str, seed: int) -> None:
-        """Fit heads on a frozen representation: label subsets at several sizes, then all labels."""
-        from tests.benchmarks import evidence_scores as scores
-
-        if encoder == DENSITY:
-            x = scores.density(self, cohort)
-        elif encoder == HISTOGRAM:
-            x = scores.histogram(self, cohort)
-        else:
-            chosen = self.representation(encoder)
-            patients = scores.Patients(self, cohort, RANDOM if encoder == BEST_RANDOM else encoder, seed)
-            x = patients.vectors(chosen["features"], chosen["pooling"])
-        found: dict[str, dict[str, list[list[float]]]] = {}
-        for name, (task, _) in (tasks() | harder()).items():
-            problem = scores.problem_of(self, cohort, task)
-            for labels in LABEL_COUNTS if encoder == MAIN else (FEW, ALL):
-                count = SUBSETS if labels == FEW else len(SEEDS)
-                if labels >= len(problem.train):
-                    count = 1
-                predictions = [
-                    scores.probe(problem, x, scores.subset_of(problem, labels, number))
-                    for number in range(count)
-                ]
-                found.setdefault(name, {})[str(labels)] = [p.astype(float).tolist() for p in predictions]
-        if encoder == MAIN:
-            # On the places that training on labels reads, for a comparison with it.
-            places = trained_places(patients.vectors_SND.shape[1], recipe_of(cohort).sweep.scratch.pool)
-            x = patients.vectors(chosen["features"], chosen["pooling"], places=places)
-            for name, (task, _) in tasks().items():
-                problem = scores.problem_of(self, cohort, task)
-                predicted = [scores.probe(problem, x, scores.subset_of(problem, FEW, n)) for n in SEEDS]
-                found[name][SAME_PLACES] = [p.astype(float).tolist() for p in predicted]
-        write_result(self.probed_file(cohort, encoder, seed), found)
 
     def efficiency(self, case: str, seed: int) -> None:
         """Pretrain one of the two recipes that `evidence_efficiency` compares, and predict with it."""
@@ -369,46 +312,6 @@ class Evidence:
         from tests.benchmarks import evidence_efficiency
 
         evidence_efficiency.prepare(self)
-
-    def trained_file(self, cohort: str, task: str, start: str, labels: int, number: int) -> Path:
-        """Predictions for the test subjects after training on labels."""
-        return self.folder / "trained" / f"{cohort}-{task}-{start}-{labels}-{number}.json"
-
-    def train(self, cohort: str, task: str, start: str, labels: int, number: int) -> None:
-        """Train on labels end to end: from `scratch`, or `finetune` the encoder pretrained with seed `number`."""
-        import torch
-
-        from ctplatform.evaluation.finetune import EndToEnd
-        from ctplatform.evaluation.models import training_steps
-        from tests.benchmarks.evidence_scores import pool_of, problem_of, subset_of
-
-        torch.set_num_threads(1)
-        recipe = recipe_of(cohort)
-        problem = problem_of(self, cohort, tasks()[task][0])
-        rows = subset_of(problem, labels, number)
-        pool = pool_of(self, cohort, problem)
-        cpu = time.process_time()
-        steps = STEPS_ALL if labels == ALL else training_steps(recipe.sweep.scratch, len(problem.train))
-        model = EndToEnd(
-            problem.task,
-            encoder=recipe.pretrain.encoder,
-            config=recipe.sweep.scratch,
-            steps=steps,
-            seed=number,
-            pretrained=self.encoder(MAIN, number) if start == "finetune" else None,
-            tuning=recipe.sweep.finetune,
-        )
-        subjects, targets = [problem.train[row] for row in rows], problem.train_targets.take(rows)
-        result: dict[str, Any] = {}
-        if start == "finetune":
-            probe = problem.task.probe().fit(model.features(pool, subjects), targets, seed=number)
-            start_N = problem.task.clip(probe.predict(model.features(pool, problem.test)))
-            result["probe"] = [float(value) for value in start_N]
-        model.fit(pool, subjects, targets)
-        result["prediction"] = [float(value) for value in model.predict(pool, problem.test)]
-        result["cpu_seconds"] = time.process_time() - cpu
-        result["steps"] = model.choice_.steps if model.choice_ else model.steps
-        write_result(self.trained_file(cohort, task, start, labels, number), result)
 
 
 def write_result(path: Path, content: dict[str, Any]) -> None:

@@ -162,3 +162,9 @@ def test_cpu_time_counts_children():
         child.wait()
     assert seen >= 0.5
     assert cpu.seconds >= seen  # what has ended stays counted
+
+
+def test_interrupted_pretraining_costs_what_all_its_steps_cost():
+    run = {"cpu_seconds": 90.0, "steps": 400, "resumed_at": 100}
+    assert evidence_variants.whole_cost(run) == pytest.approx(120)
+    assert evidence_variants.whole_cost(run | {"resumed_at": 0}) == 90
