@@ -24,6 +24,7 @@ from tests.benchmarks import (
     evidence_heads,
     evidence_networks,
     evidence_page,
+    evidence_real,
     evidence_tasks,
     evidence_tissue,
     evidence_variants,
@@ -56,6 +57,8 @@ OTHER_PARTS: dict[str, Callable[..., None]] = {
     "task_heads": evidence_tasks.heads,
     "task_networks": evidence_tasks.networks,
     "tissue": evidence_tissue.score,
+    "real_prepare": evidence_real.prepare,
+    "real_pretrain": evidence_real.pretrain,
 }
 
 

@@ -202,33 +202,9 @@ class Evidence:
 
     def pretrain(self, variant: str, seed: int) -> None:
         """Pretrain an encoder on the development cohort's training scans, in this process."""
-        import torch
-
-        from ctplatform.storage.layout import CONFIG_FILE, PRETRAIN
-        from ctplatform.training.loop import Loop
-        from ctplatform.training.runs import read_metrics
-
-        torch.set_num_threads(1)
-        recipe, workspace = recipe_of(DEVELOPMENT, variant, seed), self.workspace(DEVELOPMENT)
-        run = self.run_name(variant, seed)
-        workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
-        cpu = time.process_time()
-        loop = Loop(workspace, recipe, run, rank=0, world=1, device=torch.device("cpu"))
-        loop.resume()
-        resumed = loop.step
-        loop.run()
-        write_result(
-            self.pretrained(variant, seed),
-            {
-                "variant": variant,
-                "seed": seed,
-                "cpu_seconds": time.process_time() - cpu,
-                "steps": loop.step,
-                "resumed_at": resumed,
-                "scans": len(loop.scans),
-                "log": read_metrics(workspace, run),
-            },
-        )
+        recipe, run = recipe_of(DEVELOPMENT, variant, seed), self.run_name(variant, seed)
+        result = pretrain_run(self.workspace(DEVELOPMENT), recipe, run)
+        write_result(self.pretrained(variant, seed), {"variant": variant, "seed": seed, **result})
 
     def features_file(self, cohort: str, encoder: str, seed: int) -> Path:
         """Features of all patches of a cohort from one encoder."""
@@ -274,13 +250,17 @@ class Evidence:
         )
         temporary.rename(path)
 
-    def encoder(self, name: str, seed: int) -> Any:
-        """A pretrained encoder, or a random one of the same architecture with the scans' normalisation statistics."""
+    def encoder(self, name: str, seed: int, *, home: str = DEVELOPMENT) -> Any:
+        """A pretrained encoder, or a random one of the same architecture with the scans' normalisation statistics.
+
+        Args:
+            home: the cohort that it was pretrained on.
+        """
         import torch
 
         from ctplatform.inference.encoders import load_encoder, random_encoder
 
-        recipe, workspace = recipe_of(DEVELOPMENT, MAIN, seed), self.workspace(DEVELOPMENT)
+        recipe, workspace = recipe_of(DEVELOPMENT, MAIN, seed), self.workspace(home)
         if name != RANDOM:
             return load_encoder(workspace, self.run_name(name, seed), hu_window=recipe.prepare.hu_window)
         torch.manual_seed(0)
@@ -312,6 +292,30 @@ class Evidence:
         from tests.benchmarks import evidence_efficiency
 
         evidence_efficiency.prepare(self)
+
+
+def pretrain_run(workspace: Workspace, recipe: Recipe, run: str) -> dict[str, Any]:
+    """Pretrain in this process; its CPU-seconds, steps, scans and log."""
+    import torch
+
+    from ctplatform.storage.layout import CONFIG_FILE, PRETRAIN
+    from ctplatform.training.loop import Loop
+    from ctplatform.training.runs import read_metrics
+
+    torch.set_num_threads(1)
+    workspace.write_json(recipe.model_dump(mode="json"), PRETRAIN, run, CONFIG_FILE)
+    cpu = time.process_time()
+    loop = Loop(workspace, recipe, run, rank=0, world=1, device=torch.device("cpu"))
+    loop.resume()
+    resumed = loop.step
+    loop.run()
+    return {
+        "cpu_seconds": time.process_time() - cpu,
+        "steps": loop.step,
+        "resumed_at": resumed,
+        "scans": len(loop.scans),
+        "log": read_metrics(workspace, run),
+    }
 
 
 def write_result(path: Path, content: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ctplatform.metrics.bootstrap import interval
+from tests.benchmarks import evidence_real
 from tests.benchmarks.evidence_parts import (
     DEVELOPMENT,
     MAIN,
@@ -57,9 +58,12 @@ def phases(evidence: Evidence) -> list[list[Part]]:
             flush=True,
         )
         return []
-    encoders = [(encoder, seed) for encoder in (MAIN, RANDOM) for seed in SEEDS] + [(BASELINES, 0)]
+    before = evidence_real.phases(evidence)
+    kinds = (MAIN, RANDOM, evidence_real.REAL) if before else (MAIN, RANDOM)
+    encoders = [(encoder, seed) for encoder in kinds for seed in SEEDS] + [(BASELINES, 0)]
     return [
-        [(scored_file(evidence, *encoder), ["tissue", encoder[0], str(encoder[1])]) for encoder in encoders]
+        *before,
+        [(scored_file(evidence, *encoder), ["tissue", encoder[0], str(encoder[1])]) for encoder in encoders],
     ]
 
 
@@ -118,7 +122,8 @@ def _encoded(evidence: Evidence, encoder: str, seed: int, hu_NYX: np.ndarray) ->
     from drasclr import augment
     from drasclr.encoder import FEATURES
 
-    model = evidence.encoder(encoder, seed).eval()
+    home = evidence_real.REAL if encoder == evidence_real.REAL else DEVELOPMENT
+    model = evidence.encoder(encoder, seed, home=home).eval()
     window = recipe_of(DEVELOPMENT).prepare.hu_window
     coordinates_N3 = np.array(read_atlas(evidence.workspace(DEVELOPMENT)).coordinates_N3, dtype=np.float32)
     place_13 = torch.from_numpy(coordinates_N3[[PLACE]])
