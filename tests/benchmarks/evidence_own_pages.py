@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.benchmarks import document, evidence_tasks, evidence_tissue
 from tests.benchmarks.evidence_parts import BEST_RANDOM, DENSITY, HISTOGRAM, MAIN, RANDOM
+from tests.benchmarks.evidence_real import REAL
 
 TASKS = {
     "emphysema_extent": "extent, several scanners (rho)",
@@ -36,6 +37,8 @@ TISSUE = {
     f"{RANDOM} {evidence_tissue.MULTISCALE}": "random encoder, all scales",
     f"{MAIN} {evidence_tissue.LAST}": "pretrained on phantoms, last layer",
     f"{RANDOM} {evidence_tissue.LAST}": "random encoder, last layer",
+    f"{REAL} {evidence_tissue.MULTISCALE}": "pretrained on six real CTs, all scales",
+    f"{REAL} {evidence_tissue.LAST}": "pretrained on six real CTs, last layer",
     evidence_tissue.HISTOGRAM: "histogram of 32 bins",
     evidence_tissue.MOMENTS: "mean, SD, LAA-950",
 }
@@ -103,11 +106,17 @@ def tissue_section(claim: dict[str, Any]) -> str:
         "random encoder, both last layer": claim["last_layer"],
         "histogram (pretrained: all scales)": claim["against_histogram"],
     }
+    if "real_cts_against_random" in claim:
+        compared |= {
+            "of six real CTs instead, against the random encoder": claim["real_cts_against_random"],
+            "of six real CTs, against that of phantoms": claim["real_cts_against_phantoms"],
+        }
     rows = [[title, *(_difference(found[number]) for number in shots)] for title, found in compared.items()]
     first = "Pretrained against each, balanced accuracy:\n\n" + document.table(["", *heads], rows)
     rows = [
         [title, *(_values(claim["accuracies"][name][number]) for number in shots)]
         for name, title in TISSUE.items()
+        if name in claim["accuracies"]
     ]
     return first + "\n\nSeed by seed, mean over draws:\n\n" + document.table(["", *heads], rows)
 

@@ -205,6 +205,12 @@ def claim_of(scores: Mapping[str, Mapping[str, np.ndarray]], *, patches: int) ->
     ]
     whole = compared(np.mean(means, 0), np.zeros((1, DRAWS)))
     against_histogram = tasks(pretrained, HISTOGRAM)
+    on_real_cts = {}
+    if f"{evidence_real.REAL} {MULTISCALE}" in scores:
+        on_real_cts = {
+            "real_cts_against_random": tasks(f"{evidence_real.REAL} {MULTISCALE}", f"{RANDOM} {MULTISCALE}"),
+            "real_cts_against_phantoms": tasks(f"{evidence_real.REAL} {MULTISCALE}", pretrained),
+        }
     return {
         "name": NAME,
         "holds": all(row["interval"][0] > 0 for row in found.values()),
@@ -216,6 +222,7 @@ def claim_of(scores: Mapping[str, Mapping[str, np.ndarray]], *, patches: int) ->
         "shots": found,
         "last_layer": tasks(f"{MAIN} {LAST}", f"{RANDOM} {LAST}"),
         "against_histogram": against_histogram,
+        **on_real_cts,
         "accuracies": {
             name: {
                 number: [round(float(v), 3) for v in values.mean(1)] for number, values in by_shots.items()
@@ -232,7 +239,10 @@ def claim(evidence: Evidence) -> dict[str, Any]:
         FileNotFoundError: a part has not been run.
     """
     scores: dict[str, dict[str, np.ndarray]] = {}
-    for encoder in (MAIN, RANDOM):
+    kinds = [MAIN, RANDOM]
+    if all(scored_file(evidence, evidence_real.REAL, seed).exists() for seed in SEEDS):
+        kinds.append(evidence_real.REAL)
+    for encoder in kinds:
         runs = [_stored(evidence, encoder, seed)["scores"] for seed in SEEDS]
         for features in (LAST, MULTISCALE):
             scores[f"{encoder} {features}"] = {

@@ -7,6 +7,7 @@ import pytest
 
 from tests.benchmarks import evidence_own_pages, evidence_tissue
 from tests.benchmarks.evidence_parts import MAIN, RANDOM, SEEDS, Evidence
+from tests.benchmarks.evidence_real import CT, REAL
 from tests.benchmarks.evidence_tissue import DRAWS, LAST, MULTISCALE, SHOTS, claim_of, compared
 
 
@@ -57,6 +58,8 @@ def scores(gain: float) -> dict[str, dict[str, np.ndarray]]:
         f"{RANDOM} {MULTISCALE}": 0.5,
         f"{MAIN} {LAST}": 0.45,
         f"{RANDOM} {LAST}": 0.4,
+        f"{REAL} {MULTISCALE}": 0.52,
+        f"{REAL} {LAST}": 0.43,
     }
     return {
         name: {str(n): level + 0.005 * rng.normal(size=(len(SEEDS), DRAWS)) for n in SHOTS}
@@ -78,6 +81,12 @@ def test_the_claim_needs_every_number_of_labels(gain: float, holds: bool, reache
     text = evidence_own_pages.tissue_section(claim)
     assert text.count(f"{claim['shots']['5']['difference']:+.2f}") >= 1
     assert all(title in text for title in evidence_own_pages.TISSUE.values())
+    assert f"{claim['real_cts_against_random']['80']['difference']:+.2f}" in text
+
+
+def test_without_encoders_of_real_cts_the_page_has_no_row_of_them() -> None:
+    phantoms = {name: found for name, found in scores(0.05).items() if not name.startswith(REAL)}
+    assert "real CTs" not in evidence_own_pages.tissue_section(claim_of(phantoms, patches=1337))
 
 
 def test_without_the_data_the_part_is_skipped_with_a_reason(tmp_path, monkeypatch, capsys) -> None:
@@ -87,4 +96,9 @@ def test_without_the_data_the_part_is_skipped_with_a_reason(tmp_path, monkeypatc
     file = tmp_path / "EmphysemaPatches.mat"
     file.write_bytes(b"")
     monkeypatch.setenv(evidence_tissue.PATCHES, str(file))
+    monkeypatch.delenv(CT, raising=False)
     assert len(evidence_tissue.phases(Evidence(tmp_path))[0]) == 2 * len(SEEDS) + 1
+    assert CT in capsys.readouterr().out
+    monkeypatch.setenv(CT, str(tmp_path))
+    prepared, pretrained, scored = evidence_tissue.phases(Evidence(tmp_path))
+    assert (len(prepared), len(pretrained), len(scored)) == (1, len(SEEDS), 3 * len(SEEDS) + 1)
