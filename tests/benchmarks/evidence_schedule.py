@@ -11,7 +11,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.benchmarks import evidence_efficiency
-from tests.benchmarks.evidence_parts import ALL, BEST_RANDOM, DEVELOPMENT, MAIN, RANDOM, SEEDS, Evidence
+from tests.benchmarks.evidence_parts import (
+    ALL,
+    BEST_RANDOM,
+    DEVELOPMENT,
+    MAIN,
+    RANDOM,
+    SEEDS,
+    VARIED_DEVELOPMENT,
+    Evidence,
+)
+from tests.benchmarks.evidence_real import REAL
 
 Part = tuple[Path, list[str]]  # the result, and the method with its arguments
 #: CPU-seconds of a part of each kind, without the imports of its process: measured on an AMD EPYC, one thread, beside
@@ -30,10 +40,13 @@ CPU_SECONDS: Mapping[str, float] = {
     "train scratch": 20.0,
     "train finetune": 20.0,
     "train all": 48.0,
+    "task_choose": 30.0,
     "task_heads": 1.5,
     "task_networks scratch": 19.0,
     "task_networks ceiling": 47.0,
     "tissue": 11.0,
+    "real_prepare": 20.0,
+    "real_pretrain": 275.0,
     "demo_sized": 1.0,
     "efficiency 0.1.0": 260.0,
     "efficiency today": 85.0,
@@ -73,14 +86,23 @@ def needs_of(evidence: Evidence, arguments: Sequence[str], earlier: Collection[P
     match method:
         case "prepare":
             found = set() if names == [DEVELOPMENT] else {development}
-        case "pretrain" | "demo_sized":
+        case "pretrain" | "demo_sized" | "real_prepare":
             found = {development}
+        case "real_pretrain":
+            found = {evidence.prepared(REAL)}
         case "features":
             cohort, encoder, seed = names
             found = {development, evidence.prepared(cohort), evidence.pretrained(encoder, int(seed))}
         case "choose":
             found = {
                 evidence.features_file(DEVELOPMENT, encoder, seed)
+                for encoder in (MAIN, RANDOM)
+                for seed in SEEDS
+            }
+        case "task_choose":
+            found = {
+                evidence.features_file(cohort, encoder, seed)
+                for cohort in VARIED_DEVELOPMENT
                 for encoder in (MAIN, RANDOM)
                 for seed in SEEDS
             }
