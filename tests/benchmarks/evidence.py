@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import (
@@ -41,16 +40,17 @@ from tests.benchmarks.evidence_parts import (
     MAIN,
     PROCESSES,
     RANDOM,
+    RESULT,
     SEEDS,
     TRAINED,
     Evidence,
 )
 from tests.benchmarks.evidence_schedule import CPU_SECONDS, UNKNOWN_SECONDS, Part, Schedule, forecast, kind_of
 
-RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
 #: Parts that are no methods of `Evidence`.
 OTHER_PARTS: dict[str, Callable[..., None]] = {
     "task_choose": evidence_tasks.choose,
+    "task_kept_choice": evidence_tasks.keep_choice,
     "choose": evidence_heads.choose,
     "probe": evidence_heads.probe,
     "train": evidence_networks.train,
@@ -129,11 +129,11 @@ def phases(evidence: Evidence, *, only: list[str] | None = None) -> list[list[Pa
         ]
 
     if only is None:
-        # No claim compares with networks that are trained on the tasks of `evidence_tasks`.
+        # No claim compares with networks that are trained on the tasks of `evidence_tasks`, whose choice is kept, nor
+        # with encoders of real CTs.
         own = [
-            [part for part in phase if part[1][0] != "task_networks"]
-            for phases_of, _ in OWN_CLAIMS.values()
-            for phase in phases_of(evidence)
+            [part for part in phase if part[1][0] != "task_networks" and not evidence_real.is_part(part[1])]
+            for phase in (*evidence_tasks.phases(evidence, choose=False), *evidence_tissue.phases(evidence))
         ]
     else:
         own = [phase for name in only for phase in (OWN_CLAIMS | ASIDE_CLAIMS)[name][0](evidence)]

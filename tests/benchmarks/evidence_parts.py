@@ -29,6 +29,8 @@ from ctplatform.tasks.task import Task
 
 #: At a time; more than cores take a larger share of a machine that is busy.
 PROCESSES = int(os.environ.get("EVIDENCE_PROCESSES", "2"))
+#: Where the claims are stored.
+RESULT = Path(__file__).resolve().parents[2] / "docs" / "evidence.json"
 DEVELOPMENT = "development"
 #: Cohorts on which nothing was chosen, and their seeds.
 FRESH = {"first": 4001, "second": 4002}

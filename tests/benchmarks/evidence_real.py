@@ -42,6 +42,11 @@ def phases(evidence: Evidence) -> list[list[Part]]:
     return [[(evidence.prepared(REAL), ["real_prepare"])], pretrained]
 
 
+def is_part(arguments: list[str]) -> bool:
+    """Whether a part makes such an encoder or scores it."""
+    return arguments[0].startswith("real_") or REAL in arguments
+
+
 def real_recipe(seed: int, *, scans: int) -> Recipe:
     """As the phantoms' encoders are pretrained: all scans a step, and as many anchors."""
     from ctplatform.config.loader import load_recipe

@@ -41,6 +41,7 @@ CPU_SECONDS: Mapping[str, float] = {
     "train finetune": 20.0,
     "train all": 48.0,
     "task_choose": 30.0,
+    "task_kept_choice": 0.0,
     "task_heads": 1.5,
     "task_networks scratch": 19.0,
     "task_networks ceiling": 47.0,
@@ -99,6 +100,8 @@ def needs_of(evidence: Evidence, arguments: Sequence[str], earlier: Collection[P
                 for encoder in (MAIN, RANDOM)
                 for seed in SEEDS
             }
+        case "task_kept_choice":
+            found = set()
         case "task_choose":
             found = {
                 evidence.features_file(cohort, encoder, seed)

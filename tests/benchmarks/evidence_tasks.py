@@ -32,6 +32,7 @@ from tests.benchmarks.evidence_parts import (
     HISTOGRAM,
     MAIN,
     RANDOM,
+    RESULT,
     SEEDS,
     STEPS_ALL,
     SUBSETS,
@@ -73,8 +74,13 @@ def tasks() -> dict[str, tuple[Task, str]]:
     return {name: (task, "auroc" if task.kind == "binary" else "spearman") for name, task in found.items()}
 
 
-def phases(evidence: Evidence) -> list[list[Part]]:
-    """The parts, in phases; encoders are there already. A choice that was made is not made again."""
+def phases(evidence: Evidence, *, choose: bool = True) -> list[list[Part]]:
+    """The parts, in phases; encoders are there already. A choice that was made is not made again.
+
+    Args:
+        evidence: the folder.
+        choose: make the choice on the development cohorts, and not take the one that docs/evidence.json has.
+    """
 
     def encoded(cohorts: dict[str, int]) -> list[list[Part]]:
         return [
@@ -87,7 +93,9 @@ def phases(evidence: Evidence) -> list[list[Part]]:
             ],
         ]
 
-    choice = [*encoded(VARIED_DEVELOPMENT), [(representation_file(evidence), ["task_choose"])]]
+    choice = [[(representation_file(evidence), ["task_kept_choice"])]]
+    if choose:
+        choice = [*encoded(VARIED_DEVELOPMENT), [(representation_file(evidence), ["task_choose"])]]
     return [
         *([] if representation_file(evidence).exists() else choice),
         *encoded(VARIED),
@@ -121,6 +129,18 @@ def choose(evidence: Evidence) -> None:
     found = {
         encoder: scores.choice(evidence, encoder, problems, REPRESENTATIONS) for encoder in (MAIN, RANDOM)
     }
+    write_result(representation_file(evidence), found)
+
+
+def keep_choice(evidence: Evidence) -> None:
+    """Take the choice that was made on the development cohorts before, with the scores of its candidates."""
+    stored = _read(RESULT)["claims"]
+    (claim,) = (claim for claim in stored if claim["name"] == NAME)
+    found = {}
+    for encoder in (MAIN, RANDOM):
+        features, pooling = claim["representation"][encoder]["chosen"].split()
+        means = claim["representation"][encoder]["candidates"]
+        found[encoder] = {"features": features, "pooling": pooling, "means": means}
     write_result(representation_file(evidence), found)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -79,10 +81,22 @@ def test_every_part_can_be_run(tmp_path) -> None:
     only = [part for phase in phases(evidence, only=[evidence_tasks.NAME]) for part in phase]
     assert parts == only[-len(parts) :]
     whole = [part for phase in phases(evidence) for part in phase]
-    # Networks that no claim compares with are trained with `--only` alone.
-    assert [part for part in parts if part not in whole] == [
-        part for part in parts if part[1][0] == "task_networks"
+    # Networks that no claim compares with are trained with `--only` alone, and the choice is made there.
+    aside = [
+        part
+        for part in parts
+        if part[1][0] in ("task_networks", "task_choose") or part[1][1] in VARIED_DEVELOPMENT
     ]
+    assert [part for part in parts if part not in whole] == aside
+
+
+def test_the_choice_of_before_is_kept(tmp_path) -> None:
+    evidence = Evidence(tmp_path)
+    evidence_tasks.keep_choice(evidence)
+    kept = json.loads(evidence_tasks.representation_file(evidence).read_text())
+    assert kept["local"]["pooling"] == "standardised_gradient"
+    for found in kept.values():
+        assert f"{found['features']} {found['pooling']}" == max(found["means"], key=found["means"].get)
 
 
 def test_zones_cover_all_locations() -> None:

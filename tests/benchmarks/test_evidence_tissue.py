@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.benchmarks import evidence_own_pages, evidence_tissue
+from tests.benchmarks import evidence_own_pages, evidence_real, evidence_tissue
+from tests.benchmarks.evidence import phases
 from tests.benchmarks.evidence_parts import MAIN, RANDOM, SEEDS, Evidence
 from tests.benchmarks.evidence_real import CT, REAL
 from tests.benchmarks.evidence_tissue import DRAWS, LAST, MULTISCALE, SHOTS, claim_of, compared
@@ -102,3 +103,6 @@ def test_without_the_data_the_part_is_skipped_with_a_reason(tmp_path, monkeypatc
     monkeypatch.setenv(CT, str(tmp_path))
     prepared, pretrained, scored = evidence_tissue.phases(Evidence(tmp_path))
     assert (len(prepared), len(pretrained), len(scored)) == (1, len(SEEDS), 3 * len(SEEDS) + 1)
+    whole = [part for phase in phases(Evidence(tmp_path)) for part in phase]
+    assert not any(evidence_real.is_part(arguments) for _, arguments in whole), "with --only alone"
+    assert all(evidence_real.is_part(arguments) for _, arguments in prepared + pretrained)
