@@ -64,7 +64,8 @@ def render(rows: list[list[str]]) -> str:
     return (
         "Synthetic chests with one thing changed (`tests/ctplatform/lungs/diseased.py`), against the lungs that are "
         "aerated and none of what is fluid, collapsed, free air or gas of the abdomen. Registered to the published "
-        "atlas; they have no noise of a low dose and no motion, and say what the rules do, not how often they err. Dice is that of the mask as it is shown and written.\n\n"
+        "atlas; they have no noise of a low dose and no motion, and say what the rules do, not how often they err. "
+        "Dice is that of the mask as it is shown and written.\n\n"
         "```console\n$ DRASCLR_ATLAS=ATLAS python -m tests.benchmarks.hard_lungs --write\n```\n\n"
         + document.table(head, rows)
     )

@@ -13,7 +13,6 @@ import itertools
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from ctplatform.lungs.classical import LUNG_HU
 from ctplatform.lungs.coarse_grid import block_size, shrink_by

@@ -1,4 +1,4 @@
-"""The surface of a lung mask on a fine grid: placed by density, by shape where density says nothing, 0 beyond the scan."""
+"""The surface of a lung mask on a fine grid: by density, or by shape where density says nothing; 0 beyond the scan."""
 
 from __future__ import annotations
 
