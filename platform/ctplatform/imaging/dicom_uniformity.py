@@ -19,7 +19,7 @@ from pydicom.uid import CTImageStorage
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_frames import MULTI_FRAME_CLASSES
-from ctplatform.imaging.dicom_headers import Series, Slice
+from ctplatform.imaging.dicom_headers import Series, Slice, plain_id
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.volume_checks import MIN_SLICES, not_scalar, truncated_slice
 
@@ -136,8 +136,10 @@ def _check_same(slices: Sequence[Slice]) -> None:
         "Modality": {s.modality for s in slices},
         "SOPClassUID": {s.sop_class for s in slices},
         # The issuer may be stamped on a part of the files; two issuers are two people, though.
-        "PatientID": {s.patient_id.split("\n")[-1] for s in slices} - {""},
-        "IssuerOfPatientID": {s.patient_id.split("\n")[0] for s in slices if "\n" in s.patient_id},
+        "PatientID": {plain_id(s.patient_id) for s in slices} - {""},
+        "IssuerOfPatientID": {
+            s.patient_id.split("\n")[0].strip().upper() for s in slices if "\n" in s.patient_id
+        },
         "SamplesPerPixel": {s.samples for s in slices},
         "PhotometricInterpretation": {s.photometric for s in slices} - {""},
         "RescaleType": {s.rescale_type or "US" for s in slices} - {"US"},
