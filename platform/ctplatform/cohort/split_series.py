@@ -144,7 +144,7 @@ def _is_copy(series: Series, other: Series) -> bool:
 
 def _agree(parts: Sequence[Series]) -> bool:
     """Whether parts that hold the same images, by their headers, hold the same pixels, too."""
-    seen: dict[tuple[object, ...], Slice] = {}
+    seen: dict[tuple[str, tuple[float, ...], str], Slice] = {}
     for series in parts:
         images = {(s.sop_uid, s.position, s.acquisition): s for s in series.slices}
         shared = sorted(images.keys() & seen.keys())

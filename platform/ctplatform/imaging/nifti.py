@@ -223,9 +223,9 @@ def _check_start(path: Path) -> None:
                 )
 
 
-def _keep_codes(header: nib.Nifti1Header, path: Path) -> None:
+def _keep_codes(header: Any, path: Path) -> None:
     """Count a qform and a sform of a code that the standard does not name, as any above 0, where nibabel drops them."""
-    with nib.openers.ImageOpener(path) as stream:
+    with nib.openers.ImageOpener(str(path)) as stream:
         stored = type(header).from_fileobj(stream, check=False)
     for name in ("qform_code", "sform_code"):
         if int(stored[name]) > 0 == int(header[name]):
