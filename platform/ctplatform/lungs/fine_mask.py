@@ -21,6 +21,9 @@ from ctplatform.lungs.mask import LEFT, RIGHT
 _WHOLE = 200
 """A share of 1 in the interpolated masks, which are 8-bit."""
 
+_SLAB = 32
+"""Slices at a time, for memory."""
+
 OUTSIDE_HU = -32768
 """Of voxels beyond the scan."""
 
@@ -37,7 +40,12 @@ def fine_mask(image: sitk.Image, labels: sitk.Image, *, on: sitk.Image | None = 
     Returns:
         uint8, 50 the right and 100 the left lung; 0 outside of the scan.
     """
-    on = image if on is None else on
+    if on is None:
+        starts = range(0, image.GetSize()[2], _SLAB)
+        slabs = [fine_mask(image, labels, on=image[:, :, at : at + _SLAB]) for at in starts]
+        whole = sitk.GetImageFromArray(np.concatenate([sitk.GetArrayViewFromImage(slab) for slab in slabs]))
+        whole.CopyInformation(image)
+        return whole
     box = _box(labels, on)
     if box is None:
         empty = sitk.Image(on.GetSize(), sitk.sitkUInt8)

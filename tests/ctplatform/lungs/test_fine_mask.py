@@ -39,6 +39,7 @@ def test_a_surface_that_density_shows_is_right():
     found = sitk.GetArrayFromImage(fine_mask(image, labels))
     copied = on_grid(LungMask(labels, {}), image)
     lung = sitk.GetArrayFromImage(image) < -450
+    np.testing.assert_array_equal(found, sitk.GetArrayFromImage(fine_mask(image, labels, on=image)))
     assert dice(found > 0, lung) > 0.999 > 0.97 > dice(copied > 0, lung)
     assert set(np.unique(found[:, :, :60])) == {0, RIGHT}
     assert set(np.unique(found[:, :, 60:])) == {0, LEFT}
