@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ctplatform.lungs.classical import LUNG_HU
 from ctplatform.lungs.coarse_grid import block_size, shrink_by
 from ctplatform.lungs.mask import LEFT, RIGHT
+from ctplatform.lungs.morphology import Ellipsoid, dilate
 
 _WHOLE = 200
 """A share of 1 in the interpolated masks, which are 8-bit."""
@@ -55,7 +56,8 @@ def fine_mask(image: sitk.Image, labels: sitk.Image, *, on: sitk.Image | None = 
     part = sitk.RegionOfInterest(labels, *box)
     labels_ZYX = sitk.GetArrayViewFromImage(part)
     coarse_hu = _coarse_hu(image, labels, part, box)
-    by_density_ZYX = (labels_ZYX > 0) == (sitk.GetArrayViewFromImage(coarse_hu) < LUNG_HU)
+    contradiction_ZYX = (labels_ZYX > 0) != (sitk.GetArrayViewFromImage(coarse_hu) < LUNG_HU)
+    by_density_ZYX = ~dilate(contradiction_ZYX, Ellipsoid.of((1, 1, 1)))
 
     def on_grid(values_ZYX: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
         source = sitk.GetImageFromArray(values_ZYX)
