@@ -26,6 +26,9 @@ from ctplatform.imaging.volume_checks import MIN_SLICES, not_scalar, truncated_s
 WRONG_STEP_HU = 100.0
 """Neighbouring slices that are nearer to each other by so much with one of their rescales have one wrong."""
 
+WRONG_SHARE = 0.35
+"""Of the difference, which then is left at most: where the body begins, slices differ by half with either rescale."""
+
 _PROJECTION_WORDS = {"MIP", "MINIP", "MAXIP", "MNIP", "PROJECTION", "VRT", "VOLREN", "SSD", "RENDERED"}
 _PROJECTION_PHRASE = re.compile(r"\b(?:MIN(?:IMUM)?|MAX(?:IMUM)?)[ _-]?(?:IP|INTENSITY)\b")
 _MATERIAL_WORDS = {
@@ -213,7 +216,7 @@ def check_rescale_steps(hu_ZYX: NDArray[Any], slices: Sequence[Slice]) -> None:
         before, own = before[inside], own[inside]
         swapped = (own - intercept) / slope * slope_before + intercept_before
         step, other = (float(np.abs(value - before).mean()) for value in (own, swapped))
-        if step - other > WRONG_STEP_HU:
+        if step - other > WRONG_STEP_HU and other < WRONG_SHARE * step:
             wrong, least = wrong + 1, min(least, step)
     if wrong:
         raise ScanError(
