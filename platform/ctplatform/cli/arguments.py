@@ -209,6 +209,11 @@ def add_view_options(sub: argparse.ArgumentParser) -> None:
         choices=("niivue", "slices"),
         help="NiiVue, with a rendering (default where it is installed), or slices without WebGL",
     )
+    sub.add_argument(
+        "--mask",
+        metavar="FILE",
+        help="write the lung mask (right 50, left 100) on the scan's own voxels, too: .nii.gz",
+    )
     sub.add_argument("-o", "--output", default="scan.html", metavar="FILE", help="(default: %(default)s)")
     add_open_option(sub)
     add_json_option(sub)

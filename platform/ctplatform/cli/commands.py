@@ -249,6 +249,7 @@ def view_command(args: argparse.Namespace) -> None:
         labels=args.labels,
         spacing_mm=args.spacing,
         viewer=args.viewer,
+        mask=args.mask,
     )
     if args.json:
         print_json(made)

@@ -20,6 +20,7 @@ def write_view(
     labels: str | None = None,
     spacing_mm: float = 1.5,
     viewer: str | None = None,
+    mask: str | None = None,
 ) -> dict[str, Any]:
     """Write the page; what `--json` prints.
 
@@ -31,9 +32,10 @@ def write_view(
         labels: label map.
         spacing_mm: of the voxels in the page.
         viewer: one of `VIEWERS`; None: NiiVue where it is installed.
+        mask: file for the lung mask on the scan's own voxels, .nii.gz.
 
     Raises:
-        StageError: the weights cannot be used, the output is no page, or NiiVue is not installed.
+        StageError: the weights cannot be used, the output is no page, the mask no .nii.gz, or NiiVue is not installed.
         ScanError: the scan or the label map cannot be read.
     """
     from ctplatform.cli.embed import load_model
@@ -42,6 +44,10 @@ def write_view(
     from ctplatform.report.scan_view import view_scan
 
     page = page_path(output)
+    if mask is not None and not mask.endswith(".nii.gz"):
+        raise StageError(
+            f"{mask}: the lung mask is compressed NIfTI", "Give a name that ends with .nii.gz", code="usage"
+        )
     niivue = None if viewer == SLICES else installed()
     if viewer == NIIVUE and niivue is None:
         raise StageError("NiiVue is not installed", f"{INSTALL}, or give --viewer slices", code="extra")
@@ -51,6 +57,7 @@ def write_view(
         model=load_model(weights, atlas=atlas) if weights else None,
         labels=labels,
         spacing_mm=spacing_mm,
+        mask_file=Path(mask).expanduser() if mask else None,
     )
     write_page(page, volume_page(view, niivue) if niivue else scan_page(view))
     return {
@@ -59,5 +66,6 @@ def write_view(
         "locations": len(view.centres_mm_N3),
         "labels": list(view.names.values()),
         "viewer": NIIVUE if niivue else SLICES,
+        "mask": mask,
         "page": str(page),
     }

@@ -21,9 +21,13 @@ _PLACEHOLDERS = {
     "ANONYMOUSPATIENT", "ANONPATIENT", "UNKNOWN", "NONE", "NA", "NAN", "NULL", "NIL", "REMOVED", "DEIDENTIFIED", "DEID",
     "DEIDENTIFY", "REDACTED", "MASKED", "HIDDEN", "DELETED", "BLANK", "EMPTY", "CONFIDENTIAL", "WITHHELD", "CLEANED",
     "PATIENT", "PATIENTID", "PATID", "SUBJECT", "SUBJECTID", "ID", "NOID", "NOPATIENTID", "UNDEFINED", "DEFAULT",
-    "DUMMY", "NOTAVAILABLE", "NOTSPECIFIED", "UNSPECIFIED", "PSEUDONYM", "TEST", "NOVALUE",
+    "NAME", "NONAME", "NO", "JOHNDOE", "DOEJOHN", "JANEDOE", "DOEJANE", "PRIVATE", "SECRET", "ANONYME", "ANONYMISIERT",
+    "UNBEKANNT", "INCONNU", "ANONIMO", "ANONIMIZADO", "ANONIMIZZATO", "DESCONOCIDO", "DUMMY", "NOTAVAILABLE",
+    "NOTSPECIFIED", "UNSPECIFIED", "PSEUDONYM", "TEST", "NOVALUE",
 }  # fmt: skip
-"""PatientIDs, letters and digits alone in upper case, that stand for no person."""
+"""PatientIDs, letters and digits alone in upper case, that stand for no person, as do several of these words."""
+
+_REPEATED = re.compile(r"0+|X+|([A-Z])\1{2,}|9{4,}|(\d)\2{5,}")
 
 
 def temporary_key() -> bytes:
@@ -71,13 +75,19 @@ def pseudonym(patient_id: str, *, key: bytes) -> str:
 
 
 def is_placeholder(patient_id: str) -> bool:
-    """Whether a PatientID names no person: a word of anonymisation, zeros, or one sign over and over.
+    """Whether a PatientID names no person: words of anonymisation, zeros, one sign over and over, or 123456 and so on.
 
     Args:
         patient_id: as `Series.patient_id`: after the issuer and a line break where there is one.
     """
-    plain = re.sub(r"[\W_]", "", patient_id.split("\n")[-1].upper())
-    return plain in _PLACEHOLDERS or bool(re.fullmatch(r"0+|X+|9{4,}", plain))
+    words = re.findall(r"[^\W_]+", patient_id.split("\n")[-1].upper())
+    plain = "".join(words)
+    return (
+        plain in _PLACEHOLDERS
+        or all(word in _PLACEHOLDERS for word in words)
+        or bool(_REPEATED.fullmatch(plain))
+        or (len(plain) > 5 and plain in "1234567890")
+    )
 
 
 def _not_writable(path: Path, error: OSError) -> CohortError:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ctplatform.cohort.pseudonyms import is_placeholder
 from ctplatform.cohort.scan_rules import (
     Findings,
     FolderSeries,
@@ -21,7 +22,7 @@ from ctplatform.cohort.scan_rules import (
 )
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_geometry import series_geometry
-from ctplatform.imaging.dicom_headers import Series, merge
+from ctplatform.imaging.dicom_headers import Series, Slice, merge, plain_id
 
 _CONTENT_BYTES = 1 << 16
 _BROKEN = {"missing-slice", "uneven-spacing", "shifted-slices"}
@@ -75,9 +76,14 @@ def _decide(
 ) -> tuple[list[tuple[Path, FolderSeries]], list[str]]:
     """The series of one UID as they are taken, each with its first folder, and lines on what is not."""
     kept, lines = _without_copies(options, found)
+    people: dict[str, set[str]] = {}
+    for _, series in kept:
+        people.setdefault(series.study_uid, set()).add(plain_id(series.patient_id))
     groups: dict[tuple[str, str], list[tuple[Path, Series]]] = {}
     for folder, series in kept:
-        person = " ".join(series.patient_id.upper().split())
+        # Parts without a PatientID are of the study's one person.
+        named = people[series.study_uid] - {""}
+        person = named.copy().pop() if len(named) == 1 else plain_id(series.patient_id)
         groups.setdefault((person, series.study_uid), []).append((folder, series))
     result: list[tuple[Path, FolderSeries]] = []
     for group in groups.values():
@@ -85,8 +91,9 @@ def _decide(
         together = merge([series] for _, series in group)[0]
         try:
             series_geometry(together)
-            result.append((folders[0], FolderSeries(together, tuple(folders[1:]))))
-            continue
+            if _agree([series for _, series in group]):
+                result.append((folders[0], FolderSeries(together, tuple(folders[1:]))))
+                continue
         except ScanError as error:
             numbers = [{s.acquisition for s in series.slices} for _, series in group]
             one_acquisition = len(set().union(*numbers)) < sum(len(n) for n in numbers)
@@ -103,15 +110,12 @@ def _decide(
 def _without_copies(
     options: SearchOptions, found: Sequence[tuple[Path, Series]]
 ) -> tuple[list[tuple[Path, Series]], list[str]]:
-    """Without series all of whose images are in another one; the same images of two people are none, unless equal."""
+    """Without series all of whose images are in another one."""
     kept: list[tuple[Path, Series]] = []
     lines: list[str] = []
     for folder, series in sorted(found, key=lambda item: (-len(item[1].slices), item[0])):
-        images = {(s.sop_uid, s.position, s.acquisition) for s in series.slices}
         for other_folder, other in kept:
-            held = {(s.sop_uid, s.position, s.acquisition) for s in other.slices}
-            same_person = series.patient_id == other.patient_id and series.study_uid == other.study_uid
-            if images <= held and (same_person or _content(series) == _content(other)):
+            if _is_copy(series, other):
                 lines.append(f"{_place(options, folder)}: the same scan as {_place(options, other_folder)}")
                 break
         else:
@@ -119,10 +123,50 @@ def _without_copies(
     return sorted(kept, key=lambda item: item[0]), lines
 
 
+def _is_copy(series: Series, other: Series) -> bool:
+    """Whether another series holds all of a series' images: by SOPInstanceUIDs of one person, or by pixels.
+
+    A person is known by a PatientID that is no placeholder; exports may give copies SOPInstanceUIDs of their own.
+    """
+    places = {(s.position, s.acquisition): s for s in other.slices}
+    if not all((s.position, s.acquisition) in places for s in series.slices):
+        return False
+    person = plain_id(series.patient_id)
+    same_person = person == plain_id(other.patient_id) and series.study_uid == other.study_uid
+    held = {(s.sop_uid, s.position, s.acquisition) for s in other.slices}
+    if all((s.sop_uid, s.position, s.acquisition) in held for s in series.slices) and (
+        same_person and not is_placeholder(person)
+    ):
+        return True
+    image = _middle(series)
+    return _pixels(image) == _pixels(places[image.position, image.acquisition])
+
+
+def _agree(parts: Sequence[Series]) -> bool:
+    """Whether parts that hold the same images, by their headers, hold the same pixels, too."""
+    seen: dict[tuple[str, tuple[float, ...], str], Slice] = {}
+    for series in parts:
+        images = {(s.sop_uid, s.position, s.acquisition): s for s in series.slices}
+        shared = sorted(images.keys() & seen.keys())
+        if shared and _pixels(images[shared[0]]) != _pixels(seen[shared[0]]):
+            return False
+        seen |= images
+    return True
+
+
 def _content(series: Series) -> str:
-    """Hash of the last bytes, which are pixels, of the middle one of a series' images in order of position."""
+    """Hash of pixels of the middle one of a series' images."""
+    return _pixels(_middle(series))
+
+
+def _middle(series: Series) -> Slice:
+    """The middle one of a series' images in order of position."""
     images = sorted(series.slices, key=lambda s: (s.position[::-1], s.sop_uid))
-    image = images[len(images) // 2]
+    return images[len(images) // 2]
+
+
+def _pixels(image: Slice) -> str:
+    """Hash of the last bytes of an image's file, which are pixels."""
     with image.file.open("rb") as stream:
         size = stream.seek(0, 2)
         pixels = (

@@ -34,6 +34,13 @@ ARRAYS = {
     "ElementNumberOfChannels": "",
     "ElementType": "",
 }
+SYNONYMS = (
+    ("TransformMatrix", "Rotation", "Orientation"),
+    ("Offset", "Position", "Origin"),
+    ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
+)
+"""Names of one field of a MetaImage header."""
+
 ELEMENT_TYPES = {
     f"MET_{sign}{kind}" for sign in ("", "U") for kind in ("CHAR", "SHORT", "INT", "LONG", "LONG_LONG")
 } | {"MET_FLOAT", "MET_DOUBLE"}
@@ -88,6 +95,14 @@ def check_metaimage(fields: Mapping[str, str]) -> None:
         wanted = count[0] ** 2 if expected == "matrix" else count[0]
         if expected and name in fields and len(_numbers(fields[name])) != wanted:
             raise _no_sense(name)
+    for names in SYNONYMS:
+        given = [_value(fields[name]) for name in names if name in fields]
+        if any(value != given[0] for value in given):
+            raise ScanError(
+                f"{' and '.join(name for name in names if name in fields)} of the header contradict each other",
+                "Find out which is right, and remove the other",
+                code="bad-header",
+            )
     if fields.get("ElementType", "") not in ELEMENT_TYPES:
         raise _no_sense("ElementType")
     channels = fields.get("ElementNumberOfChannels", "1")
@@ -100,6 +115,40 @@ def check_metaimage(fields: Mapping[str, str]) -> None:
         raise _no_sense("ElementDataFile")
     if any(len(value) > MAX_VALUE for value in fields.values()):
         raise _no_sense(next(name for name, value in fields.items() if len(value) > MAX_VALUE))
+
+
+def check_orientation(fields: Mapping[str, str]) -> list[str]:
+    """Compare the anatomical orientation of a MetaImage header with its matrix, which counts; returns notes.
+
+    Its letters say where the axes x, y, z of the voxels come from, so that RAI is LPS order (MetaIO documentation).
+
+    Raises:
+        ScanError: bad-space, where there is no matrix and the voxels are in another order.
+    """
+    letters = fields.get("AnatomicalOrientation", "").upper()
+    if not re.fullmatch("[RLAPIS]{3}", letters):
+        return []
+    matrix = next((_numbers(fields[name]) for name in SYNONYMS[0] if name in fields), None)
+    if matrix is None:
+        if letters != "RAI":
+            raise ScanError(
+                "the header gives an anatomical orientation and no matrix, so the directions of the axes are not sure",
+                "Store the scan with its TransformMatrix",
+                code="bad-space",
+            )
+        return []
+    count = math.isqrt(len(matrix))
+    axes = [matrix[k * count : k * count + 3] for k in range(3)]
+    largest = [max(range(3), key=lambda i: abs(axis[i])) for axis in axes]
+    by_matrix = "".join(("RL", "AP", "IS")[i][axis[i] < 0] for i, axis in zip(largest, axes))
+    if by_matrix != letters:
+        return ["AnatomicalOrientation and the matrix of the header differ; the matrix was used"]
+    return []
+
+
+def _value(text: str) -> object:
+    """What a field holds, for comparisons: numbers, or a word."""
+    return _numbers(text) or text.strip().lower()
 
 
 def _no_sense(name: str) -> ScanError:

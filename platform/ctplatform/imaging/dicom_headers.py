@@ -360,3 +360,8 @@ def _body_part(words: frozenset[str]) -> str:
 
 def _tokens(text: str) -> frozenset[str]:
     return frozenset(re.split(r"[^A-Z0-9]+", text.upper())) - {""}
+
+
+def plain_id(patient_id: str) -> str:
+    """`Series.patient_id` without the issuer, for comparisons: case and repeated or outer blanks make no difference."""
+    return " ".join(patient_id.split("\n")[-1].upper().split())

@@ -19,12 +19,15 @@ from pydicom.uid import CTImageStorage
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.dicom_frames import MULTI_FRAME_CLASSES
-from ctplatform.imaging.dicom_headers import Series, Slice
+from ctplatform.imaging.dicom_headers import Series, Slice, plain_id
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.imaging.volume_checks import MIN_SLICES, not_scalar, truncated_slice
 
 WRONG_STEP_HU = 100.0
 """Neighbouring slices that are nearer to each other by so much with one of their rescales have one wrong."""
+
+WRONG_SHARE = 0.35
+"""Of the difference, which then is left at most: where the body begins, slices differ by half with either rescale."""
 
 _PROJECTION_WORDS = {"MIP", "MINIP", "MAXIP", "MNIP", "PROJECTION", "VRT", "VOLREN", "SSD", "RENDERED"}
 _PROJECTION_PHRASE = re.compile(r"\b(?:MIN(?:IMUM)?|MAX(?:IMUM)?)[ _-]?(?:IP|INTENSITY)\b")
@@ -136,8 +139,10 @@ def _check_same(slices: Sequence[Slice]) -> None:
         "Modality": {s.modality for s in slices},
         "SOPClassUID": {s.sop_class for s in slices},
         # The issuer may be stamped on a part of the files; two issuers are two people, though.
-        "PatientID": {s.patient_id.split("\n")[-1] for s in slices} - {""},
-        "IssuerOfPatientID": {s.patient_id.split("\n")[0] for s in slices if "\n" in s.patient_id},
+        "PatientID": {plain_id(s.patient_id) for s in slices} - {""},
+        "IssuerOfPatientID": {
+            s.patient_id.split("\n")[0].strip().upper() for s in slices if "\n" in s.patient_id
+        },
         "SamplesPerPixel": {s.samples for s in slices},
         "PhotometricInterpretation": {s.photometric for s in slices} - {""},
         "RescaleType": {s.rescale_type or "US" for s in slices} - {"US"},
@@ -211,7 +216,7 @@ def check_rescale_steps(hu_ZYX: NDArray[Any], slices: Sequence[Slice]) -> None:
         before, own = before[inside], own[inside]
         swapped = (own - intercept) / slope * slope_before + intercept_before
         step, other = (float(np.abs(value - before).mean()) for value in (own, swapped))
-        if step - other > WRONG_STEP_HU:
+        if step - other > WRONG_STEP_HU and other < WRONG_SHARE * step:
             wrong, least = wrong + 1, min(least, step)
     if wrong:
         raise ScanError(

@@ -24,6 +24,7 @@ from ctplatform.errors import ScanError
 from ctplatform.imaging.data_files import (
     check_data_files,
     check_metaimage,
+    check_orientation,
     data_file,
     data_files,
     form_of,
@@ -45,11 +46,24 @@ _SPACES = {
 MAX_RATIO = 1100
 """Bytes that one byte of packed data may stand for: deflate reaches 1032."""
 
+MAX_LENGTH_ERROR = 0.01
+"""Of direction cosines: headers hold rounded ones."""
+
 _ENCODINGS = {"raw", "txt", "text", "ascii", "hex", "gz", "gzip"}
 _UNITS_MM = {
     "": 1.0, "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "um": 0.001, "µm": 0.001,
     "micron": 0.001, "microns": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "in": 25.4, "inch": 25.4,
 }  # fmt: skip
+
+
+_GRID_FIELDS = {
+    "NRRD": (
+        ("space directions", "spacings", "axis maxs", "axismaxs"),
+        ("space origin", "axis mins", "axismins"),
+    ),
+    "MetaImage": (("ElementSpacing", "ElementSize"), ("Offset", "Position", "Origin")),
+}
+"""Fields of which one gives the voxel sizes, and fields of which one gives the place of the first voxel."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,8 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         least: voxels along each axis.
 
     Raises:
-        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-space, bad-units, too-large, truncated.
+        ScanError: unreadable, not-3d, four-d, not-scalar, bad-affine, bad-header, bad-space, bad-spacing, bad-units,
+            too-large, truncated.
     """
     form = form_of(path)
     fields = header_fields(path, form)
@@ -93,6 +108,7 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
         check_metaimage(fields)
     check_data_files(path, named, form)
     _check_packed_size(path, fields, form)
+    notes = _check_space(fields) if form == "NRRD" else check_orientation(fields)
     bzip2 = form == "NRRD" and is_bzip2(fields)
     if form == "NRRD" and not bzip2 and fields.get("encoding", "raw").lower() not in _ENCODINGS:
         raise ScanError(
@@ -119,9 +135,10 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
     unpacked_limit(needed)
     if not bzip2:  # of which a byte may stand for a million
         _check_stored_size(path, fields, form, needed)
-    slope, intercept, notes = 1.0, 0.0, []
+        notes += _bytes_behind(path, fields, form, needed)
+    notes += _check_grid(fields, form)
+    slope, intercept = 1.0, 0.0
     if form == "NRRD":
-        notes = _check_space(fields)
         units = re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))
     else:
         slope = _number(fields, "ElementToIntensityFunctionSlope", 1.0)
@@ -136,7 +153,16 @@ def read_itk_header(path: Path, *, least: int = 2) -> ItkHeader:
     origin = np.array(reader.GetOrigin()[:3]) * factor
     affine_44 = np.eye(4)
     affine_44[:3, :3] = direction_33 * spacing
-    decompose(affine_44)  # a check: SimpleITK keeps a sheared direction
+    _, cosines = decompose(affine_44)  # a check: SimpleITK keeps a sheared direction
+    lengths = np.linalg.norm(direction_33, axis=0)
+    if np.abs(lengths - 1).max() > MAX_LENGTH_ERROR:
+        raise ScanError(
+            "the direction cosines of the header are not of unit length, so the voxel sizes are not known",
+            "Store the scan with cosines of unit length",
+            code="bad-affine",
+        )
+    if np.abs(lengths - 1).max() > 1e-6:
+        direction_33 = np.array(cosines).reshape(3, 3)
     return ItkHeader(
         form=form,
         size=size,
@@ -212,15 +238,47 @@ def _check_stored_size(path: Path, fields: Mapping[str, str], form: str, needed:
     named = data_file(fields, form)
     files = data_files(path, named, form) or [path]
     stored = sum(file.stat().st_size for file in files if file.exists())
-    if form == "NRRD":
-        plain = fields.get("encoding", "raw").lower() == "raw"
-    else:
-        plain = (
-            fields.get("BinaryData", "").lower() == "true"
-            and fields.get("CompressedData", "False").lower() == "false"
-        )
-    if needed > stored * (1 if plain else MAX_RATIO):
+    if needed > stored * (1 if _is_plain(fields, form) else MAX_RATIO):
         raise incomplete(named)
+
+
+def _is_plain(fields: Mapping[str, str], form: str) -> bool:
+    """Whether the voxels are stored as they are, a number of bytes each."""
+    if form == "NRRD":
+        return fields.get("encoding", "raw").lower() == "raw"
+    return (
+        fields.get("BinaryData", "").lower() == "true"
+        and fields.get("CompressedData", "False").lower() == "false"
+    )
+
+
+def _bytes_behind(path: Path, fields: Mapping[str, str], form: str, needed: int) -> list[str]:
+    """A note on a separate data file with more bytes than the voxels, where the header skips none."""
+    named = data_file(fields, form)
+    skips = ("HeaderSize", "byte skip", "byteskip", "line skip", "lineskip")
+    if not named or not _is_plain(fields, form) or any(fields.get(name, "0") != "0" for name in skips):
+        return []
+    files = [file for file in data_files(path, named, form) if file.exists()]
+    more = sum(file.stat().st_size for file in files) - needed
+    return [f"{more} bytes lie behind the voxels in the data file; they were left out"] if more > 0 else []
+
+
+def _check_grid(fields: Mapping[str, str], form: str) -> list[str]:
+    """Notes on a missing origin.
+
+    Raises:
+        ScanError: bad-spacing, SimpleITK takes voxels without a size as 1 mm large.
+    """
+    sizes, origins = _GRID_FIELDS[form]
+    numbers = [float(number) for number in re.findall(r"[-+.\deE]+|nan", fields.get("spacings", "").lower())]
+    unknown = bool(numbers) and sum(map(math.isfinite, numbers)) < 3
+    if unknown or not any(name in fields for name in sizes):
+        raise ScanError(
+            "the header gives no voxel sizes", "Store the scan with its voxel sizes", code="bad-spacing"
+        )
+    if not any(fields.get(name, "none").lower() != "none" for name in origins):
+        return ["the header gives no origin; 0 was assumed"]
+    return []
 
 
 def _check_space(fields: Mapping[str, str]) -> list[str]:

@@ -83,6 +83,7 @@ def read_header(path: Path, *, least: int = 2) -> NiftiHeader:
         _check_start(path)
         with _suffix_of_content(path) as link:
             image = nib.load(link)
+            _keep_codes(image.header, link)
     except ScanError:
         raise
     except Exception:  # nibabel also passes on errors of zlib and struct
@@ -220,6 +221,15 @@ def _check_start(path: Path) -> None:
                     "Export the scan again",
                     code="bad-header",
                 )
+
+
+def _keep_codes(header: Any, path: Path) -> None:
+    """Count a qform and a sform of a code that the standard does not name, as any above 0, where nibabel drops them."""
+    with nib.openers.ImageOpener(str(path)) as stream:
+        stored = type(header).from_fileobj(stream, check=False)
+    for name in ("qform_code", "sform_code"):
+        if int(stored[name]) > 0 == int(header[name]):
+            header[name] = 1
 
 
 def _unreadable() -> ScanError:

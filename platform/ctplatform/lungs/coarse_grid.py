@@ -104,7 +104,11 @@ def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     Args:
         image: int16 HU, at least one block large along each axis.
     """
-    factors = [max(1, round(spacing_mm / s)) for s in image.GetSpacing()]
+    return shrink_by(image, [max(1, round(spacing_mm / s)) for s in image.GetSpacing()])
+
+
+def shrink_by(image: sitk.Image, factors: Sequence[int]) -> sitk.Image:
+    """As `shrink`, with the size of the blocks: voxels along x, y, z."""
     if max(factors) == 1:
         clamped: sitk.Image = sitk.Clamp(image, sitk.sitkInt16, PADDING_HU, MAX_HU)
         return clamped
@@ -113,6 +117,19 @@ def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     coarse.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([(factor - 1) / 2 for factor in factors]))
     coarse.SetDirection(image.GetDirection())
     return coarse
+
+
+def block_size(image: sitk.Image, labels: sitk.Image) -> tuple[int, ...] | None:
+    """Voxels of the scan along x, y, z that a voxel of the mask consists of; None where blocks of them make none."""
+    factors = tuple(
+        max(1, round(coarse / fine)) for coarse, fine in zip(labels.GetSpacing(), image.GetSpacing())
+    )
+    same = np.allclose(labels.GetDirection(), image.GetDirection(), rtol=0, atol=1e-6)
+    whole = np.allclose(np.array(image.GetSpacing()) * factors, labels.GetSpacing(), rtol=1e-6, atol=0)
+    first = image.TransformPhysicalPointToContinuousIndex(labels.GetOrigin())
+    centred = np.allclose(first, [(factor - 1) / 2 for factor in factors], rtol=0, atol=1e-3)
+    sizes = all(n // factor == m for n, factor, m in zip(image.GetSize(), factors, labels.GetSize()))
+    return factors if same and whole and centred and sizes else None
 
 
 def _block_means(hu_ZYX: NDArray[np.int16], factors_ZYX: Sequence[int]) -> NDArray[np.int16]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.hounsfield import PADDING_HU
-from ctplatform.lungs.coarse_grid import CoarseGrid, bounding_box
+from ctplatform.lungs.coarse_grid import CoarseGrid, block_size, bounding_box
 from ctplatform.lungs.mask import LEFT, RIGHT
 
 BASE_CM2 = 3.0
@@ -87,7 +87,7 @@ def density(image: sitk.Image, labels: sitk.Image) -> dict[str, float]:
 
 def _slices(image: sitk.Image, labels: sitk.Image) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
     """Slices of the scan with the nearest label of each voxel, both cropped to the lungs."""
-    factors = _whole_factors(image, labels)
+    factors = block_size(image, labels)
     if factors is None:
         image = _part_with_lung(image, labels)
         native = sitk.Resample(
@@ -114,19 +114,6 @@ def _slices(image: sitk.Image, labels: sitk.Image) -> Iterator[tuple[NDArray[np.
         fine_YX = label_YX[nearest_ZYX[1][rows]][:, nearest_ZYX[2][columns]]
         for z in np.flatnonzero(nearest_ZYX[0] == coarse):
             yield hu_ZYX[z, rows, columns], fine_YX
-
-
-def _whole_factors(image: sitk.Image, labels: sitk.Image) -> tuple[int, ...] | None:
-    """Voxels of the scan along x, y, z that a voxel of the mask consists of; None where blocks of them make none."""
-    factors = tuple(
-        max(1, round(coarse / fine)) for coarse, fine in zip(labels.GetSpacing(), image.GetSpacing())
-    )
-    same = np.allclose(labels.GetDirection(), image.GetDirection(), rtol=0, atol=1e-6)
-    whole = np.allclose(np.array(image.GetSpacing()) * factors, labels.GetSpacing(), rtol=1e-6, atol=0)
-    first = image.TransformPhysicalPointToContinuousIndex(labels.GetOrigin())
-    centred = np.allclose(first, [(factor - 1) / 2 for factor in factors], rtol=0, atol=1e-3)
-    sizes = all(n // factor == m for n, factor, m in zip(image.GetSize(), factors, labels.GetSize()))
-    return factors if same and whole and centred and sizes else None
 
 
 def _part_with_lung(image: sitk.Image, labels: sitk.Image) -> sitk.Image:

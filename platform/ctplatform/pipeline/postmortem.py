@@ -41,6 +41,8 @@ CODE_PATH = re.compile(
     r"/(?:[^/\s'\"]+/)*(?:site-packages|ctplatform|drasclr|jobs|lib/python[0-9.]+|session_[^/\s]+)/[^\s'\":]*"
 )
 ANY_PATH = re.compile(r"(?:[a-z0-9]+://|/)(?:[^/\s'\",:;()]+/)+[^\s'\",:;()]*")
+#: The name of a file or folder that messages may hold as a word.
+PLAIN_WORD = re.compile("[a-z]+")
 #: A path in quotation marks, whatever it holds.
 QUOTED_PATH = re.compile(r"(?P<mark>['\"])(?P<path>(?:[a-z0-9]+://|/|~)[^'\"\n]*)(?P=mark)")
 #: A path with blanks: their parts before another slash, or before the suffix of a scan.
@@ -113,22 +115,30 @@ def read_bundles(workspace: Workspace) -> list[Bundle]:
 
 
 def scrubber(cohort: pd.DataFrame) -> Callable[[str], str]:
-    """A function that replaces paths of scans by their ids and other paths, except of code and Ray, by <path>."""
+    """A function that replaces paths of scans by their ids and other paths, except of code and Ray, by <path>.
+
+    The name of a scan's file or folder is replaced as well; one that is a plain word, such as "missing", only in a path
+    or in quotation marks, since messages hold such words.
+    """
     known: dict[str, str] = {}
+    words: dict[str, str] = {}
     if len(cohort) and "path" in cohort:
         for scan, path in zip(cohort["scan_id"], cohort["path"], strict=True):
             known[str(path)] = f"<scan {scan}>"
             name = Path(str(path)).name
-            if len(name) > 3:
+            if PLAIN_WORD.fullmatch(name):
+                words.setdefault(name, f"<scan {scan}>")
+            elif len(name) > 3:
                 known.setdefault(name, f"<scan {scan}>")
-    pattern = (
-        re.compile("|".join(re.escape(p) for p in sorted(known, key=len, reverse=True))) if known else None
-    )
+    pattern = _any_of(known)
+    in_path = re.compile(rf"(?<=[/\\'\"])(?:{_any_of(words).pattern})(?!\w)") if words else None
 
     def clean(text: str) -> str:
         text = without_credentials(text)
-        if pattern:
+        if known:
             text = pattern.sub(lambda match: known[match.group()], text)
+        if in_path:
+            text = in_path.sub(lambda match: words[match.group()], text)
         text = QUOTED_PATH.sub(
             lambda m: m.group() if CODE_PATH.fullmatch(m["path"]) else f"{m['mark']}<path>{m['mark']}", text
         )
@@ -136,6 +146,11 @@ def scrubber(cohort: pd.DataFrame) -> Callable[[str], str]:
         return ANY_PATH.sub(lambda m: m.group() if CODE_PATH.fullmatch(m.group()) else "<path>", text)
 
     return clean
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Any of some names, the longest that fits."""
+    return re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
 
 
 def versions() -> dict[str, str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ctplatform.lungs.fine_mask import OUTSIDE_HU, fine_mask
 from ctplatform.lungs.mask import LEFT, RIGHT
 
 Points = NDArray[np.floating]
@@ -87,9 +86,8 @@ def overlay_png(
     header = HEADER + LINE * (len(lines) - 1)
     canvas = Image.new("RGB", (WIDTH, header + height), (0, 0, 0))
     left = max(0, (WIDTH - round(sum(widths) / mm) - GAP * (len(VIEWS) - 1)) // 2)
-    lungs = {} if labels is None else {colour: labels == label for label, colour in COLOURS.items()}
     for view, point_3 in zip(VIEWS, points):
-        panel = _panel(image, lungs, centres_mm_N3, view, point_3, low_3, high_3, mm)
+        panel = _panel(image, labels, centres_mm_N3, view, point_3, low_3, high_3, mm)
         canvas.paste(panel, (left, header + (height - panel.height) // 2))
         left += panel.width + GAP
     draw = ImageDraw.Draw(canvas)
@@ -149,7 +147,7 @@ def _middle(labels: sitk.Image | None, low_3: Points, high_3: Points) -> list[Po
 
 def _panel(
     image: sitk.Image,
-    lungs: Mapping[tuple[int, int, int], sitk.Image],
+    labels: sitk.Image | None,
     centres_mm_N3: NDArray[np.floating] | None,
     view: View,
     point_3: Points,
@@ -165,27 +163,19 @@ def _panel(
     direction_33[view.across, 0], direction_33[view.down, 1] = 1, view.sign
     direction_33[:, 2] = np.cross(direction_33[:, 0], direction_33[:, 1])
 
-    def cut(source: sitk.Image, kind: int, outside: float, pixel: int) -> NDArray[Any]:
-        plane = sitk.Resample(
-            source,
-            [*size, 1],
-            sitk.Transform(),
-            kind,
-            start_3.tolist(),
-            [mm] * 3,
-            direction_33.ravel().tolist(),
-            outside,
-            pixel,
-        )
-        return np.asarray(sitk.GetArrayFromImage(plane)[0])
-
-    hu_YX = cut(image, sitk.sitkLinear, WINDOW_HU[0], sitk.sitkFloat32)
+    plane = sitk.Image([*size, 1], sitk.sitkUInt8)
+    plane.SetOrigin(start_3.tolist())
+    plane.SetSpacing([mm] * 3)
+    plane.SetDirection(direction_33.ravel().tolist())
+    cut = sitk.Resample(image, plane, sitk.Transform(), sitk.sitkLinear, OUTSIDE_HU, sitk.sitkInt16)
+    hu_YX = sitk.GetArrayFromImage(cut)[0]
     scaled_YX = np.clip((hu_YX - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1)
     grey_YX = (np.rint(scaled_YX * (GREYS - 1)) * (255 / (GREYS - 1))).astype(np.uint8)
     rgb_YXC = np.repeat(grey_YX[..., None], 3, axis=-1)
-    for colour, lung in lungs.items():
-        part = cut(lung, sitk.sitkLinear, 0.0, sitk.sitkFloat32) >= 0.5
-        rgb_YXC[_outline(part)] = colour
+    if labels is not None:
+        lungs_YX = sitk.GetArrayFromImage(fine_mask(image, labels, on=cut))[0]
+        for label, colour in COLOURS.items():
+            rgb_YXC[_outline(lungs_YX == label)] = colour
     panel = Image.fromarray(rgb_YXC)
     draw = ImageDraw.Draw(panel)
     if centres_mm_N3 is not None:

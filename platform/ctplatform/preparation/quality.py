@@ -86,6 +86,8 @@ def measure(
     measures |= {"heart_left_mm": found.heart_mm, "liver_right": found.soft, "mirrored": found.mirrored}
     axes = measure_body_axes(hu_ZYX, mask.labels)
     measures |= {"bone_behind": axes.bone_behind, "apex_above": axes.apex_above}
+    if axes.swapped > 0:
+        measures["swapped_axes"] = axes.swapped
     air = hu_ZYX[(sitk.GetArrayViewFromImage(mask.labels) == 0) & (hu_ZYX < DARK_HU) & (hu_ZYX > PADDING_HU)]
     measures["air_hu"] = float(np.median(air)) if air.size > MIN_AIR * hu_ZYX.size else math.nan
     if volume.air_hu < PADDING_HU:  # the volume itself is clamped there
@@ -193,6 +195,13 @@ def assess(measures: Mapping[str, float], config: QualityConfig, notes: Sequence
         FLAG_SHAPE,
         "the scan seems to be upside down (z axis): the lungs are convex below and flat or concave above ({:.1f} mm a "
         "mm, where lungs of upright scans have 1 to 3)",
+    )
+    above(
+        "swapped_axes",
+        0.0,
+        0.0,
+        "the axes y and z of the scan seem to be swapped: the body goes through the planes at both ends of y (at least "
+        "{:.0%} of them are tissue) and not through those of z",
     )
     cut = (config.reject_cut_cm2, config.flag_cut_cm2)
     above(

@@ -11,6 +11,8 @@ from ctplatform.config.preparation import PrepareConfig
 from ctplatform.imaging.hounsfield import PADDING_HU
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import SimpleITK as sitk
     from numpy.typing import NDArray
 
@@ -56,6 +58,7 @@ def view_scan(
     labels: str | None = None,
     series_uid: str = "",
     spacing_mm: float = 1.5,
+    mask_file: Path | None = None,
 ) -> ScanView:
     """Read, mask and, with a model, register a scan; a rejected one is shown, too.
 
@@ -66,14 +69,17 @@ def view_scan(
         labels: label map on any grid of the same space.
         series_uid: which series of a DICOM folder; empty: the best one.
         spacing_mm: of the grid.
+        mask_file: receives the lung mask on the scan's own voxels, as compressed NIfTI.
 
     Raises:
         ScanError: the scan or the label map cannot be read, or no lungs are found.
     """
     import SimpleITK as sitk
 
+    from ctplatform.imaging.label_writer import write_nifti
     from ctplatform.imaging.volume import read_volume
     from ctplatform.inference.scan_embedding import ScanEmbedder
+    from ctplatform.lungs.fine_mask import OUTSIDE_HU, fine_mask
     from ctplatform.lungs.segmenter import lung_mask
     from ctplatform.preparation.quality import assess, measure
     from ctplatform.preparation.sampling import sample_patches
@@ -83,6 +89,8 @@ def view_scan(
     config = PrepareConfig() if embedder is None else embedder.config
     volume = read_volume(path, series_uid=series_uid or None)
     mask = lung_mask(volume.image, config.lungs)
+    if mask_file is not None:
+        write_nifti(fine_mask(volume.image, mask.labels), path, mask_file)
     centres_mm_N3, verdict, patch_mm = np.empty((0, 3)), "", 0.0
     if embedder is not None:
         registration = register(mask.labels, embedder.template, config.registration)
@@ -101,20 +109,21 @@ def view_scan(
         centres_mm_N3, patch_mm = patches.centres_mm_N3, float(embedder.atlas.patch_size)
     grid = _grid(mask.labels, spacing_mm)
 
-    def on_grid(image: sitk.Image, kind: int, outside: float, pixel: int) -> NDArray[np.generic]:
-        return sitk.GetArrayFromImage(sitk.Resample(image, grid, sitk.Transform(), kind, outside, pixel))
+    def on_grid(image: sitk.Image, kind: int, outside: float, pixel: int) -> sitk.Image:
+        return sitk.Resample(image, grid, sitk.Transform(), kind, outside, pixel)
 
+    scan = on_grid(volume.image, sitk.sitkLinear, OUTSIDE_HU, sitk.sitkInt16)
     label_image, names = _labels(labels)
     return ScanView(
         name=name,
         verdict=verdict,
         spacing_mm=spacing_mm,
         origin_mm=tuple(grid.GetOrigin()),
-        hu_ZYX=on_grid(volume.image, sitk.sitkLinear, PADDING_HU, sitk.sitkInt16).astype(np.int16),
-        mask_ZYX=on_grid(mask.labels, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8).astype(np.uint8),
+        hu_ZYX=np.maximum(sitk.GetArrayFromImage(scan), PADDING_HU),
+        mask_ZYX=sitk.GetArrayFromImage(fine_mask(volume.image, mask.labels, on=scan)),
         labels_ZYX=None
         if label_image is None
-        else on_grid(label_image, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8).astype(np.uint8),
+        else sitk.GetArrayFromImage(on_grid(label_image, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)),
         names=names,
         centres_mm_N3=centres_mm_N3,
         patch_mm=patch_mm,

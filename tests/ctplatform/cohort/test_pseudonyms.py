@@ -86,6 +86,19 @@ def test_pseudonyms_are_those_of_rfc_2104() -> None:
             for word in ("", " 0 ", "000", "REMOVED", "De-Identified", "anonymous", "XXXX", "n/a", "***")
         ),
         *((word, True) for word in ("Hospital\nANON", "<unknown>", "99999")),
+        *(
+            (word, True)
+            for word in (
+                "ANON^ANON",
+                "000-000",
+                "No Name",
+                "Anonymised^Patient",
+                "DOE^JOHN",
+                "PatientID removed",
+            )
+        ),
+        *((word, True) for word in ("nnn", "111111", "1234567", "xx-xx", "...", "anonyme")),
+        *((word, False) for word in ("Patient 1", "Anon 7", "John", "111", "12345", "234", "aa", "TEST3")),
         *((word, False) for word in ("1", "P-0", "ANON-001", "Hospital\n7", "X1", "removed3", "99", "100")),
     ],
 )

@@ -83,6 +83,41 @@ def test_a_copy_of_a_part_is_the_same_scan(tmp_path: Path) -> None:
     assert found.passed_over == ["c: the same scan as a", "b: the same scan as a"]
 
 
+def test_a_part_again_with_other_uids_is_the_same_scan(tmp_path: Path) -> None:
+    write(tmp_path / "a", chest())
+    write(tmp_path / "b", chest())
+    files = sorted((tmp_path / "b").iterdir())
+    for k in range(15):
+        edit(tmp_path / "b", k, SOPInstanceUID=f"1.2.77.{k}")
+    for file in files[15:]:
+        file.unlink()
+    found = discover(tmp_path)
+    assert places(found, tmp_path) == ["a"]
+    assert found.passed_over == ["b: the same scan as a"]
+
+
+@pytest.mark.parametrize("patient_id", ["  p-1 ", ""])
+def test_parts_whose_patient_id_is_written_otherwise_are_one_scan(tmp_path: Path, patient_id: str) -> None:
+    write(tmp_path / "all" / "a", chest())
+    whole = content_hash(read_volume(tmp_path / "all" / "a"))
+    move(tmp_path / "all" / "a", tmp_path / "all" / "b", slice(10, None))
+    edit(tmp_path / "all" / "b", PatientID=patient_id)
+    found = discover(tmp_path / "all")
+    assert places(found, tmp_path / "all") == ["a|b"]
+    assert content_hash(read_volume(found.table["path"][0])) == whole
+
+
+def test_people_with_the_same_placeholder_and_uids_stay_apart(tmp_path: Path) -> None:
+    """Anonymised with one UID for all, images too, and a word for the PatientID: pixels differ."""
+    for k in range(3):
+        write(tmp_path / f"p{k}", chest(seed=k), PatientID="ANON")
+        for n in range(20):
+            edit(tmp_path / f"p{k}", n, SOPInstanceUID=f"1.2.77.{n}")
+    found = discover(tmp_path)
+    assert places(found, tmp_path) == ["p0", "p1", "p2"]
+    assert found.table["subject_id"].nunique() == found.table["scan_id"].nunique() == 3
+
+
 def test_people_and_acquisitions_with_one_uid_stay_apart(tmp_path: Path) -> None:
     for k in range(3):
         write(tmp_path / "people" / f"p{k}", chest(seed=k), PatientID=f"P-{k}")

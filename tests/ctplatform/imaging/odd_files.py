@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,48 @@ def _data_files(odd: Odd, folder: Path) -> Path:
     return _meta_file(odd, folder, data=data, name=["scan.mhd", "scan.MHD", "scan.mha"][odd.seed // 3 % 3])
 
 
+def _list_axis(odd: Odd, folder: Path) -> Path:
+    path = _nrrd_file(odd, folder)
+    head, voxels = path.read_bytes().split(b"\n\n", 1)
+    first = bool(odd.seed % 2)
+    one = {b"sizes: ": b"1", b"space directions: ": b"none", b"kinds: ": b"list"}
+    lines = []
+    for line in head.replace(b"dimension: 3", b"dimension: 4").split(b"\n"):
+        name = next((name for name in one if line.startswith(name)), b"")
+        value = line[len(name) :]
+        added = one[name] + b" " + value if name and first else value + b" " + one[name] if name else value
+        lines.append(name + added)
+    path.write_bytes(b"\n".join(lines) + b"\n\n" + voxels)
+    return path
+
+
+def _synonyms(odd: Odd, folder: Path) -> Path:
+    path = _meta_file(odd, folder)
+    data = path.read_bytes()
+    for name, others in (
+        (b"TransformMatrix", (b"TransformMatrix", b"Rotation", b"Orientation")),
+        (b"Offset", (b"Offset", b"Position", b"Origin")),
+        (b"ElementSpacing", (b"ElementSpacing", b"ElementSize")),
+        (b"BinaryDataByteOrderMSB", (b"BinaryDataByteOrderMSB", b"ElementByteOrderMSB")),
+    ):
+        data = data.replace(name, others[int(odd.rng.integers(len(others)))], 1)
+    path.write_bytes(data)
+    return path
+
+
+def _contradictions(odd: Odd, folder: Path) -> Path:
+    more = ["Rotation = 0 1 0 -1 0 0 0 0 1\n", "Position = 1 2 3\n", "ElementByteOrderMSB = True\n"][
+        odd.seed % 3
+    ]
+    return _meta_file(odd, folder, more=more)
+
+
+def _no_sizes(odd: Odd, folder: Path) -> Path:
+    path = _meta_file(odd, folder)
+    path.write_bytes(re.sub(rb"ElementSpacing.*\n", b"", path.read_bytes()))
+    return path
+
+
 KINDS = [
     Kind("NRRD: named spaces", _spaces, sound=True),
     Kind("NRRD: lengths in other units", _nrrd_units, sound=True),
@@ -160,6 +203,7 @@ KINDS = [
     Kind("NRRD: bzip2", lambda o, f: _nrrd_file(o, f, encoding="bzip2", pack=bz2.compress), sound=True),
     Kind("NRRD: big endian", lambda o, f: _nrrd_file(o, f, order=">"), sound=True),
     Kind("NRRD: the end lost", _cut_nrrd, sound=False),
+    Kind("NRRD: a further axis of one value", _list_axis, sound=True),
     Kind("MetaImage: linear function of intensities", _function, sound=True),
     Kind("MetaImage: lengths in other units", _meta_units, sound=True),
     Kind("MetaImage: separate data files, a list or a pattern", _data_files, sound=True),
@@ -168,6 +212,9 @@ KINDS = [
         lambda o, f: _meta_file(o, f, shear=float(o.rng.uniform(0.02, 0.4))),
         sound=False,
     ),
+    Kind("MetaImage: fields by their other names", _synonyms, sound=True),
+    Kind("MetaImage: fields that contradict each other", _contradictions, sound=False),
+    Kind("MetaImage: no voxel sizes", _no_sizes, sound=False),
     Kind("MetaImage: big endian", lambda o, f: _meta_file(o, f, order=">"), sound=True),
     Kind(
         "MetaImage: the end lost",

@@ -75,6 +75,12 @@ def _(image: Any, odd: Odd, path: Path) -> Path:
     return _saved(image, path, (252, "<2h", (code, 0)), (280, "<12f", (0.0,) * 12))
 
 
+@_nifti("a code that the standard does not name", sound=True)
+def _(image: Any, odd: Odd, path: Path) -> Path:
+    code = int(odd.rng.integers(6, 100))
+    return _saved(image, path, (252, "<2h", (code, 0) if odd.seed % 2 else (0, code)))
+
+
 @_nifti("sform of zeros or NaN with a good qform", sound=True)
 def _(image: Any, odd: Odd, path: Path) -> Path:
     return _saved(image, path, (280, "<12f", (float(odd.rng.choice([0.0, np.nan])),) * 12))

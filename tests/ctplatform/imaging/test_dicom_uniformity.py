@@ -16,6 +16,9 @@ from ctplatform.cohort.discovery import discover
 from ctplatform.errors import CohortError, ScanError
 from ctplatform.imaging.dicom_writer import write_dicom_series
 from ctplatform.imaging.volume import read_volume
+from tests.ctplatform.imaging import odd_dicom
+from tests.ctplatform.imaging.drawn import Drawn
+from tests.ctplatform.imaging.oddities import Odd, check_odd
 from tests.ctplatform.scans import array, chest, code_of, edit
 
 PROJECTION = ["DERIVED", "SECONDARY", "AXIAL", "MIP"]
@@ -34,6 +37,23 @@ class TestRescale:
     ) -> None:
         edit(series, index, **header)
         assert code_of(series) == "mixed-rescale"
+
+    def test_right_ones_that_change_where_the_body_begins(self) -> None:
+        """Neighbours differ by 894 HU there, and by half of it with the other's slope."""
+        kind = next(k for k in odd_dicom.KINDS if k.name == "DICOM: slope and intercept of each slice")
+        grid = Drawn(
+            spacing=(5.125, 3.625, 6.125),
+            origin=(-38.0, -168.75, 190.625),
+            turn=(-1.375, -12.625, 31.25),
+            flip=(True, True, False),
+            order=(2, 0, 1),
+            form=".nrrd",
+            slope=2.0,
+            intercept=0,
+            break_at=None,
+            junk=153,
+        )
+        assert check_odd(Odd(grid=grid, kind=kind, seed=11846499)) == ""
 
     @pytest.mark.parametrize("index", [0, slice(3, 6), slice(0, None, 2)])
     def test_different_ones_that_fit_are_right(self, series: Path, index: int | slice) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from ctplatform.cohort.discovery import discover
 from ctplatform.imaging.itk_file import read_itk_header
@@ -66,10 +68,10 @@ class TestSpace:
         (tmp_path / "a.nrrd").write_bytes(nrrd(f"space: {space}\n", signs=SIGNS[space]) + RAW)
         assert check(tmp_path / "a.nrrd") == ()
 
-    @pytest.mark.parametrize("space", ["scanner-xyz", "3D-right-handed", "3D-left-handed", "3DLH"])
+    @pytest.mark.parametrize("space", ["scanner-xyz", "3D-right-handed", "3D-left-handed", "3DLH", "RPS"])
     def test_spaces_without_left_and_right(self, tmp_path: Path, space: str) -> None:
         (tmp_path / "a.nrrd").write_bytes(nrrd(f"space: {space}\n") + RAW)
-        assert code_of(tmp_path / "a.nrrd") in {"bad-space", "unreadable"}
+        assert code_of(tmp_path / "a.nrrd") == "bad-space"
 
     def test_no_space_is_noted(self, tmp_path: Path) -> None:
         (tmp_path / "a.nrrd").write_bytes(nrrd("space dimension: 3\n") + RAW)
@@ -106,6 +108,79 @@ class TestGrid:
     def test_sheared_metaimage(self, tmp_path: Path) -> None:
         (tmp_path / "a.mha").write_bytes(metaimage(matrix="1 0 0 0 1 0 0 0.342 0.9397") + RAW)
         assert code_of(tmp_path / "a.mha") == "bad-affine"
+
+    def test_cosines_of_another_length_say_nothing_of_the_voxel_sizes(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mha").write_bytes(metaimage(matrix="2 0 0 0 2 0 0 0 2") + RAW)
+        assert code_of(tmp_path / "a.mha") == "bad-affine"
+
+    def test_rounded_cosines_become_unit_vectors(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mha").write_bytes(metaimage(matrix="0.999 0 0 0 0.999 0 0 0 1") + RAW)
+        check(tmp_path / "a.mha")
+        direction = np.reshape(read_volume(tmp_path / "a.mha").image.GetDirection(), (3, 3))
+        np.testing.assert_allclose(np.linalg.norm(direction, axis=0), 1, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("a.mha", metaimage().replace(b"ElementSpacing = 8 9.5 11\n", b"")),
+            ("a.nrrd", re.sub(rb"space.*\n", b"", nrrd())),
+            ("a.nrrd", re.sub(rb"space.*\n", b"", nrrd(more="spacings: NaN NaN NaN\n"))),
+        ],
+    )
+    def test_no_voxel_sizes(self, tmp_path: Path, name: str, data: bytes) -> None:
+        (tmp_path / name).write_bytes(data + RAW)
+        assert code_of(tmp_path / name) == "bad-spacing"
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("a.mha", re.sub(rb"Offset.*\n", b"", metaimage())),
+            ("a.nrrd", re.sub(rb"space origin.*\n", b"", nrrd())),
+            ("a.nrrd", re.sub(rb"space origin.*\n", b"space origin: none\n", nrrd())),
+        ],
+    )
+    def test_no_origin_is_noted(self, tmp_path: Path, name: str, data: bytes) -> None:
+        (tmp_path / name).write_bytes(data + RAW)
+        volume = read_volume(tmp_path / name)
+        assert any("gives no origin" in note for note in volume.notes)
+        assert volume.image.GetOrigin() == (0, 0, 0)
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            "Rotation = -1 0 0 0 -1 0 0 0 1\n",
+            "Position = 0 0 0\n",
+            "ElementByteOrderMSB = True\n",
+        ],
+    )
+    def test_fields_that_contradict_each_other(self, tmp_path: Path, more: str) -> None:
+        (tmp_path / "a.mha").write_bytes(metaimage(more) + RAW)
+        assert code_of(tmp_path / "a.mha") == "bad-header"
+
+    def test_fields_that_repeat_each_other(self, tmp_path: Path) -> None:
+        more = "Orientation = 1.0 0 0 0 1 0 0 0 1\nOrigin = -121.50 -110.25 -300.5\nElementByteOrderMSB = false\n"
+        (tmp_path / "a.mha").write_bytes(metaimage(more) + RAW)
+        assert check(tmp_path / "a.mha") == ()
+
+    def test_an_orientation_beside_the_matrix(self, tmp_path: Path) -> None:
+        """RAI is LPS order: the letters say where the axes come from."""
+        for letters, noted in (("RAI", False), ("???", False), ("LPS", True)):
+            (tmp_path / "a.mha").write_bytes(metaimage(f"AnatomicalOrientation = {letters}\n") + RAW)
+            assert any("matrix was used" in note for note in check(tmp_path / "a.mha")) == noted
+
+    @pytest.mark.parametrize("code", ["LPS", "RAS", "LAS", "RPI", "SLP", "ASL", "PIR"])
+    def test_the_orientation_that_simpleitk_writes_agrees_with_its_matrix(
+        self, tmp_path: Path, code: str
+    ) -> None:
+        sitk.WriteImage(sitk.DICOMOrient(chest(), code), str(tmp_path / "a.mha"))
+        assert check(tmp_path / "a.mha") == ()
+
+    def test_an_orientation_without_a_matrix(self, tmp_path: Path) -> None:
+        for letters in ("RAI", "LPS"):
+            data = metaimage(f"AnatomicalOrientation = {letters}\n")
+            (tmp_path / f"{letters}.mha").write_bytes(re.sub(rb"TransformMatrix.*\n", b"", data) + RAW)
+        assert check(tmp_path / "RAI.mha") == ()
+        assert code_of(tmp_path / "LPS.mha") == "bad-space"
 
 
 class TestIntensities:

@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ctplatform.config.preparation import LungsConfig
+from ctplatform.lungs.fine_mask import fine_mask
 from ctplatform.lungs.mask import LungMask
 from ctplatform.lungs.segmenter import make_segmenter
 
@@ -22,6 +23,11 @@ def on_grid(mask: LungMask, image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(
         sitk.Resample(mask.labels, image, sitk.Transform(), nearest, 0.0, sitk.sitkUInt8, True)
     )
+
+
+def fine_on_grid(mask: LungMask, image: sitk.Image) -> np.ndarray:
+    """The labels of a mask on the grid of the scan, as a user gets them."""
+    return sitk.GetArrayFromImage(fine_mask(image, mask.labels))
 
 
 def edited(image: sitk.Image, array: np.ndarray) -> sitk.Image:

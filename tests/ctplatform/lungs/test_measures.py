@@ -97,10 +97,10 @@ def test_repeated_labels_measure_what_the_resampled_mask_does(size, factors, mon
             labels_ZYX[1:-1, 1:-1, 1:-1] = kept
         labels = sitk.GetImageFromArray(labels_ZYX)
         labels.CopyInformation(coarse)
-        assert measures._whole_factors(image, labels) == factors
+        assert measures.block_size(image, labels) == factors
         found = density(image, labels)
         with monkeypatch.context() as patch:
-            patch.setattr(measures, "_whole_factors", lambda *_: None)
+            patch.setattr(measures, "block_size", lambda *_: None)
             assert found == density(image, labels)
 
 
@@ -108,4 +108,4 @@ def test_a_mask_whose_voxels_are_no_whole_blocks_is_resampled():
     image = sitk.Image([24, 18, 12], sitk.sitkInt16)
     labels = sitk.BinShrink(image, (4, 3, 2))
     labels.SetOrigin((0.0, 0.0, 0.0))
-    assert measures._whole_factors(image, labels) is None
+    assert measures.block_size(image, labels) is None

@@ -78,3 +78,13 @@ def test_scrubbing_keeps_code_and_takes_patients():
 def test_scrubbing_takes_whole_paths_with_blanks(text, clean):
     cohort = pd.DataFrame({"scan_id": ["a"], "path": ["/data/Jane Doe/scan one.nii.gz"]})
     assert scrubber(cohort)(text) == clean
+
+
+def test_a_folder_with_the_name_of_a_plain_word_leaves_the_word_in_messages():
+    cohort = pd.DataFrame({"scan_id": ["a", "b"], "path": ["/data/missing", "/data/Doe-1"]})
+    clean = scrubber(cohort)
+    assert clean("atlas.json is missing. Run atlas first") == "atlas.json is missing. Run atlas first"
+    assert clean("slices of /data/missing are missing") == "slices of <scan a> are missing"
+    assert (
+        clean("copied 'missing' and x/missing, not Doe-1") == "copied '<scan a>' and x/<scan a>, not <scan b>"
+    )

@@ -41,6 +41,33 @@ def test_a_phantom_in_all_reversals(phantom: sitk.Image, axes: tuple[bool, bool,
         assert verdict.state == "rejected"
 
 
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_a_phantom_with_y_and_z_swapped(phantom: sitk.Image, signs: tuple[int, int, int]) -> None:
+    """Lungs that lie on their back in a scan fit the atlas well enough: a real one of these was accepted."""
+    turned_ZYX = sitk.GetArrayFromImage(phantom).transpose(1, 0, 2)[tuple(np.s_[::sign] for sign in signs)]
+    swapped = sitk.GetImageFromArray(np.ascontiguousarray(turned_ZYX))
+    x, y, z = phantom.GetSpacing()
+    swapped.SetSpacing((x, z, y))
+    verdict = assess(unregistered(swapped), CONFIG)
+    assert verdict.state == "rejected"
+    assert any("axes y and z of the scan seem to be swapped" in reason for reason in verdict.reasons)
+
+
+def test_where_the_body_ends() -> None:
+    """In y, as it does in every scan of a chest, or in z; an empty slice at an end says nothing."""
+    hu = np.random.default_rng(0).integers(-1020, -980, (40, 50, 60)).astype(np.int16)
+    hu[:, 10:40, 10:50] = 40
+    none = image(np.zeros(hu.shape, np.uint8))
+    assert math.isnan(measure_body_axes(hu, none).swapped)
+    hu[:3] = -1024
+    assert math.isnan(measure_body_axes(hu, none).swapped)
+    cut = hu[:, 12:38]
+    assert math.isnan(measure_body_axes(cut, none).swapped), "a field of view within the body"
+    turned = hu[5:].transpose(1, 0, 2)
+    assert measure_body_axes(turned, image(np.zeros(turned.shape, np.uint8))).swapped == pytest.approx(0.4)
+    assert math.isnan(measure_body_axes(np.full((9, 9, 9), -1024, np.int16), none).swapped)
+
+
 def chest(*, bone: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Lungs with a pointed top and a flat base on a grid of 2 mm, a spine and a thin sternum: HU and labels."""
     z, y, x = np.meshgrid(*(np.arange(n) * 2.0 for n in (60, 60, 90)), indexing="ij")
@@ -89,7 +116,7 @@ def test_what_is_not_in_the_scan_does_not_count() -> None:
     assert math.isnan(measure_body_axes(hu, image(np.zeros_like(labels))).apex_above)
     measures = {"bone_behind": math.nan, "apex_above": math.nan}
     assert assess(measures, CONFIG).state == "accepted"
-    assert assess(BodyAxes(-0.1, -0.1).__dict__, CONFIG).state == "flagged"
+    assert assess(BodyAxes(-0.1, -0.1, math.nan).__dict__, CONFIG).state == "flagged"
 
 
 def test_scans_without_their_tops_are_rejected() -> None:
