@@ -32,6 +32,7 @@ def test_a_command_that_ignores_ctrl_c_is_recorded_and_ended():
 HEARS = """
 import os, signal, time
 from ctplatform.compute.interruption import ends_within, requested
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
 try:
     with ends_within(2.0, message="ended"):
         os.kill(os.getpid(), signal.SIGINT)
