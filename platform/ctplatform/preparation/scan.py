@@ -91,8 +91,8 @@ def prepare_scan(
     """
     clock = StepClock()
     row = new_row(item, config_hash)
-    before = ledger.read_row(workspace, item["scan_id"], item["version"]) if "version" in item else None
-    if before and all(before[name] == row[name] for name in ("config_hash", "fingerprint", "subject_id")):
+    before = finished_row(workspace, item, row)
+    if before is not None:
         return before
     if item.get("old"):
         mark = {"scan_id": item["scan_id"], "version": item["version"], "state": ledger.STARTED}
@@ -119,6 +119,21 @@ def prepare_scan(
     row["seconds"], row["cpu_seconds"], row["steps"] = clock.wall(), clock.cpu(), json.dumps(clock.steps)
     commit(workspace, row)
     return row
+
+
+def finished_row(workspace: Workspace, item: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier attempt committed of a scan; None if none did.
+
+    Args:
+        workspace: holds the ledger.
+        item: of a plan.
+        row: `new_row` of the item.
+    """
+    if "version" not in item:
+        return None
+    before = ledger.read_row(workspace, item["scan_id"], item["version"])
+    same = before and all(before[name] == row[name] for name in ("config_hash", "fingerprint", "subject_id"))
+    return before if same else None
 
 
 def failure(error: Exception, scan_id: str, *, remedy: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ctplatform.compute.session import silence
 from ctplatform.config.preparation import PrepareConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.preparation.scan import Process, commit, new_row, prepare_scan
+from ctplatform.preparation.scan import Process, commit, finished_row, new_row, prepare_scan
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -144,8 +144,12 @@ def _wave(worker: Preparer, recipe: Recipe, *parts: list[dict[str, Any]]) -> Ite
         if not left:
             return
     for item in left:
-        commit(worker.workspace, new_row(item, worker.settings) | _CRASHED)
-        yield _CRASHED["state"]
+        row = new_row(item, worker.settings)
+        # A worker can die between committing a scan and handing back its state.
+        finished = finished_row(worker.workspace, item, row)
+        if finished is None:
+            commit(worker.workspace, row | _CRASHED)
+        yield (finished or _CRASHED)["state"]
 
 
 def one_task_a_scan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 from ctplatform.compute.isolation import in_this_process, isolated
 from ctplatform.compute.ray_internals import CPU_COUNTING, TASK_POLLING
+from ctplatform.config.loader import load_recipe
 from ctplatform.dataset import ledger
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import ScanError, StageError
@@ -19,6 +21,8 @@ from ctplatform.preparation import prepare as preparing
 from ctplatform.preparation import waves
 from ctplatform.preparation.plan import make_plan, settings_hash
 from ctplatform.preparation.prepare import prepare
+from ctplatform.preparation.scan import commit, new_row
+from ctplatform.storage import layout
 from tests.cluster.processes import until
 
 
@@ -191,3 +195,21 @@ def test_the_cpus_are_counted_often_until_the_first_scan_has_ended(workspace, sm
         seen += [getattr(holder, CPU_COUNTING.name) for _ in waves._wave(worker, small_recipe, items)]
     assert seen == [waves.COUNTING_S, *[usual] * 7]
     assert waves.COUNTING_S < usual == getattr(holder, CPU_COUNTING.name)
+
+
+def test_a_scan_that_was_committed_stays_though_its_worker_died_each_time(workspace, monkeypatch):
+    """A worker can die between the row and its answer to Ray, which then counts the scan as lost."""
+    lost = SimpleNamespace(context=SimpleNamespace(), iter_rows=lambda: iter(()))
+    monkeypatch.setattr(waves, "one_task_a_scan", lambda *_, **__: lost)
+    items = [
+        {"scan_id": name, "subject_id": name, "path": "", "fingerprint": "f", "version": 1}
+        for name in ("whole", "lost")
+    ]
+    commit(workspace, new_row(items[0], "settings") | {"state": "accepted"})
+    workspace.write_bytes(b"patches", *layout.shard("whole"))
+    worker = waves.Preparer(workspace, load_recipe("demo").prepare, "settings", quick)
+    assert list(waves._wave(worker, load_recipe("demo"), items)) == ["accepted", "failed"]
+    rows = ledger.read_ledger(workspace).set_index("scan_id")
+    assert rows["state"].to_dict() == {"whole": "accepted", "lost": "failed"}
+    assert rows.loc["lost", "code"] == "crashed"
+    assert workspace.exists(*layout.shard("whole"))
