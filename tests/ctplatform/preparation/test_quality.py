@@ -258,7 +258,8 @@ def test_a_scan_that_is_too_dark_for_the_clamp(phantom, shift: int, state: str) 
 
 def test_a_scan_without_the_tops_of_the_lungs_is_rejected(phantom) -> None:
     """Cut 30 mm below the highest lung: nothing but the tops is missing."""
-    lung = sitk.GetArrayViewFromImage(make_segmenter(LungsConfig.model_validate({}))(phantom).labels) > 0
+    labels = make_segmenter(LungsConfig.model_validate({}))(phantom).labels
+    lung = sitk.GetArrayViewFromImage(labels) > 0  # the view does not keep the image
     spacing_mm = phantom.GetSpacing()[2]
     top = np.flatnonzero(lung.any(axis=(1, 2)))[-1] * phantom.GetSize()[2] / len(lung)
     verdict = assess(unregistered(phantom[:, :, : round(top - 30 / spacing_mm)]), CONFIG)
