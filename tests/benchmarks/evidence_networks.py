@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.evidence_parts import (
     ALL,
@@ -15,7 +15,11 @@ from tests.benchmarks.evidence_parts import (
     tasks,
     write_result,
 )
-from tests.benchmarks.evidence_scores import pool_of, problem_of, subset_of
+from tests.benchmarks.evidence_scores import LabelledCohort, pool_of, problem_of, subset_of
+
+if TYPE_CHECKING:
+    from ctplatform.config.recipe import Recipe
+    from ctplatform.evaluation.finetune import EndToEnd
 
 
 def trained_file(evidence: Evidence, cohort: str, task: str, start: str, labels: int, number: int) -> Path:
@@ -23,28 +27,48 @@ def trained_file(evidence: Evidence, cohort: str, task: str, start: str, labels:
     return evidence.folder / "trained" / f"{cohort}-{task}-{start}-{labels}-{number}.json"
 
 
-def train(evidence: Evidence, cohort: str, task: str, start: str, labels: int, number: int) -> None:
-    """Train on labels end to end: from `scratch`, or `finetune` the encoder pretrained with seed `number`."""
+def network(
+    recipe: Recipe, problem: LabelledCohort, *, steps: int | None, seed: int = 0, pretrained: Any = None
+) -> EndToEnd:
+    """A network on one thread that is still to be trained on labels.
+
+    Args:
+        recipe: of the cohort.
+        problem: what it is trained on.
+        steps: None: those of the sweep.
+        seed: of its weights and batches.
+        pretrained: the encoder that it starts from; None: random weights.
+    """
     import torch
 
     from ctplatform.evaluation.finetune import EndToEnd
     from ctplatform.evaluation.models import training_steps
 
     torch.set_num_threads(1)
+    return EndToEnd(
+        problem.task,
+        encoder=recipe.pretrain.encoder,
+        config=recipe.sweep.scratch,
+        steps=steps or training_steps(recipe.sweep.scratch, len(problem.train)),
+        seed=seed,
+        pretrained=pretrained,
+        tuning=recipe.sweep.finetune,
+    )
+
+
+def train(evidence: Evidence, cohort: str, task: str, start: str, labels: int, number: int) -> None:
+    """Train on labels end to end: from `scratch`, or `finetune` the encoder pretrained with seed `number`."""
     recipe = recipe_of(cohort)
     problem = problem_of(evidence, cohort, tasks()[task][0])
     rows = subset_of(problem, labels, number)
     pool = pool_of(evidence, cohort, problem)
     cpu = time.process_time()
-    steps = STEPS_ALL if labels == ALL else training_steps(recipe.sweep.scratch, len(problem.train))
-    model = EndToEnd(
-        problem.task,
-        encoder=recipe.pretrain.encoder,
-        config=recipe.sweep.scratch,
-        steps=steps,
+    model = network(
+        recipe,
+        problem,
+        steps=STEPS_ALL if labels == ALL else None,
         seed=number,
         pretrained=evidence.encoder(MAIN, number) if start == "finetune" else None,
-        tuning=recipe.sweep.finetune,
     )
     subjects, targets = [problem.train[row] for row in rows], problem.train_targets.take(rows)
     result: dict[str, Any] = {}

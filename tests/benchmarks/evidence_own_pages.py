@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.benchmarks import document, evidence_tasks, evidence_tissue
+from tests.benchmarks import document, evidence_tasks, evidence_tissue, evidence_zones
 from tests.benchmarks.evidence_parts import BEST_RANDOM, DENSITY, HISTOGRAM, MAIN, RANDOM
 from tests.benchmarks.evidence_real import REAL
 
@@ -21,7 +21,7 @@ METHODS = {
     RANDOM: "random encoder, frozen",
     BEST_RANDOM: "random encoder, the representation best for it",
     DENSITY: "density (LAA-950, Perc15, volume)",
-    evidence_tasks.ZONES: "density of six zones (LAA-950, mean)",
+    evidence_zones.ZONES: "density of six zones (LAA-950, mean)",
     HISTOGRAM: "histogram of the patches",
     evidence_tasks.SCRATCH: "from scratch, steps of the sweep",
     evidence_tasks.CEILING: "from scratch, three times the steps",

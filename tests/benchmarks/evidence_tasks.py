@@ -24,6 +24,7 @@ from ctplatform.tasks.registry import get_task
 from ctplatform.tasks.task import Task
 from drasclr.encoder import FEATURES
 from tests.benchmarks import evidence_scores as scores
+from tests.benchmarks.evidence_networks import network
 from tests.benchmarks.evidence_parts import (
     ALL,
     BEST_RANDOM,
@@ -42,11 +43,10 @@ from tests.benchmarks.evidence_parts import (
     recipe_of,
     write_result,
 )
+from tests.benchmarks.evidence_zones import ZONES, zones, zones_of
 
 NAME = "beats_density_where_density_fails"
 LEAST = 2
-#: Density of lung tissue by zone: three heights, and near to and far from the middle of the lungs.
-ZONES = "density by zone"
 SCRATCH, CEILING = "scratch", "ceiling"
 FROZEN = {
     MAIN: SEEDS,
@@ -56,7 +56,6 @@ FROZEN = {
     ZONES: (0,),
     HISTOGRAM: (0,),
 }
-TISSUE_HU = -500.0
 #: What a patient's representation is chosen from for these tasks; with the gradient it keeps place.
 REPRESENTATIONS: tuple[tuple[str, Pooling], ...] = (
     *scores.REPRESENTATIONS,
@@ -167,38 +166,6 @@ def heads(evidence: Evidence, cohort: str, encoder: str, seed: int) -> None:
     write_result(evidence.probed_file(cohort, encoder, seed), {"predictions": found})
 
 
-def zones(evidence: Evidence, cohort: str) -> dict[str, np.ndarray]:
-    """LAA-950 and mean density of the lung tissue in the patches of six zones of the lungs, of each subject, [12]."""
-    from ctplatform.dataset import ledger
-    from ctplatform.dataset.atlas import read_atlas
-    from ctplatform.dataset.shards import read_patches
-
-    workspace = evidence.workspace(cohort)
-    zone_N = zones_of(np.asarray(read_atlas(workspace).coordinates_N3, float))
-    rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
-    found = {}
-    for subject, scan in zip(rows["subject_id"].astype(str), rows["scan_id"], strict=True):
-        hu_NDHW = read_patches(workspace, scan)[1]
-        measures = []
-        for zone in range(int(zone_N.max()) + 1):
-            hu = hu_NDHW[zone_N == zone]
-            tissue = hu[hu < TISSUE_HU]
-            measures += (
-                [float((tissue < -950).mean()), float(tissue.mean())] if tissue.size else [0.0, -850.0]
-            )
-        found[subject] = np.array(measures)
-    return found
-
-
-def zones_of(coordinates_N3: np.ndarray) -> np.ndarray:
-    """Zone 0 to 5 of each location: its third by height, and which half by distance from the axis of the body."""
-    height_N, across_N = coordinates_N3[:, 2], np.hypot(coordinates_N3[:, 0], coordinates_N3[:, 1])
-    third_N = np.searchsorted(np.quantile(height_N, [1 / 3, 2 / 3]), height_N)
-    outer_N = (across_N > np.median(across_N)).astype(int)
-    zone_N: np.ndarray = 2 * third_N + outer_N
-    return np.unique(zone_N, return_inverse=True)[1]
-
-
 def trained_file(evidence: Evidence, cohort: str, task: str, start: str) -> Path:
     """Predictions for the test subjects after training from scratch."""
     return evidence.folder / "trained" / f"{cohort}-{task}-{start}-{ALL}-0.json"
@@ -206,30 +173,15 @@ def trained_file(evidence: Evidence, cohort: str, task: str, start: str) -> Path
 
 def networks(evidence: Evidence, cohort: str, task: str, start: str) -> None:
     """Train from scratch on all labels: for the steps of the sweep, or (`ceiling`) for `STEPS_ALL`."""
-    import torch
-
-    from ctplatform.evaluation.finetune import EndToEnd
-    from ctplatform.evaluation.models import training_steps
-
-    torch.set_num_threads(1)
-    recipe = recipe_of(cohort)
     problem = scores.problem_of(evidence, cohort, tasks()[task][0])
     pool = scores.pool_of(evidence, cohort, problem)
     cpu = time.process_time()
-    steps = STEPS_ALL if start == CEILING else training_steps(recipe.sweep.scratch, len(problem.train))
-    model = EndToEnd(
-        problem.task,
-        encoder=recipe.pretrain.encoder,
-        config=recipe.sweep.scratch,
-        steps=steps,
-        seed=0,
-        tuning=recipe.sweep.finetune,
-    )
+    model = network(recipe_of(cohort), problem, steps=STEPS_ALL if start == CEILING else None)
     model.fit(pool, list(problem.train), problem.train_targets)
     predicted = [float(value) for value in model.predict(pool, problem.test)]
     write_result(
         trained_file(evidence, cohort, task, start),
-        {"prediction": predicted, "steps": steps, "cpu_seconds": time.process_time() - cpu},
+        {"prediction": predicted, "steps": model.steps, "cpu_seconds": time.process_time() - cpu},
     )
 
 

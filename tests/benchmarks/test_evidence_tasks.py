@@ -11,7 +11,7 @@ from ctplatform.dataset.splits import Split, write_split
 from ctplatform.metrics.scores import Targets
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE
 from drasclr.encoder import FEATURES
-from tests.benchmarks import evidence_own_pages, evidence_tasks
+from tests.benchmarks import evidence_own_pages, evidence_tasks, evidence_zones
 from tests.benchmarks.evidence import OTHER_PARTS, phases
 from tests.benchmarks.evidence_parts import FRESH, SEEDS, VARIED, VARIED_DEVELOPMENT, Evidence, recipe_of
 from tests.benchmarks.evidence_scores import LabelledCohort, Score, choice
@@ -101,7 +101,7 @@ def test_the_choice_of_before_is_kept(tmp_path) -> None:
 
 def test_zones_cover_all_locations() -> None:
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 4)] * 3), -1).reshape(-1, 3)
-    zone_N = evidence_tasks.zones_of(grid)
+    zone_N = evidence_zones.zones_of(grid)
     assert set(zone_N) == set(range(6))
     for zone in range(6):
         assert np.ptp(grid[zone_N == zone, 2]) <= 2 / 3
@@ -129,7 +129,7 @@ def test_tables_show_every_task_and_method() -> None:
         "tasks": tasks,
         "labels": 45,
         "few_labels": {"labels": 8, "tasks": tasks},
-        "against": {evidence_tasks.ZONES: tasks},
+        "against": {evidence_zones.ZONES: tasks},
         "counts": {task: {"train": 90, "test": 90} for task in tasks},
         "scores": {
             name: {task: {"45": [0.5] * (3 if seeds == SEEDS else 1)} for task in tasks}
@@ -137,7 +137,7 @@ def test_tables_show_every_task_and_method() -> None:
         },
     }
     claim |= {"difference": 0.11, "interval": [0.01, 0.21]}
-    claim["against_means"] = {evidence_tasks.ZONES: {"difference": -0.12, "interval": [-0.22, 0.02]}}
+    claim["against_means"] = {evidence_zones.ZONES: {"difference": -0.12, "interval": [-0.22, 0.02]}}
     kept = {"mean": 0.61, "zones": 0.72, "standardised_spread": 0.63, "standardised_gradient": 0.74}
     claim["kept_place"] = {"local": {name: dict.fromkeys(tasks, score) for name, score in kept.items()}}
     candidates = {"last mean": 0.41, "last standardised_gradient": 0.57}

@@ -83,7 +83,7 @@ def _decide(
     for folder, series in kept:
         # Parts without a PatientID are of the study's one person.
         named = people[series.study_uid] - {""}
-        person = named.copy().pop() if len(named) == 1 else plain_id(series.patient_id)
+        person = next(iter(named)) if len(named) == 1 else plain_id(series.patient_id)
         groups.setdefault((person, series.study_uid), []).append((folder, series))
     result: list[tuple[Path, FolderSeries]] = []
     for group in groups.values():

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ctplatform.errors import ScanError
 from ctplatform.imaging.data_files import (
+    SYNONYMS,
     check_data_files,
     check_metaimage,
     check_orientation,
@@ -61,7 +62,7 @@ _GRID_FIELDS = {
         ("space directions", "spacings", "axis maxs", "axismaxs"),
         ("space origin", "axis mins", "axismins"),
     ),
-    "MetaImage": (("ElementSpacing", "ElementSize"), ("Offset", "Position", "Origin")),
+    "MetaImage": (("ElementSpacing", "ElementSize"), SYNONYMS[1]),
 }
 """Fields of which one gives the voxel sizes, and fields of which one gives the place of the first voxel."""
 
