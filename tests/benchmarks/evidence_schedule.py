@@ -32,7 +32,7 @@ CPU_SECONDS: Mapping[str, float] = {
     "pretrain local": 300.0,
     "pretrain both": 275.0,
     "pretrain unconditioned": 285.0,
-    "pretrain once": 440.0,
+    "pretrain once": 265.0,
     "features development": 27.0,
     "features": 16.5,
     "choose": 25.0,
