@@ -43,8 +43,8 @@ MAIN, RANDOM, DENSITY, HISTOGRAM = "local", "random", "density", "histogram"
 #: The random encoder with the representation that suits it best, instead of the pretrained encoder's.
 BEST_RANDOM = "best random"
 #: What differs from the recipe `evidence`. All were meant to cost the CPU time of the 400 steps of `local`: a step with
-#: both losses costs as much as 2.4 of them; without conditioning 0.9. With each patch encoded once a step has 3 times the
-#: anchors: 140 of them took 436 and 440 CPU-seconds, so 84 have the cost of 165 with both losses.
+#: both losses costs as much as 2.4 of them; without conditioning 0.9. With each patch encoded once a step has three
+#: times the anchors: 140 of them took 436 and 440 CPU-seconds, so 84 have the cost of 165 with both losses.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "local": (),
     "both": ("pretrain.beta=1", "pretrain.max_steps=165"),
