@@ -42,7 +42,7 @@ def write_weights(path: Path) -> None:
     torch.save({**checkpoint(encoder), "own": encoder.state_dict()}, path)
 
 
-def rows(base: Path, *, locations: int, repeats: int) -> list[list[str]]:
+def rows(base: Path, *, locations: int, numbers: list[int], repeats: int) -> list[list[str]]:
     """A line for each number of scans."""
     lines = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -51,7 +51,8 @@ def rows(base: Path, *, locations: int, repeats: int) -> list[list[str]]:
             side: stack.enter_context(Build(checkout, WORKER, side, folder))
             for side, checkout in (("ours", HERE), ("base", base), ("loop", HERE))
         }
-        for scans, bar in BARS.items():
+        for scans in numbers:
+            bar = BARS[scans]
             best = fastest(builds, f"{locations} {scans}", repeats=repeats)
             ours, earlier, loop = (best[side]["seconds"] for side in builds)
             results = {side: np.load(Path(folder) / f"{side}.npy") for side in builds}
@@ -82,12 +83,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="another checkout of the project")
     parser.add_argument("--locations", type=int, default=LOCATIONS)
+    parser.add_argument("--scans", type=int, nargs="+", choices=BARS, default=list(BARS), help="scans a location")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
     head = ["scans a location", "loop, s", "base, s", "ours, s", "to base", "to the loop", "bar", "met"]
     head += ["difference to base", "to the loop"]
-    table = document.table(head, rows(options.base, locations=options.locations, repeats=options.repeats))
+    table = document.table(
+        head,
+        rows(options.base, locations=options.locations, numbers=options.scans, repeats=options.repeats),
+    )
     text = "\n".join(
         [
             f"`python -m tests.benchmarks.embedding --base BASE --repeats {options.repeats}`:",
