@@ -83,7 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="another checkout of the project")
     parser.add_argument("--locations", type=int, default=LOCATIONS)
-    parser.add_argument("--scans", type=int, nargs="+", choices=BARS, default=list(BARS), help="scans a location")
+    parser.add_argument(
+        "--scans", type=int, nargs="+", choices=BARS, default=list(BARS), help="scans a location"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()

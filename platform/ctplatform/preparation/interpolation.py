@@ -29,6 +29,9 @@ VANISHING = 1e-30
 """Weights below this, between larger ones, become 0: products with denormal numbers take many times as long, and no
 rounded sum shows them."""
 
+CELL = 8
+"""Side in voxels of the cells of which `resample_box` leaves out those that no cube touches."""
+
 Interpolation = Literal["bspline", "linear"]
 
 
@@ -190,14 +193,17 @@ def resample_box(
     size_3: NDArray[np.integer],
     kind: Interpolation,
     hu_window: tuple[int, int],
+    *,
+    cubes: tuple[NDArray[np.integer], int] | None = None,
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
     """The same on a box whose axes are turned against the volume's, voxel by voxel: slower by far.
 
     Args:
         to_index_44: index of the box (x,y,z) -> continuous index of the volume.
+        cubes: (lowest voxels [N,3] x,y,z, side in voxels) of what is needed; all of the box if None.
 
     Returns:
-        int16 [z,y,x] and which voxels lie in the volume.
+        int16 [z,y,x] and which voxels lie in the volume. What is not needed is padding, and does not lie in it.
     """
     from scipy import ndimage
 
@@ -211,22 +217,61 @@ def resample_box(
     order = 3 if kind == "bspline" else 1
     if order == 3:
         part = ndimage.spline_filter(part, order=3, output=np.float32, mode="mirror")
-    box_ZYX = ndimage.affine_transform(
-        part,
-        to_index_44[:3, :3][::-1, ::-1],
-        (to_index_44[:3, 3] - low_3)[::-1],
-        tuple(int(n) for n in size_3[::-1]),
-        output=np.float32,
-        order=order,
-        mode="mirror",
-        prefilter=False,
-    )
-    inside_ZYX = np.ones(box_ZYX.shape, bool)
+    box_ZYX = np.full(size_3[::-1], PADDING_HU, np.int16)
+    inside_ZYX = np.zeros(box_ZYX.shape, bool)
+    for piece in _pieces(size_3, cubes):
+        first_3 = np.array([piece[2].start, piece[1].start, piece[0].start])
+        inside = _inside(to_index_44, piece, limit_3)
+        inside_ZYX[piece] = inside
+        if not inside.any():
+            continue
+        value = ndimage.affine_transform(
+            part,
+            to_index_44[:3, :3][::-1, ::-1],
+            (to_index_44[:3, 3] - low_3 + to_index_44[:3, :3] @ first_3)[::-1],
+            inside.shape,
+            output=np.float32,
+            order=order,
+            mode="mirror",
+            prefilter=False,
+        )
+        np.rint(value, out=value)
+        np.clip(value, *hu_window, out=value)
+        value[~inside] = PADDING_HU
+        box_ZYX[piece] = value
+    return box_ZYX, inside_ZYX
+
+
+def _inside(
+    to_index_44: NDArray[np.float64], piece: tuple[slice, slice, slice], limit_3: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which voxels of a piece [z,y,x] of the box lie in the volume of `limit_3` voxels."""
+    inside_ZYX = np.ones([part.stop - part.start for part in piece], bool)
     for axis, count in enumerate(limit_3):
-        x, y, z = (to_index_44[axis, j] * np.arange(size_3[j]) for j in range(3))
+        z, y, x = (
+            to_index_44[axis, 2 - j] * np.arange(part.start, part.stop) for j, part in enumerate(piece)
+        )
         index_ZYX = (to_index_44[axis, 3] + z)[:, None, None] + y[:, None] + x
         inside_ZYX &= (index_ZYX >= -0.5) & (index_ZYX <= count - 0.5)
-    np.rint(box_ZYX, out=box_ZYX)
-    np.clip(box_ZYX, *hu_window, out=box_ZYX)
-    box_ZYX[~inside_ZYX] = PADDING_HU
-    return box_ZYX.astype(np.int16), inside_ZYX
+    return inside_ZYX
+
+
+def _pieces(
+    size_3: NDArray[np.integer], cubes: tuple[NDArray[np.integer], int] | None
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Disjoint parts of the box, slices z, y, x, that hold all cubes: runs along x of cells that a cube touches."""
+    if cubes is None:
+        yield (slice(0, int(size_3[2])), slice(0, int(size_3[1])), slice(0, int(size_3[0])))
+        return
+    start_N3, side = cubes
+    touched_ZYX = np.zeros([-(-int(n) // CELL) for n in reversed(size_3)], bool)
+    for x, y, z in start_N3:
+        touched_ZYX[tuple(slice(n // CELL, -(-(n + side) // CELL)) for n in (z, y, x))] = True
+    for z, y in np.argwhere(touched_ZYX.any(axis=2)):
+        edges = np.flatnonzero(np.diff(touched_ZYX[z, y], prepend=False, append=False))
+        for start, stop in edges.reshape(-1, 2):
+            corners = ((z, z + 1), (y, y + 1), (start, stop))
+            yield tuple(  # type: ignore[misc]  # three, as there are corners
+                slice(int(a) * CELL, min(int(b) * CELL, int(n)))
+                for (a, b), n in zip(corners, reversed(size_3))
+            )

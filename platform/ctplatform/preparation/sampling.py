@@ -83,7 +83,9 @@ def sample_patches(
     start_N3 = lattice_N3 - low_3
     size_3 = start_N3.max(axis=0) + size
     to_index_44 = index_from_mm(image) @ frame_44 @ affine_from(spacing_mm * np.eye(3), low_3 * spacing_mm)
-    parts, share = _lattice_parts(image, to_index_44, size_3, interpolation, hu_window)
+    parts, share = _lattice_parts(
+        image, to_index_44, size_3, interpolation, hu_window, cubes=(start_N3, size)
+    )
     inside_N = share(start_N3, size)
     if not inside_N.any():
         raise ScanError(
@@ -130,11 +132,15 @@ def _lattice_parts(
     size_3: NDArray[np.integer],
     interpolation: Interpolation,
     hu_window: tuple[int, int],
+    *,
+    cubes: tuple[NDArray[np.integer], int] | None = None,
 ) -> tuple[
     Iterable[tuple[slice, NDArray[np.int16]]],
     Callable[[NDArray[np.integer], int], NDArray[np.floating]],
 ]:
     """The box in parts along z, one at a time, so that the whole box never lies in memory beside the patches.
+
+    `cubes` are (lowest voxels [N,3] x,y,z, side in voxels) of what is read of the box; None is all of it.
 
     Returns:
         (positions along z, int16 HU [z,y,x]) a part, and a function (lowest voxels of cubes [N,3] x,y,z, side in
@@ -144,7 +150,7 @@ def _lattice_parts(
     off_axis_33 = linear_33 - np.diag(np.diag(linear_33))
     turned_33 = off_axis_33 * np.array(image.GetSpacing())[:, None]
     if (np.abs(turned_33) @ size_3).max() > AXIS_TOLERANCE_MM:
-        box_ZYX, inside_ZYX = resample_box(image, to_index_44, size_3, interpolation, hu_window)
+        box_ZYX, inside_ZYX = resample_box(image, to_index_44, size_3, interpolation, hu_window, cubes=cubes)
 
         def share_of_voxels(start_N3: NDArray[np.integer], side: int) -> NDArray[np.floating]:
             patches = (inside_ZYX[z : z + side, y : y + side, x : x + side] for x, y, z in start_N3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from ctplatform.imaging.hounsfield import PADDING_HU
 from ctplatform.preparation.interpolation import Axis, interpolate_box, resample_box
@@ -56,6 +57,31 @@ def test_along_the_axes_and_voxel_by_voxel_it_is_the_same(kind):
     turned, inside = resample_box(image, to_index, size, kind, WIDE)
     np.testing.assert_array_equal(inside, straight != PADDING_HU)
     assert np.abs(straight.astype(int) - turned).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["bspline", "linear"])
+def test_what_no_cube_needs_is_left_out_and_the_rest_is_the_same(kind):
+    """Of a turned box: cubes that overlap, that stand apart, that lie across its end, and one outside of the volume."""
+    noise = np.random.default_rng(4).normal(-500, 200, (40, 50, 60)).astype(np.int16)
+    image = sitk.GetImageFromArray(noise)
+    turn = Rotation.from_euler("xyz", (4, -7, 12), degrees=True).as_matrix()
+    to_index = np.eye(4)
+    to_index[:3, :3] = turn * 0.8
+    to_index[:3, 3] = (-3.0, 2.0, 1.0)
+    start, side = np.array([[0, 0, 0], [5, 3, 2], [41, 30, 20], [57, 44, 30], [90, 0, 0]]), 11
+    size = start.max(axis=0) + side
+    whole, inside = resample_box(image, to_index, size, kind, WIDE)
+    part, inside_part = resample_box(image, to_index, size, kind, WIDE, cubes=(start, side))
+    needed = np.zeros(whole.shape, bool)
+    for x, y, z in start:
+        cube = (slice(z, z + side), slice(y, y + side), slice(x, x + side))
+        needed[cube] = True
+        np.testing.assert_array_equal(part[cube], whole[cube])
+        np.testing.assert_array_equal(inside_part[cube], inside[cube])
+    assert not inside[:, :side, 90:].any()
+    left_out = (part == PADDING_HU) & inside
+    assert left_out.sum() > 0.5 * (inside & ~needed).sum()
+    assert not left_out[needed].any()
 
 
 @pytest.mark.parametrize("kind", ["bspline", "linear"])
