@@ -39,8 +39,10 @@ def encode_patches(
     """
     import torch
 
+    from ctplatform.compute.free_memory import keep_free_memory
     from drasclr import augment
 
+    keep_free_memory()
     device = next(encoder.parameters()).device
     patches = augment.normalise(torch.from_numpy(hu_GSDHW).to(device), hu_window=hu_window)
     encode = encoder.grouped_all if features == "multiscale" else encoder.grouped
