@@ -24,6 +24,7 @@ PAGES = {
         "Preparing scans",
         "Preparing scans with two builds",
         "Sampling",
+        "Oblique scans",
         "One scan from file to vector",
         "Ray's overhead",
         "Memory of preparing",
