@@ -63,6 +63,20 @@ def test_the_page_in_a_browser(browser, report, width, scheme):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [1366, 1280])
+def test_the_table_of_results_is_seen_whole(browser, report, width):
+    tab, _ = opened(browser, report.html, width=width)
+    try:
+        tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        table = tab.locator("table", has_text="Results with the largest share of labels").first
+        assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth")
+        cut = "t => [...t.querySelectorAll('td.num span')].filter(s => s.getClientRects().length > 1).length"
+        assert table.evaluate(cut) == 0  # a range is never broken within
+    finally:
+        tab.close()
+
+
+@pytest.mark.browser
 def test_contents_and_gallery_answer_to_clicks(browser, report):
     from playwright import sync_api
 
