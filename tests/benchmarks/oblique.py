@@ -28,9 +28,9 @@ from ctplatform.preparation.interpolation import resample_box
 from ctplatform.registration.affine import affine_from
 from ctplatform.registration.affine_registration import register
 from ctplatform.registration.template import DEFAULTS, Template
-from drasclr.atlas import Atlas
 from tests.benchmarks import document, realscans
 from tests.benchmarks.registration import REAL
+from tests.benchmarks.sampling import published_atlas
 
 DEGREES = (3, -4, 5)
 
@@ -38,18 +38,6 @@ DEGREES = (3, -4, 5)
 def whole_box(*arguments: Any, cubes: Any = None) -> Any:
     """`resample_box` of everything, whatever is needed."""
     return resample_box(*arguments)
-
-
-def published(folder: Path, *, every: int) -> Atlas:
-    """The published atlas with every n-th of its locations."""
-    mask = sitk.ReadImage(str(folder / "atlas_lung_mask.nii.gz"), sitk.sitkUInt8)
-    return Atlas.from_template(
-        sitk.GetArrayViewFromImage(mask),
-        spacing=mask.GetSpacing(),
-        origin=mask.GetOrigin(),
-        direction=mask.GetDirection(),
-        corners_N3=np.load(folder / "atlas_patch_loc.npy")[::every],
-    )
 
 
 def turned(image: sitk.Image, affine_44: np.ndarray) -> tuple[sitk.Image, np.ndarray]:
@@ -65,7 +53,7 @@ def rows(image: sitk.Image, affine_44: np.ndarray, folder: Path, *, repeats: int
     """A line for all locations, and one for every tenth."""
     lines = []
     for every in (1, 10):
-        some = published(folder, every=every)
+        some = published_atlas(folder, every=every)
         best: dict[str, float] = {}
         found: dict[str, np.ndarray] = {}
         for _ in range(repeats):
