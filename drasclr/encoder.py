@@ -292,7 +292,7 @@ class Encoder(nn.Module):
         ]
 
     def _folded(self, locations_G3: Tensor) -> list[inference.FoldedLayer]:
-        layers = []
+        layers: list[inference.FoldedLayer] = []
         for _, layer in self.stages():
             conv, norm = layer.conv, layer.norm
             assert isinstance(norm, NormELU)
@@ -300,7 +300,10 @@ class Encoder(nn.Module):
             assert norm.running_var is not None
             running = Norm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
             routing_GE = None if conv.routing is None else conv.route(locations_G3)
-            layers.append(inference.fold(conv.weight, routing_GE, conv.bias, running, conv.stride))
+            folded = inference.fold(
+                conv.weight, routing_GE, conv.bias, running, conv.stride, first=not layers
+            )
+            layers.append(folded)
         return layers
 
 

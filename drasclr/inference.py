@@ -2,9 +2,10 @@
 
 The normalisation is folded into the kernels, and each part of the batch passes the whole stack while it stays in the
 processor's cache. Where a location has few samples, mixing its kernels costs as much as convolving with them. So
-kernels are mixed for several locations in one matrix product, into memory that is used again; and in the last two
-layers, which hold more than half of all weights and whose grids are 2 x 2 x 2, the outputs of all experts are mixed
-instead: they come from one matrix product over all samples.
+kernels are mixed for several locations in one matrix product, into memory that is used again; small grids are
+convolved as matrix products, which read these kernels as they are, where oneDNN brings them into another order for
+every call; and in the last two layers, which hold more than half of all weights and whose grids are 2 x 2 x 2, the
+outputs of all experts are mixed instead: they come from one matrix product over all samples.
 
 Legend: B samples, G locations, E experts, C channels, DHW space; everything is channels-last.
 """
@@ -12,8 +13,10 @@ Legend: B samples, G locations, E experts, C channels, DHW space; everything is 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +32,8 @@ RUN = 16
 DENSE_LAYERS, FEW_SAMPLES, MANY_LOCATIONS = 2, 4, 32
 # Samples of one product of the last layers.
 DENSE_SAMPLES = 512
+# Largest grid of a layer's output that is computed as a matrix product a location; locations at a time.
+PRODUCT_PIXELS, PRODUCT_PLACES = 64, 2
 
 # Called with the number of each layer and its activations, part by part.
 Observe = Callable[[int, Tensor], None]
@@ -42,7 +47,7 @@ class FoldedLayer:
         kernels: [K, Cout, 3, 3, 3, Cin]; experts where they are still to be mixed, else the kernels of all locations
             or the one kernel for all of them.
         routing_GE: weight of each expert at each location; None if there is nothing to mix.
-        bias: [Cout].
+        bias: [Cout], in units of ln 2.
         stride: 1 or 2.
     """
 
@@ -53,9 +58,15 @@ class FoldedLayer:
 
 
 def fold(
-    experts: Tensor, routing_GE: Tensor | None, bias: Tensor, norm: pointwise.Norm, stride: int
+    experts: Tensor,
+    routing_GE: Tensor | None,
+    bias: Tensor,
+    norm: pointwise.Norm,
+    stride: int,
+    *,
+    first: bool = False,
 ) -> FoldedLayer:
-    """A layer of the encoder, folded.
+    """A layer of the encoder, folded. All maps are in units of ln 2, see `pointwise.scaled_elu_`.
 
     Args:
         experts: [E, Cout, 3, 3, 3, Cin].
@@ -63,13 +74,16 @@ def fold(
         bias: of the convolution, [Cout].
         norm: the running statistics and parameters of the normalisation.
         stride: of the convolution.
+        first: the layer's input is a patch, which is not in these units.
     """
     if routing_GE is not None and len(routing_GE) <= len(experts):
         # No more locations than experts: fewer kernels are to be folded once they are mixed.
         experts, routing_GE = (routing_GE @ experts.flatten(1)).view(-1, *experts.shape[1:]), None
     scale = norm.weight * torch.rsqrt(norm.variance + norm.eps)
-    folded = experts * scale[:, None, None, None, None]
-    return FoldedLayer(folded, routing_GE, (bias - norm.mean) * scale + norm.bias, stride)
+    kernel_scale = scale * pointwise.LOG2_E if first else scale
+    folded = experts * kernel_scale[:, None, None, None, None]
+    folded_bias = (bias - norm.mean) * scale + norm.bias
+    return FoldedLayer(folded, routing_GE, folded_bias * pointwise.LOG2_E, stride)
 
 
 @torch.no_grad()
@@ -84,23 +98,40 @@ def infer(
         layers: from `fold`.
         observe: sees the activations of every layer; the parts of a layer come in the order of the batch.
     """
+    pixels = x_BCDHW[0, 0].numel()
     few = len(counts) >= MANY_LOCATIONS and len(x_BCDHW) <= FEW_SAMPLES * len(counts)
-    few = few and all(layer.routing_GE is not None for layer in layers[-DENSE_LAYERS:])
+    few = few and all(layer.routing_GE is not None for layer in layers)
     first_dense = len(layers) - DENSE_LAYERS if few else len(layers)
-    convolved = layers[:first_dense]
-    stages = _stages(convolved, x_BCDHW[0, 0].numel())
-    samples = torch.split(x_BCDHW, list(counts))
-    x = torch.cat(
-        [
-            _convolved(own, kernels, convolved, stages, observe)
-            for own, kernels in zip(samples, _mixed(convolved, len(counts)), strict=True)
-        ]
-    )
+    first_product = first_dense
+    if few and len(set(counts)) == 1:
+        first_product = _first_product(layers[:first_dense], pixels)
+    convolved = layers[:first_product]
+    stages = _stages(convolved, pixels)
+    samples = iter(torch.split(x_BCDHW, list(counts)))
+    outputs = []
+    for kernels in _mixed(layers[:first_dense], len(counts)):
+        places = zip(*(layer.unbind() for layer in kernels[:first_product]), strict=True)
+        y = torch.cat([_convolved(next(samples), place, convolved, stages, observe) for place in places])
+        for number in range(first_product, first_dense):
+            y = _activated(_product(y, kernels[number], layers[number]), number, observe)
+        outputs.append(y)
+    x = torch.cat(outputs)
     for number in range(first_dense, len(layers)):
-        x = pointwise.elu_(_dense(x, layers[number], torch.tensor(counts)))
-        if observe is not None:
-            observe(number, x)
-    return x
+        x = _activated(_dense(x, layers[number], torch.tensor(counts)), number, observe)
+    return x * pointwise.LN_2
+
+
+def _activated(y: Tensor, number: int, observe: Observe | None) -> Tensor:
+    y = pointwise.scaled_elu_(y)
+    if observe is not None:
+        observe(number, y * pointwise.LN_2)
+    return y
+
+
+def _first_product(layers: Sequence[FoldedLayer], pixels: int) -> int:
+    """The number of the first layer whose output has few pixels; sizes only fall."""
+    sizes = itertools.accumulate(layers, lambda size, layer: size // layer.stride**3, initial=pixels)
+    return sum(size > PRODUCT_PIXELS for size in itertools.islice(sizes, 1, None))
 
 
 def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[int]]]:
@@ -116,25 +147,21 @@ def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[
 
 
 def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
-    """The kernels [Cout, Cin, 3, 3, 3] of each location's layers; they last until the next location's are taken."""
+    """Each layer's kernels [K, Cout, Cin, 3, 3, 3] of the next K locations; they last until the next are taken."""
     buffers = [layer.kernels.new_empty(min(RUN, places), layer.kernels[0].numel()) for layer in layers]
-    views = [
-        buffer.view(-1, *layer.kernels.shape[1:]).permute(0, 1, 5, 2, 3, 4).unbind()
-        for layer, buffer in zip(layers, buffers, strict=True)
-    ]
     for start in range(0, places, RUN):
-        run = range(start, min(start + RUN, places))
+        run = slice(start, min(start + RUN, places))
+        count, found = run.stop - start, []
         for layer, buffer in zip(layers, buffers, strict=True):
             if layer.routing_GE is not None:
-                routing = layer.routing_GE[run.start : run.stop]
-                torch.mm(routing, layer.kernels.flatten(1), out=buffer[: len(run)])
-        for place in run:
-            yield [
-                layer.kernels[place % len(layer.kernels)].permute(0, 4, 1, 2, 3)
-                if layer.routing_GE is None
-                else view[place - run.start]
-                for layer, view in zip(layers, views, strict=True)
-            ]
+                torch.mm(layer.routing_GE[run], layer.kernels.flatten(1), out=buffer[:count])
+                kernels = buffer[:count].view(count, *layer.kernels.shape[1:])
+            elif len(layer.kernels) == 1:
+                kernels = layer.kernels.expand(count, -1, -1, -1, -1, -1)
+            else:
+                kernels = layer.kernels[run]
+            found.append(kernels.permute(0, 1, 5, 2, 3, 4))
+        yield found
 
 
 def _convolved(
@@ -152,12 +179,32 @@ def _convolved(
             y = part
             for number in numbers:
                 layer = layers[number]
-                y = pointwise.elu_(convolve(y, kernels[number], layer.bias, layer.stride))
-                if observe is not None:
-                    observe(number, y)
+                y = _activated(convolve(y, kernels[number], layer.bias, layer.stride), number, observe)
             outputs.append(y)
         parts = outputs
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _product(x_BCDHW: Tensor, kernels: Tensor, layer: FoldedLayer) -> Tensor:
+    """A convolution of a small grid, the same number of samples at each location, as a matrix product a location.
+
+    Args:
+        x_BCDHW: location-major.
+        kernels: [G, Cout, Cin, 3, 3, 3], from `_mixed`.
+        layer: with the bias and the stride.
+    """
+    places, channels_out, channels_in = kernels.shape[:3]
+    voxels_O27, sides = _windows(tuple(x_BCDHW.shape[2:]), layer.stride)
+    matrices_GKC = kernels.permute(0, 3, 4, 5, 2, 1).reshape(places, -1, channels_out)
+    # What lies outside of the grid is read from a row of zeros.
+    rows_BIC = F.pad(x_BCDHW.permute(0, 2, 3, 4, 1).flatten(1, 3), (0, 0, 0, 1))
+    rows_parts = rows_BIC.split(len(rows_BIC) // places * PRODUCT_PLACES)
+    products = []
+    for rows, matrices in zip(rows_parts, matrices_GKC.split(PRODUCT_PLACES), strict=True):
+        windows = rows.index_select(1, voxels_O27).view(len(matrices), -1, 27 * channels_in)
+        products.append(torch.baddbmm(layer.bias, windows, matrices))
+    y = torch.cat(products).view(len(x_BCDHW), *sides, channels_out)
+    return y.permute(0, 4, 1, 2, 3)
 
 
 def _dense(x_BCDHW: Tensor, layer: FoldedLayer, counts_G: Tensor) -> Tensor:
@@ -189,3 +236,14 @@ def _taps(sides: Sequence[int], stride: int) -> tuple[Tensor, list[int]]:
     offset_OI3 = voxels_I3[None] - stride * voxels_O3[:, None] + PADDING
     inside_OI = ((offset_OI3 >= 0) & (offset_OI3 <= 2 * PADDING)).all(-1)
     return torch.where(inside_OI, offset_OI3 @ torch.tensor([9, 3, 1]), 27), sides_out
+
+
+@cache
+def _windows(sides: tuple[int, ...], stride: int) -> tuple[Tensor, tuple[int, ...]]:
+    """(voxel in of each tap of each voxel out, int64 [O 27]: their number where it is outside; sides of the output)."""
+    sides_out = tuple(side // stride for side in sides)
+    numbers = torch.arange(math.prod(sides)).view(*sides)
+    padded = F.pad(numbers, (PADDING,) * 6, value=numbers.numel())
+    for axis, side in enumerate(sides_out):
+        padded = padded.unfold(axis, 3, stride).narrow(axis, 0, side)
+    return padded.reshape(-1), sides_out

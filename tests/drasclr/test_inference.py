@@ -66,6 +66,39 @@ def test_a_matrix_of_voxels_is_the_convolution(stride):
         torch.testing.assert_close(y, F.conv3d(sample[None], kernel, bias, stride, 1)[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_product_of_windows_is_the_convolution(stride, samples):
+    torch.manual_seed(0)
+    places = 2 * inference.PRODUCT_PLACES + 1
+    kernels = torch.randn(places, 5, 4, 3, 3, 3, dtype=torch.float64)
+    x, bias = torch.randn(places * samples, 4, 4, 6, 8).double(), torch.randn(5).double()
+    layer = inference.FoldedLayer(kernels, None, bias, stride)
+    found = inference._product(x, kernels, layer)
+    for kernel, own, y in zip(kernels, x.split(samples), found.split(samples), strict=True):
+        torch.testing.assert_close(y, F.conv3d(own, kernel, bias, stride, 1), rtol=0, atol=1e-12)
+
+
+def test_small_grids_are_computed_as_products_where_locations_have_equally_few_samples(encoder, monkeypatch):
+    monkeypatch.setattr(inference, "MANY_LOCATIONS", 2)
+    shapes = []
+    product = inference._product
+
+    def observed(x, kernels, layer):
+        shapes.append(tuple(x.shape[2:]))
+        return product(x, kernels, layer)
+
+    monkeypatch.setattr(inference, "_product", observed)
+    patches, locations = torch.rand(5, 1, 32, 32, 32).double(), torch.rand(5, 3).double()
+    with torch.no_grad():
+        alone = encoder(patches, locations)
+        assert shapes == [(8, 8, 8), (4, 4, 4), (4, 4, 4), (4, 4, 4)]
+        rows = [0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 4, 4]
+        unequal = encoder(patches[rows], locations[rows])
+        assert len(shapes) == 4
+        torch.testing.assert_close(unequal, alone[rows], rtol=0, atol=1e-12)
+
+
 def test_folding_before_or_after_mixing_is_the_same():
     torch.manual_seed(0)
     experts, bias = torch.randn(3, 5, 3, 3, 3, 4).double(), torch.randn(5).double()

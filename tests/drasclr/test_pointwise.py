@@ -3,6 +3,7 @@
 import functools
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -20,6 +21,18 @@ def test_elu_is_exact_to_rounding_and_keeps_what_is_no_number():
     special = pointwise.elu_(torch.tensor([math.inf, -math.inf, math.nan]))
     assert special[:2].tolist() == [math.inf, -1]
     assert special[2].isnan()
+
+
+@pytest.mark.parametrize("count", [pointwise.FEW_VALUES, pointwise.FEW_VALUES + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scaled_elu_is_elu_in_other_units(count, dtype):
+    x = torch.linspace(-40, 5, count, dtype=dtype)
+    x[:4] = torch.tensor([math.inf, -math.inf, math.nan, 0.0])
+    wanted = F.elu(x.double()) * pointwise.LOG2_E
+    found = pointwise.scaled_elu_(x * pointwise.LOG2_E)
+    assert found.dtype == dtype
+    error = 1e-6 if dtype == torch.float32 else 1e-14
+    torch.testing.assert_close(found.double(), wanted, rtol=error, atol=error, equal_nan=True)
 
 
 def test_normalisation_with_elu_and_its_gradient():
