@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import ScanError
-from ctplatform.registration.distance_maps import distance_maps
+from ctplatform.registration.distance_maps import DistanceMaps, distance_maps
 from ctplatform.registration.levenberg_marquardt import DistanceFit, starting_affines
 from ctplatform.registration.template import COARSE_CLIP_MM, Template
 
@@ -46,17 +46,30 @@ class Registration:
     iterations: int
 
 
-def register(labels: sitk.Image, template: Template, config: RegistrationConfig) -> Registration:
+def maps_of(labels: sitk.Image, config: RegistrationConfig) -> DistanceMaps:
+    """The distance maps of a scan's lung mask that `register` works on.
+
+    Raises:
+        ScanError: a lung is missing.
+    """
+    return distance_maps(labels, spacing=config.spacing_mm, margin=30.0, reach=COARSE_CLIP_MM)
+
+
+def register(
+    labels: sitk.Image, template: Template, config: RegistrationConfig, *, maps: DistanceMaps | None = None
+) -> Registration:
     """Fit the affine that maps the atlas onto a scan's lungs.
 
     Args:
         labels: lung mask of the scan (50 right, 100 left), any direction matrix.
         template: the atlas.
+        config: settings.
+        maps: `maps_of` the mask, for a caller that registers it several times.
 
     Raises:
         ScanError: a lung is missing, or no start leads to an overlap.
     """
-    maps = distance_maps(labels, spacing=config.spacing_mm, margin=30.0, reach=COARSE_CLIP_MM)
+    maps = maps or maps_of(labels, config)
     starts = starting_affines(template, maps)
     coarse = DistanceFit(template, maps, clip=COARSE_CLIP_MM, points=COARSE_POINTS)
     # Nearly always all starts end at the same place, so a few steps are enough to choose one.

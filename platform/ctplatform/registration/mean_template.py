@@ -15,7 +15,7 @@ from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import StageError
 from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.registration.affine import to_transform
-from ctplatform.registration.affine_registration import register
+from ctplatform.registration.affine_registration import maps_of, register
 from ctplatform.registration.distance_maps import distance_maps
 from ctplatform.registration.template import DEFAULTS, Template
 
@@ -58,11 +58,17 @@ def make_mean_template(
         )
     config = config or DEFAULTS
     fields = [_distance_image(mask) for mask in masks]
+    maps = [maps_of(mask, config) for mask in masks]
     labels = _centred(masks[_most_typical(masks)])
     mean_field = None
     for iteration in range(max(1, iterations)):
         current = Template.from_image(labels, config=config)
-        affines_M44 = np.stack([register(mask, current, config).affine_44 for mask in masks])
+        affines_M44 = np.stack(
+            [
+                register(mask, current, config, maps=own).affine_44
+                for mask, own in zip(masks, maps, strict=True)
+            ]
+        )
         # With the mean affine removed, the mean position of a template point over the cohort is the point itself.
         mean_44 = affines_M44.mean(axis=0)
         logger.info(
@@ -98,7 +104,7 @@ def _centred(labels: sitk.Image) -> sitk.Image:
 
 def _distance_image(mask: sitk.Image) -> sitk.Image:
     """Both clipped distance maps as one two-component image."""
-    maps = distance_maps(mask, spacing=WORK_MM, margin=MARGIN_MM + CLIP_MM)
+    maps = distance_maps(mask, spacing=WORK_MM, margin=MARGIN_MM + CLIP_MM, reach=CLIP_MM)
     image = sitk.GetImageFromArray(np.clip(maps.sdf_ZYXC, -CLIP_MM, CLIP_MM), isVector=True)
     image.SetSpacing([maps.spacing] * 3)
     image.SetOrigin(maps.origin_3.tolist())

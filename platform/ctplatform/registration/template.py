@@ -33,12 +33,12 @@ class Template:
         moments: centroid and covariance of its lungs.
         points_N3: sampled points near its surface, LPS mm, in random order.
         band_N: distance of these points from the surface, mm.
-        values_NC: their signed distances to the right and left lung, mm.
+        values_NC: their signed distances to the right and left lung, mm; exact below `COARSE_CLIP_MM`.
         inner: points of each lung well below its surface, by label, LPS mm [N,3].
     """
 
     def __init__(self, labels: sitk.Image, config: RegistrationConfig) -> None:
-        maps = distance_maps(labels, spacing=min(2.0, config.spacing_mm), margin=40.0)
+        maps = distance_maps(labels, spacing=min(2.0, config.spacing_mm), margin=40.0, reach=COARSE_CLIP_MM)
         self.moments = lung_moments(maps)
         surface_ZYX = np.minimum(*np.moveaxis(np.abs(maps.sdf_ZYXC), -1, 0))
         index_N3 = np.argwhere(surface_ZYX < COARSE_CLIP_MM)

@@ -9,7 +9,9 @@ import SimpleITK as sitk
 from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import StageError
 from ctplatform.lungs.mask import LEFT, RIGHT
-from ctplatform.registration.affine_registration import register
+from ctplatform.registration import mean_template, template
+from ctplatform.registration.affine_registration import maps_of, register
+from ctplatform.registration.distance_maps import distance_maps
 from ctplatform.registration.mean_template import make_mean_template
 from ctplatform.registration.template import Template
 from tests.ctplatform.chest import lung_image, random_affine
@@ -52,6 +54,25 @@ def test_mean_template_is_deterministic_from_two_masks_up(masks):
     first, second = (make_mean_template(masks[:2], iterations=1, spacing_mm=3.0) for _ in range(2))
     assert first.GetOrigin() == second.GetOrigin()
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second))
+
+
+def test_distances_beyond_those_that_are_averaged_change_nothing(masks, mean, monkeypatch):
+    def everywhere(labels, *, spacing, margin, reach):
+        return distance_maps(labels, spacing=spacing, margin=margin)
+
+    monkeypatch.setattr(mean_template, "distance_maps", everywhere)
+    monkeypatch.setattr(template, "distance_maps", everywhere)
+    again = make_mean_template(masks, spacing_mm=2.0)
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(mean))
+
+
+def test_distance_maps_can_be_used_again(masks, mean):
+    built = Template.from_image(mean, config=CONFIG)
+    maps = maps_of(masks[0], CONFIG)
+    alone = register(masks[0], built, CONFIG)
+    for _ in range(2):
+        found = register(masks[0], built, CONFIG, maps=maps)
+        np.testing.assert_array_equal(found.affine_44, alone.affine_44)
 
 
 def test_one_mask_is_too_few(masks):
