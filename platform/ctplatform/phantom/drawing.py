@@ -34,16 +34,34 @@ def capsule(
     d = (end - start).astype(np.float32)
     length2 = max(float(d @ d), 1e-6)
     px, py, pz = x - a[0], y - a[1], z - a[2]
-    t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / np.float32(length2), 0, 1)
-    distance = np.sqrt((px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2)
-    edge = float(box.spacing.mean())
-    return where, coverage((radius + (tip - radius) * t) - distance, edge)
+    # A subject has some 1,600 capsules of a few thousand voxels: most of the time goes into starting passes over them.
+    t = px * d[0] + py * d[1] + pz * d[2]
+    t /= np.float32(length2)
+    _to_unit(t)
+    square = np.zeros_like(t)
+    for offset, step in ((px, d[0]), (py, d[1]), (pz, d[2])):
+        gap = t * step
+        np.subtract(offset, gap, out=gap)
+        gap *= gap
+        square += gap
+    t *= tip - radius
+    t += radius
+    t -= np.sqrt(square, out=square)
+    return where, coverage(t, float(box.spacing.mean()))
 
 
 def coverage(inside_mm: np.ndarray, edge_mm: float) -> np.ndarray:
     """Covered fraction of voxels whose centres lie `inside_mm` within a surface."""
-    alpha: np.ndarray = np.clip(np.float32(0.5) + inside_mm * np.float32(1 / edge_mm), 0, 1)
-    return alpha
+    alpha: np.ndarray = inside_mm * np.float32(1 / edge_mm)
+    alpha += np.float32(0.5)
+    return _to_unit(alpha)
+
+
+def _to_unit(values: np.ndarray) -> np.ndarray:
+    """Clip to 0 to 1 in place; `numpy.clip` takes three times as long for few values."""
+    np.maximum(values, 0, out=values)
+    np.minimum(values, 1, out=values)
+    return values
 
 
 def paint(volume: np.ndarray, where: tuple[slice, slice, slice], alpha: np.ndarray, value: float) -> None:

@@ -86,6 +86,7 @@ class Loop:
                 self.model,
                 device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=False,
+                gradient_as_bucket_view=True,
             )
         self.optimisation = Optimisation(self.model, self.config, run=run, total_steps=self.total_steps)
         self.step = 0
