@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ctplatform.config.loader import load_recipe
-from ctplatform.training.model import build_model
+from ctplatform.training.model import build_model, build_optimizer
 from drasclr.atlas import Atlas
 from drasclr.contrast import DrasCLR
 
@@ -100,3 +100,29 @@ def leaves(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_state_of_an_optimiser_that_was_not_fused_goes_on(optimizer):
+    config = load_recipe("fast", [f"pretrain.optimizer={optimizer}"]).pretrain
+    torch.manual_seed(0)
+    models = [build_model(config, atlas(2)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    fused, plain = (build_optimizer(model, config) for model in models)
+    for group in plain.param_groups:
+        group["fused"] = None
+
+    def descend() -> None:
+        for own, other in zip(*(model.parameters() for model in models), strict=True):
+            if own.requires_grad:
+                own.grad = torch.randn_like(own)
+                other.grad = own.grad.clone()
+        fused.step()
+        plain.step()
+        for own, other in zip(*(model.parameters() for model in models), strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
+
+    descend()
+    descend()
+    fused.load_state_dict(plain.state_dict())
+    descend()
