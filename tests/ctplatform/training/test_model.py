@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,5 +125,5 @@ def test_the_state_of_an_optimiser_that_was_not_fused_goes_on(optimizer):
 
     descend()
     descend()
-    fused.load_state_dict(plain.state_dict())
+    fused.load_state_dict(copy.deepcopy(plain.state_dict()))
     descend()
