@@ -30,4 +30,5 @@ def test_equal_to_the_encoder(conditioning, norm, features):
         expected_BNF = encode(grouped, coordinates_N3).transpose(0, 1)
         for found in (network, torch.jit.script(network)):
             torch.testing.assert_close(found(patches_BNDHW), expected_BNF, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(found(patches_BNDHW[:1]), expected_BNF[:1], atol=2e-5, rtol=1e-4)
     assert (expected_BNF[0] - expected_BNF[1]).abs().max() > 0.1 * expected_BNF.abs().max()
