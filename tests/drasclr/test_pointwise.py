@@ -29,8 +29,11 @@ def test_scaled_elu_is_elu_in_other_units(count, dtype):
     x = torch.linspace(-40, 5, count, dtype=dtype)
     x[:4] = torch.tensor([math.inf, -math.inf, math.nan, 0.0])
     wanted = F.elu(x.double()) * pointwise.LOG2_E
-    found = pointwise.scaled_elu_(x * pointwise.LOG2_E)
+    found = pointwise.scaled_elu_((x * pointwise.LOG2_E)[None])[0]
     assert found.dtype == dtype
+    torch.testing.assert_close(
+        pointwise.scaled_elu_((x * pointwise.LOG2_E).repeat(3, 1))[1], found, rtol=0, atol=0, equal_nan=True
+    )
     error = 1e-6 if dtype == torch.float32 else 1e-14
     torch.testing.assert_close(found.double(), wanted, rtol=error, atol=error, equal_nan=True)
 
