@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import locale
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ os.environ["DRASCLR_CACHE"] = _cache
 for folder in (str(ROOT), str(ROOT / "platform")):
     if folder not in sys.path:
         sys.path.insert(0, folder)
+
+
+@pytest.fixture(autouse=True)
+def same_locale() -> Iterator[None]:
+    """ITK leaves the process in the locale C after some files (findings/itk-locale.sh): text is then decoded as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    if locale.setlocale(locale.LC_ALL) != before:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

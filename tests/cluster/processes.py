@@ -6,6 +6,7 @@ Ports are free ones, a session's folder is its own, and what ends is what was st
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,19 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
-    """One that nobody listens on now, outside the range that Ray gives to its workers."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+def free_port(among: Iterable[int] | None = None) -> int:
+    """One that nobody listens on now, outside the range that Ray gives to its workers.
+
+    Args:
+        among: ports to choose from; None: the system's choice.
+    """
+    for wanted in itertools.repeat(0) if among is None else among:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", wanted))
             port = int(probe.getsockname()[1])
-        if not 10002 <= port <= 19999:
-            return port
+            if not 10002 <= port <= 19999:
+                return port
+    raise OSError("no port is free")
 
 
 def alive(process: psutil.Process) -> bool:

@@ -229,12 +229,14 @@ def test_ctrl_c_asks_on_a_terminal_and_detaches_elsewhere(head, tmp_path, answer
     assert status == end
 
 
-def test_a_dashboard_that_does_not_answer_is_named(tmp_path):
+def test_a_dashboard_that_does_not_answer_is_named():
+    """Also at a port whose digits look like the status of a refusal."""
     from ctplatform.compute.submission import submit as submit_here
     from ctplatform.errors import StageError
 
-    with pytest.raises(StageError, match="no Ray dashboard answers at"):
-        submit_here([], address=f"http://127.0.0.1:{free_port()}", root=ROOT)
+    for port in (free_port(), free_port(range(40100, 40200))):
+        with pytest.raises(StageError, match="no Ray dashboard answers at"):
+            submit_here([], address=f"http://127.0.0.1:{port}", root=ROOT)
 
 
 def test_submitting_from_elsewhere_is_said(tmp_path):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -107,7 +108,8 @@ def connect(address: str) -> Any:
         ) from None
     except (ConnectionError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
-        if "auth" in problem.lower() or "401" in problem or "token" in problem.lower():
+        # A host or port may look like a reason (auth.example.org, 40155).
+        if re.search(r"auth|token|\b401\b", problem.replace(address, ""), re.IGNORECASE):
             raise StageError(
                 f"the dashboard at {address} refuses the connection: {problem}",
                 "Put the cluster's token into RAY_AUTH_TOKEN, or its file into RAY_AUTH_TOKEN_PATH",

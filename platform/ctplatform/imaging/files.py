@@ -101,7 +101,8 @@ def unpacked(archive: Path) -> Iterator[list[Path]]:
 def quiet_itk() -> Iterator[None]:
     """No warnings of ITK, which quote file names, and the process's locale unchanged.
 
-    ITK's readers switch the locale to C and sometimes leave it there; Python would then write text files as ASCII.
+    ITK switches the locale to C for some files and leaves it there (findings/itk-locale.sh); Python would then read and
+    write text as ASCII.
     """
     import SimpleITK as sitk
 
