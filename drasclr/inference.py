@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from drasclr import pointwise, trunk
 from drasclr.convolution import PADDING, convolve
 
-# Locations whose kernels are mixed in one product; 4 MB each.
+# Locations whose kernels are mixed in one product.
 RUN = 16
 # Of the last layers, outputs are mixed in place of kernels where a location has at most so many samples, on average,
 # and enough locations share the cost of arranging the experts for it.
@@ -109,11 +109,15 @@ def infer(
     stages = _stages(convolved, pixels)
     samples = iter(torch.split(x_BCDHW, list(counts)))
     outputs = []
-    for kernels in _mixed(layers[:first_dense], len(counts)):
-        places = zip(*(layer.unbind() for layer in kernels[:first_product]), strict=True)
+    memory = _memory(layers[:first_dense], first_product, min(RUN, len(counts)))
+    for start in range(0, len(counts), RUN):
+        run = slice(start, min(start + RUN, len(counts)))
+        own = [_mixed(layers[number], run, memory[number]) for number in range(first_product)]
+        places = zip(*own, strict=True)
         y = torch.cat([_convolved(next(samples), place, convolved, stages, observe) for place in places])
         for number in range(first_product, first_dense):
-            y = _activated(_product(y, kernels[number], layers[number]), number, observe)
+            kernels = _mixed(layers[number], run, memory[number])
+            y = _activated(_product(y, kernels, layers[number]), number, observe)
         outputs.append(y)
     x = torch.cat(outputs)
     for number in range(first_dense, len(layers)):
@@ -146,22 +150,30 @@ def _stages(layers: Sequence[FoldedLayer], pixels: int) -> list[tuple[int, list[
     ]
 
 
-def _mixed(layers: Sequence[FoldedLayer], places: int) -> Iterator[list[Tensor]]:
-    """Each layer's kernels [K, Cout, Cin, 3, 3, 3] of the next K locations; they last until the next are taken."""
-    buffers = [layer.kernels.new_empty(min(RUN, places), layer.kernels[0].numel()) for layer in layers]
-    for start in range(0, places, RUN):
-        run = slice(start, min(start + RUN, places))
-        count, found = run.stop - start, []
-        for layer, buffer in zip(layers, buffers, strict=True):
-            if layer.routing_GE is not None:
-                torch.mm(layer.routing_GE[run], layer.kernels.flatten(1), out=buffer[:count])
-                kernels = buffer[:count].view(count, *layer.kernels.shape[1:])
-            elif len(layer.kernels) == 1:
-                kernels = layer.kernels.expand(count, -1, -1, -1, -1, -1)
-            else:
-                kernels = layer.kernels[run]
-            found.append(kernels.permute(0, 1, 5, 2, 3, 4))
-        yield found
+def _memory(layers: Sequence[FoldedLayer], first_product: int, places: int) -> list[Tensor]:
+    """Memory for each layer's mixed kernels.
+
+    A location passes all convolved layers before the next one does, so these have their own. The layers behind take all
+    locations of a run at once and share theirs: it is still in the processor's cache when it is read.
+    """
+    sizes = [places * layer.kernels[0].numel() for layer in layers]
+    empty = layers[0].kernels.new_empty
+    shared = empty(max(sizes[first_product:], default=0))
+    return [empty(size) if number < first_product else shared for number, size in enumerate(sizes)]
+
+
+def _mixed(layer: FoldedLayer, run: slice, memory: Tensor) -> Tensor:
+    """A layer's kernels [K, Cout, Cin, 3, 3, 3] of the K locations of a run; they last until the memory is used again."""
+    count = run.stop - run.start
+    if layer.routing_GE is not None:
+        mixed = memory[: count * layer.kernels[0].numel()].view(count, -1)
+        torch.mm(layer.routing_GE[run], layer.kernels.flatten(1), out=mixed)
+        kernels = mixed.view(count, *layer.kernels.shape[1:])
+    elif len(layer.kernels) == 1:
+        kernels = layer.kernels.expand(count, -1, -1, -1, -1, -1)
+    else:
+        kernels = layer.kernels[run]
+    return kernels.permute(0, 1, 5, 2, 3, 4)
 
 
 def _convolved(

@@ -36,7 +36,7 @@ for folder in (str(ROOT), str(ROOT / "platform")):
 
 @pytest.fixture(autouse=True)
 def same_locale() -> Iterator[None]:
-    """ITK leaves the process in the locale C after some files (findings/itk-locale.sh): text is then decoded as ASCII."""
+    """ITK leaves the process in the locale C after some files (findings/itk-locale.sh): text would be read as ASCII."""
     before = locale.setlocale(locale.LC_ALL)
     yield
     if locale.setlocale(locale.LC_ALL) != before:
@@ -104,6 +104,7 @@ SMALL = (
     "pretrain.checkpoint_every=2",
     "pretrain.log_every=1",
     "embed.pooling=mean",  # weights are used without the stage embed, which keeps the statistics of locations
+    "sweep.fractions=[0.5,1.0]",
     "sweep.seeds=2",
     "sweep.bootstrap=200",
     "sweep.scratch.epochs=1",

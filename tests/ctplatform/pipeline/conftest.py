@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from ctplatform.config.loader import load_recipe
 from ctplatform.pipeline.chain import run_chain
 from ctplatform.pipeline.graph import STAGES
 from ctplatform.storage.workspace import Workspace
+from tests.conftest import made_once
 from tests.ctplatform.pipeline.quick_chain import QUICK, Notes
 
 
@@ -22,12 +24,14 @@ def recipe():
 def finished(prepared, recipe, tmp_path_factory):
     """(workspace, cohort) after the whole chain; read only."""
     source, cohort = prepared
-    target = tmp_path_factory.mktemp("chain") / "ws"
-    shutil.copytree(source.root, target)
-    workspace, notes = Workspace(target), Notes()
-    run_chain(workspace, cohort, recipe, notes)
-    assert notes.ran == list(STAGES), "a workspace without records is looked through, stage by stage"
-    return workspace, cohort
+
+    def make(target: Path) -> None:
+        shutil.copytree(source.root, target, dirs_exist_ok=True)
+        notes = Notes()
+        run_chain(Workspace(target), cohort, recipe, notes)
+        assert notes.ran == list(STAGES), "a workspace without records is looked through, stage by stage"
+
+    return Workspace(made_once(tmp_path_factory, "chain", make)), cohort
 
 
 @pytest.fixture

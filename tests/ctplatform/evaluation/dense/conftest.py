@@ -1,5 +1,8 @@
 """Labelled scans that several test modules read: a finished sweep, and a phantom scan's own lung volume."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 
 from ctplatform.dataset.ledger import read_ledger
@@ -7,16 +10,24 @@ from ctplatform.evaluation.dense.labelled_scan import prepare_scan
 from ctplatform.evaluation.dense.lung_volume import read_lung_volume
 from ctplatform.evaluation.dense.sources import labelled_scans
 from ctplatform.evaluation.sweep import sweep
+from ctplatform.storage.workspace import Workspace
 from ctplatform.tasks.registry import get_task
+from tests.conftest import made_once
 from tests.ctplatform.evaluation_world import RUN
 from tests.ctplatform.labelled_world import build_labelled, labelled_recipe
 
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory, ray_local):
-    """A finished sweep of both kinds of task."""
-    workspace, cohort = build_labelled(tmp_path_factory.mktemp("labelled"), labelled_recipe())
-    return workspace, cohort, sweep(workspace, cohort, labelled_recipe(), run=RUN)
+    """(workspace, cohort, summary) of a sweep of both kinds of task. Read only."""
+
+    def make(target: Path) -> None:
+        workspace, cohort = build_labelled(target, labelled_recipe())
+        summary = sweep(workspace, cohort, labelled_recipe(), run=RUN)
+        (target / "swept.pkl").write_bytes(pickle.dumps((cohort, summary)))
+
+    folder = made_once(tmp_path_factory, "labelled", make)
+    return Workspace(folder), *pickle.loads((folder / "swept.pkl").read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Tasks on label maps through the sweep."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ctplatform.evaluation.cells import Cell
 from ctplatform.evaluation.slices import read_slices
 from ctplatform.evaluation.sweep import sweep
 from ctplatform.storage.layout import LABELLED
+from ctplatform.storage.workspace import Workspace
 from tests.ctplatform.evaluation_world import RUN, table, times
 from tests.ctplatform.labelled_world import build_labelled, labelled_recipe
 
@@ -43,9 +45,11 @@ def test_slices_for_the_report_are_kept_of_the_most_labels(swept):
     assert first.truth.max() > 1
 
 
-def test_a_second_run_makes_what_is_missing_and_nothing_else(swept):
+def test_a_second_run_makes_what_is_missing_and_nothing_else(swept, tmp_path):
     """As after a kill: a trial that was not committed, and a scan whose features were not."""
-    workspace, cohort, _ = swept
+    source, cohort, _ = swept
+    shutil.copytree(source.root, tmp_path / "ws")
+    workspace = Workspace(tmp_path / "ws")
     before, made = times(workspace), files(workspace)
     assert sweep(workspace, cohort, labelled_recipe(), run=RUN).executed == 0
     assert times(workspace) == before

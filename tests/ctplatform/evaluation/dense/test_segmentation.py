@@ -8,6 +8,7 @@ import torch
 
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.evaluation.assembly import assemble
+from ctplatform.evaluation.dense import segmentation
 from ctplatform.evaluation.dense.lung_volume import LungVolume
 from ctplatform.evaluation.dense.segmentation import Crops, case_numbers, segment, train
 from drasclr.encoder import Encoder
@@ -95,3 +96,17 @@ def test_windows_without_lung_are_background(nodules):
     found = segment(model, volume, atlas, config, hu_window=(-1024, 240))
     assert found.shape == volume.hu_ZYX.shape
     assert found.dtype == np.uint8
+
+
+def test_how_many_windows_are_computed_together_changes_nothing(nodules, monkeypatch):
+    volume = nodules.volume(nodules.test[0])
+    torch.manual_seed(0)
+    model = Segmenter(Encoder(2), classes=2).eval()
+    atlas, config = read_atlas(nodules.workspace), nodules.config.segmentation
+    maps = []
+    for windows in (1, 2, 8):
+        monkeypatch.setattr(segmentation, "WINDOWS", windows)
+        maps.append(segment(model, volume, atlas, config, hu_window=(-1024, 240)))
+    assert maps[0].any()
+    # Rounding may turn a voxel whose classes are equally likely.
+    assert max(np.mean(other != maps[0]) for other in maps[1:]) < 1e-4
