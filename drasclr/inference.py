@@ -163,7 +163,7 @@ def _memory(layers: Sequence[FoldedLayer], first_product: int, places: int) -> l
 
 
 def _mixed(layer: FoldedLayer, run: slice, memory: Tensor) -> Tensor:
-    """A layer's kernels [K, Cout, Cin, 3, 3, 3] of the K locations of a run; they last until the memory is used again."""
+    """A layer's kernels [K, Cout, Cin, 3, 3, 3] of a run of K locations; they last until the memory is used again."""
     count = run.stop - run.start
     if layer.routing_GE is not None:
         mixed = memory[: count * layer.kernels[0].numel()].view(count, -1)
