@@ -17,14 +17,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from ctplatform.compute.session import ray_session
 from ctplatform.config.cluster import RayConfig
 from ctplatform.config.loader import load_recipe
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger, shards
+from ctplatform.dataset.atlas import image_to_bytes
 from ctplatform.dataset.splits import Split, write_split
-from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES
+from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
 from ctplatform.training.pretrain import pretrain
 from ctplatform.training.runs import read_metrics
@@ -41,8 +43,9 @@ def made_up(root: Path, *, scans: int) -> Workspace:
     z, y, x = np.ogrid[:280, :240, :320]
     right = ((z - 140) / 120) ** 2 + ((y - 120) / 80) ** 2 + ((x - 88) / 60) ** 2 < 1
     left = ((z - 140) / 120) ** 2 + ((y - 120) / 80) ** 2 + ((x - 232) / 60) ** 2 < 1
+    lungs_ZYX = (right * 50 + left * 100).astype(np.uint8)
     atlas = Atlas.from_template(
-        (right * 50 + left * 100).astype(np.uint8),
+        lungs_ZYX,
         spacing=(1.0, 1.0, 1.0),
         origin=(0.0, 0.0, 0.0),
         direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
@@ -51,6 +54,7 @@ def made_up(root: Path, *, scans: int) -> Workspace:
         block_size=16,
     )
     workspace.write_json(atlas.to_json(), ATLAS, ATLAS_FILE)
+    workspace.write_bytes(image_to_bytes(sitk.GetImageFromArray(lungs_ZYX)), ATLAS, TEMPLATE_FILE)
     rng, names = np.random.default_rng(0), [f"s{scan:03d}" for scan in range(scans)]
     for name in names:
         hu = rng.normal(-850, 60, (atlas.num_locations, *(atlas.patch_size,) * 3)).astype(np.int16)
@@ -87,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scans", type=int, default=own.scans_per_batch, help="a step")
     parser.add_argument("--locations", type=int, default=own.locations_per_batch, help="a step")
-    parser.add_argument("--steps", type=int, default=44)
+    parser.add_argument("--steps", type=int, default=44, help="30 or more: the first ones are left out")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks/")
     options = parser.parse_args()
