@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import locale
 import os
 import shutil
 import sys
@@ -35,12 +34,12 @@ for folder in (str(ROOT), str(ROOT / "platform")):
 
 
 @pytest.fixture(autouse=True)
-def same_locale() -> Iterator[None]:
-    """ITK leaves the process in the locale C after some files (findings/itk-locale.sh): text would be read as ASCII."""
-    before = locale.setlocale(locale.LC_ALL)
-    yield
-    if locale.setlocale(locale.LC_ALL) != before:
-        locale.setlocale(locale.LC_ALL, before)
+def one_locale() -> Iterator[None]:
+    """A test may call ITK directly; what it leaves would reach the tests that follow in this process."""
+    from ctplatform.imaging.files import same_locale
+
+    with same_locale():
+        yield
 
 
 @pytest.fixture(scope="session")

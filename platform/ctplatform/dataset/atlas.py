@@ -50,7 +50,10 @@ def image_from_bytes(data: bytes, *, name: str = TEMPLATE_FILE) -> sitk.Image:
     """The image of a file's bytes; the suffix of `name` tells the format."""
     import SimpleITK as sitk
 
+    from ctplatform.imaging.files import same_locale
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(data)
-        return sitk.ReadImage(str(path))
+        with same_locale():
+            return sitk.ReadImage(str(path))

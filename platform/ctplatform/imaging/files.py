@@ -98,23 +98,32 @@ def unpacked(archive: Path) -> Iterator[list[Path]]:
 
 
 @contextlib.contextmanager
-def quiet_itk() -> Iterator[None]:
-    """No warnings of ITK, which quote file names, and the process's locale unchanged.
+def same_locale() -> Iterator[None]:
+    """The process's locale unchanged.
 
-    ITK switches the locale to C for some files and leaves it there (findings/itk-locale.sh); Python would then read and
-    write text as ASCII.
+    ITK switches it to C for some files and leaves it there (findings/itk-locale.sh); Python would then read and write
+    text as ASCII.
     """
-    import SimpleITK as sitk
-
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     before = locale.setlocale(locale.LC_ALL)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
         if locale.setlocale(locale.LC_ALL) != before:
             locale.setlocale(locale.LC_ALL, before)
+
+
+@contextlib.contextmanager
+def quiet_itk() -> Iterator[None]:
+    """No warnings of ITK, which quote file names, and the process's locale unchanged."""
+    import SimpleITK as sitk
+
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        with same_locale():
+            yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 @contextlib.contextmanager

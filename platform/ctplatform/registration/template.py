@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from ctplatform.config.preparation import RegistrationConfig
 from ctplatform.errors import ScanError, StageError
+from ctplatform.imaging.files import same_locale
 from ctplatform.lungs.mask import LEFT, RIGHT
 from ctplatform.registration.affine import Array, to_transform
 from ctplatform.registration.distance_maps import DistanceMaps, distance_maps, lung_moments
@@ -73,7 +74,8 @@ class Template:
             StageError: the file cannot be read or holds no pair of lungs.
         """
         try:
-            labels = sitk.ReadImage(str(path), sitk.sitkUInt8)
+            with same_locale():
+                labels = sitk.ReadImage(str(path), sitk.sitkUInt8)
             return cls(labels, config or DEFAULTS)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
