@@ -224,17 +224,20 @@ def test_a_scan_killed_between_shard_and_row_is_no_scan(undisturbed, tmp_path, e
 
 
 def test_a_scan_that_kills_its_workers_fails_alone(undisturbed, workspace, env):
-    """A scan of 27 times the voxels holds its worker until the test kills it, as often as Ray tries again."""
+    """A scan of 27 times the voxels holds its worker until the test kills it, as often as Ray tries again.
+
+    One CPU and the last place: nothing else is at work then, and it starts when the scan before it is committed.
+    """
     trap = Path(workspace.root).with_name("trap.nii")
     whole = pd.read_csv(undisturbed.path("phantom", "cohort.csv"))
     volume = next(path for path in whole["path"][2:] if path.endswith(".nii.gz"))
     sitk.WriteImage(sitk.Expand(sitk.ReadImage(volume), [3, 3, 3], sitk.sitkNearestNeighbor), str(trap))
     table = whole.head(2)
     table = table[["scan_id", "subject_id", "path", "series_uid"]]
-    bad = pd.DataFrame([{"scan_id": "bad", "subject_id": "bad", "path": str(trap), "series_uid": ""}])
+    bad = pd.DataFrame([{"scan_id": "trap", "subject_id": "trap", "path": str(trap), "series_uid": ""}])
     path = Path(workspace.root).with_name("trap.csv")
     pd.concat([table, bad]).to_csv(path, index=False)
-    driver = Driver(undisturbed, workspace, env, "--cohort", str(path))
+    driver = Driver(undisturbed, workspace, env, "--cohort", str(path), "--set", "ray.num_cpus=1")
     driver.until(lambda: finished(workspace) == 2)
     killed: set[int] = set()
     end = time.monotonic() + 200
@@ -247,6 +250,6 @@ def test_a_scan_that_kills_its_workers_fails_alone(undisturbed, workspace, env):
     text = driver.wait()
     rows = rows_of(workspace)
     assert rows["state"].isin(["accepted", "flagged"]).sum() == 2
-    assert rows.loc["bad", ["state", "code"]].tolist() == ["failed", "crashed"]
+    assert rows.loc["trap", ["state", "code"]].tolist() == ["failed", "crashed"]
     assert "worker process died" in text
     assert len(killed) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import torch
 
@@ -135,3 +136,16 @@ def times(workspace: Workspace) -> dict[str, int]:
     return {
         n: workspace.fs.get_file_info(workspace.path("evaluation", RUN, "trials", n)).mtime_ns for n in names
     }
+
+
+def kill_trials():
+    """Kill the workers that run trials; returns their process ids."""
+    found = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith(("ray::ImplicitFunc", "ray::SearchTrial"))
+    ]
+    for process in found:
+        process.kill()
+        process.wait()
+    return [process.pid for process in found]

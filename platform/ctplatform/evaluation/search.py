@@ -8,19 +8,22 @@ with it on all of its training subjects.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from ray import tune
+from ray.exceptions import RayActorError
 
 from ctplatform.config.evaluation import SearchConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import Cell, Chosen, label_subset
+from ctplatform.evaluation.cells import RETRIES, Cell, Chosen, label_subset
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.models import end_to_end, patch_pool
 from ctplatform.evaluation.problems import SubjectProblem
@@ -29,9 +32,11 @@ from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import stratified_order
 from ctplatform.storage.layout import EVALUATION
 
+logger = logging.getLogger(__name__)
+
 MIN_VALIDATION = 4  # subjects
 DIVERGED_LOSS = 1e9
-Progress = Callable[[], None]
+Progress = Callable[[int], None]
 Tried = Callable[[Cell, int, Mapping[str, float], Sequence[tuple[int, float]]], None]
 
 
@@ -73,10 +78,24 @@ def search(
         cells: where to search.
         recipe: `sweep.search` and the resources of trials.
         on_tried: called with cell, number, values and (step, loss) pairs of each configuration that has ended.
-        on_progress: called after each.
+        on_progress: called with 1 after each, and with minus those that are done again.
     """
+    problems: list[str] = []
+    for left in range(RETRIES, -1, -1):
+        committing = _Commit(context, recipe.sweep.search, on_tried, on_progress)
+        results = _tune(context, cells, recipe, committing)
+        cells = committing.settle(results, last=not left)
+        problems += committing.problems
+        if not cells:
+            break
+        if on_progress:
+            on_progress(-sum(len(committing.ended.get(cell, [])) for cell in cells))
+        logger.warning("searches in %d cell(s) lost a process or its node; they are begun again", len(cells))
+    return problems
+
+
+def _tune(context: SweepContext, cells: list[Cell], recipe: Recipe, committing: _Commit) -> tune.ResultGrid:
     config = recipe.sweep.search
-    commit = _Commit(context, config, on_tried, on_progress)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(SearchTrial, context=context),
@@ -99,12 +118,11 @@ def search(
             storage_path=context.workspace.path(EVALUATION, context.run),
             storage_filesystem=None if context.workspace.is_local else context.workspace.fs,
             failure_config=tune.FailureConfig(max_failures=1),
-            callbacks=[commit],
+            callbacks=[committing],
             verbose=0,
         ),
     )
-    tuner.fit()
-    return commit.problems
+    return tuner.fit()
 
 
 class SearchTrial(tune.Trainable):
@@ -195,7 +213,7 @@ def _informative(targets: Targets) -> bool:
 
 
 class _Commit(tune.Callback):
-    """Writes a cell's choice when the last of its configurations has ended."""
+    """Writes a cell's choice when the last of its configurations has ended; see `settle` for those with errors."""
 
     def __init__(
         self,
@@ -207,6 +225,7 @@ class _Commit(tune.Callback):
         self.context, self.config = context, config
         self.on_tried, self.on_progress = on_tried, on_progress
         self.ended: dict[Cell, list[Attempt | None]] = {}
+        self.errors: dict[str, Any] = {}
         self.curves: dict[str, list[tuple[int, float]]] = {}
         self.problems: list[str] = []
 
@@ -219,7 +238,22 @@ class _Commit(tune.Callback):
         self._ended(trial, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended(trial, {"problem": "ended with an error"})
+        self.errors[trial.trial_id] = trial
+
+    def settle(self, results: tune.ResultGrid, *, last: bool) -> list[Cell]:
+        """Once all trials have ended: cells of which a configuration was lost with its process, for their search to be
+        begun again; with `last` they choose among the others, as cells do where a configuration failed."""
+        lost: dict[Cell, None] = {}
+        for result in (results[i] for i in range(len(results))):
+            # The name of a trial's folder ends with its id.
+            trial = self.errors.get(PurePath(result.path).name.rpartition("-")[2])
+            if trial is None:
+                continue
+            if isinstance(result.error, RayActorError) and not last:
+                lost[Cell(**trial.config["cell"])] = None
+            else:
+                self._ended(trial, {"problem": "ended with an error"})
+        return list(lost)
 
     def _ended(self, trial: Any, result: dict[str, Any]) -> None:
         cell, config = Cell(**trial.config["cell"]), trial.config
@@ -240,7 +274,7 @@ class _Commit(tune.Callback):
                 self.on_tried(cell, found.number, tried, self.curves.get(trial.trial_id, []))
         self.ended.setdefault(cell, []).append(found)
         if self.on_progress:
-            self.on_progress()
+            self.on_progress(1)
         if len(self.ended[cell]) == self.config.configurations:
             commit(self.context, cell, [a for a in self.ended[cell] if a is not None])
 

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ import pyarrow as pa
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
 from ctplatform.evaluation.assembly import Progress, assemble
-from ctplatform.evaluation.cells import Cell, Trial
+from ctplatform.evaluation.cells import RETRIES, Cell, Trial
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.dashboards import Dashboards
 from ctplatform.evaluation.initialisations import END_TO_END
@@ -101,7 +102,7 @@ def sweep(
     messages += _search(context, missing, recipe, boards, count)
     executed = failed = 0
     if missing:
-        failures = _tune(context, missing, recipe, boards, count)
+        failures = _run(context, missing, recipe, boards, count)
         done = {cell: trial for cell in missing if (trial := context.read_trial(cell)) is not None}
         executed, failed = len(done), len(missing) - len(done)
         messages += [
@@ -154,19 +155,34 @@ def _search(
     return list(dict.fromkeys(search(context, cells, recipe, on_tried=boards.tried, on_progress=count)))
 
 
-def _tune(
+def _run(
     context: SweepContext, cells: list[Cell], recipe: Recipe, boards: Dashboards, count: _Counter
 ) -> dict[Cell, str]:
-    """Run some cells; returns the problems of those that failed."""
+    """Run some cells; returns the problems of those that failed. Those whose process was lost are begun again."""
+    problems: dict[Cell, str] = {}
+    lost: dict[Cell, str] = {}
+    for _ in range(1 + RETRIES):
+        failed, lost = _tune(context, cells, recipe, boards, count)
+        problems |= failed
+        if not lost:
+            return problems
+        cells = list(lost)
+        logger.warning("%d trial(s) were lost with their process or its node", len(lost))
+    count(len(lost))
+    return problems | lost
+
+
+def _tune(
+    context: SweepContext, cells: list[Cell], recipe: Recipe, boards: Dashboards, count: _Counter
+) -> tuple[dict[Cell, str], dict[Cell, str]]:
+    """Run some cells; returns the problems of those that failed, and of those whose process was lost."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
+    from ray.exceptions import RayActorError
 
     class Progressing(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             boards.committed(Cell(**trial.config["cell"]))
-            count()
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             count()
 
     config = recipe.sweep
@@ -192,18 +208,21 @@ def _tune(
             verbose=0,
         ),
     )
-    problems = {}
+    failed: dict[Cell, str] = {}
+    lost: dict[Cell, str] = {}
+    of_name = {cell.name: cell for cell in cells}
     results = tuner.fit()
     for result in (results[i] for i in range(len(results))):
-        cell = Cell(**result.config["cell"]) if result.config else None
-        problem = (
-            str(result.error).strip().splitlines()[-1]
-            if result.error
-            else (result.metrics or {}).get("problem")
-        )
-        if cell and problem:
-            problems[cell] = problem
-    return problems
+        # A trial that reported nothing has no configuration here; the name of its folder begins with the cell's.
+        cell = of_name[PurePath(result.path).name.rpartition("-")[0]]
+        if isinstance(result.error, RayActorError):
+            lost[cell] = "its process, or the node of it, was lost each time"
+        elif result.error:
+            failed[cell] = str(result.error).strip().splitlines()[-1]
+            count()
+        elif problem := (result.metrics or {}).get("problem"):
+            failed[cell] = problem
+    return failed, lost
 
 
 def _trainable(config: dict[str, Any], context: SweepContext) -> None:

@@ -10,7 +10,7 @@ from ctplatform.evaluation.search import Attempt, commit, missing_searches, vali
 from ctplatform.evaluation.sweep import sweep
 from ctplatform.evaluation.trial import evaluate
 from tests.ctplatform.evaluation.search_world import FEW, FULL, searching
-from tests.ctplatform.evaluation_world import RUN, build, publish, table
+from tests.ctplatform.evaluation_world import RUN, build, kill_trials, publish, table
 
 
 def test_validation_subjects_are_training_subjects_of_the_cell(search_world):
@@ -52,16 +52,26 @@ def test_where_nobody_can_validate_nothing_is_searched_and_it_is_said(search_wor
 
 
 def test_a_sweep_searches_commits_and_does_not_search_again(tmp_path, ray_local):
-    """With real Tune, and Optuna where it is installed; what is finished stays."""
+    """With real Tune, and Optuna where it is installed; what is finished stays.
+
+    Processes are killed after the first configuration: nothing is missing from the choice in its cell.
+    """
     workspace, cohort = build(tmp_path, subjects=30)
     publish(workspace, RUN)
-    steps = []
+    steps, killed = [], []
+
+    def progress(done, total):
+        steps.append((done, total))
+        if done == 1 and not killed:
+            killed.extend(kill_trials())
+
     algorithm = "optuna" if find_spec("optuna") else "random"
     config = searching(
         initialisations=["scratch", "finetune"], fractions=[1.0], search={"algorithm": algorithm}
     )
-    summary = sweep(workspace, cohort, config, run=RUN, on_progress=lambda *step: steps.append(step))
-    assert (summary.trials, summary.executed) == (2, 2)
+    summary = sweep(workspace, cohort, config, run=RUN, on_progress=progress)
+    assert killed
+    assert (summary.trials, summary.executed, summary.messages) == (2, 2, ())
     assert steps[-1] == (2 + 6, 2 + 6)
     names = workspace.files("evaluation", RUN, "searches")
     assert names == ["emphysema_extent-finetune-1-0.json", "emphysema_extent-scratch-1-0.json"]

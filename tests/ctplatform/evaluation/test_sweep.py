@@ -7,7 +7,7 @@ from ctplatform.evaluation.assembly import assemble
 from ctplatform.evaluation.sweep import sweep
 from ctplatform.storage.workspace import Workspace
 from drasclr import weights
-from tests.ctplatform.evaluation_world import RUN, build, publish, recipe, table, times
+from tests.ctplatform.evaluation_world import RUN, build, kill_trials, publish, recipe, table, times
 from tests.ctplatform.objectstore import ObjectStore
 
 
@@ -159,6 +159,24 @@ def test_a_trial_that_fails_leaves_the_others_and_says_why(tmp_path, ray_local):
         workspace.write_bytes(data, "patches", name)
     again = sweep(workspace, cohort, small, run=RUN)
     assert (again.trials, again.executed, again.messages) == (2, 1, ())
+
+
+def test_trials_whose_process_is_lost_are_begun_again(tmp_path, ray_local):
+    """Killed between two trials, where Tune itself makes no second attempt."""
+    workspace, cohort = build(tmp_path, with_shards=False)
+    one = {"tasks": ["emphysema_extent"], "fractions": [1.0], "seeds": 2, "max_concurrent": 1}
+    config = recipe(initialisations=["drasclr", "density"], **one)
+    seen, killed = [], []
+
+    def progress(done, total):
+        seen.append((done, total))
+        if done in (1, 3) and len(killed) < done:
+            killed.extend(kill_trials())
+
+    summary = sweep(workspace, cohort, config, run=RUN, on_progress=progress)
+    assert len(killed) == 2
+    assert (summary.trials, summary.executed, summary.failed, summary.messages) == (4, 4, 0, ())
+    assert seen[-1] == (4, 4)
 
 
 def test_vectors_are_read_once_and_weights_once_a_worker(tmp_path, ray_local):
