@@ -40,11 +40,11 @@ evidence-variants: install
 
 ## test          the test suite without the multi-node tests
 test: install
-	$(BIN)/python -m pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --durations=15
+	$(BIN)/python -m pytest -m "not cluster" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 ## test-cluster  real Ray heads with a dashboard, and jobs submitted to them
 test-cluster: install
-	$(BIN)/python -m pytest -m cluster tests -n $(CLUSTER_WORKERS) --dist loadfile --durations=15
+	$(BIN)/python -m pytest -m cluster tests -n $(CLUSTER_WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 ## test-isa      numeric tests and fine-tuning with the instruction sets AVX2 and AVX-512
 test-isa: install

@@ -76,6 +76,27 @@ def recalibrate(encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
             layer.momentum = momentum
 
 
+@torch.no_grad()
+def share_statistics(encoder: nn.Module) -> None:
+    """After `recalibrate` on each rank over its own batches: the statistics over the batches of all ranks.
+
+    A collective operation. A rank without batches has no weight.
+    """
+    for layer in encoder.modules():
+        if not isinstance(layer, NormELU):
+            continue
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        assert layer.num_batches_tracked is not None
+        count = layer.num_batches_tracked.double()
+        sums = torch.cat([count * layer.running_mean, count * layer.running_var, count[None]])
+        torch.distributed.all_reduce(sums)
+        mean, variance = (sums[:-1] / sums[-1]).chunk(2)
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+        layer.num_batches_tracked.copy_(sums[-1])
+
+
 def _needs_care(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"

@@ -33,6 +33,33 @@ for folder in (str(ROOT), str(ROOT / "platform")):
         sys.path.insert(0, folder)
 
 
+#: Files with minutes of work in few tests, the longest first.
+LONGEST = (
+    "ctplatform/cli/test_main.py",
+    "ctplatform/evaluation/test_sweep.py",
+    "ctplatform/evaluation/dense/test_kept_maps.py",
+    "ctplatform/pipeline/test_assessment.py",
+    "ctplatform/evaluation/test_search.py",
+    "ctplatform/evaluation/test_kept_networks.py",
+    "ctplatform/training/test_online_probe.py",
+    "ctplatform/evaluation/test_kept_heads.py",
+    "ctplatform/evaluation/dense/test_problem.py",
+    "ctplatform/evaluation/dense/test_assembly.py",
+    "cluster/test_pretrain_kills.py",
+    "cluster/test_autoscaling.py",
+    "cluster/test_sweep_kills.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: started last, they would run in one process while the others have ended.
+
+    `make` turns off the order of pytest-xdist, which is by the number of tests.
+    """
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @pytest.fixture(autouse=True)
 def one_locale() -> Iterator[None]:
     """A test may call ITK directly; what it leaves would reach the tests that follow in this process."""

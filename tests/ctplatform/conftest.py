@@ -12,7 +12,7 @@ import pytest
 import drasclr
 from ctplatform.dataset import ledger
 from ctplatform.imaging.dicom_writer import write_dicom_series
-from ctplatform.inference.embed import Embedder
+from ctplatform.inference.embedder import Embedder
 from ctplatform.storage import layout
 from ctplatform.storage.layout import ATLAS
 from ctplatform.storage.workspace import Workspace

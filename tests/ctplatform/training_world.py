@@ -124,8 +124,8 @@ def run_loop(
     With `best_by: probe` it is probed on `PROBED`.
     """
     loop = Loop(workspace, recipe, run, rank=rank, world=world, device=torch.device("cpu"))
-    if recipe.pretrain.best_by == "probe" and rank == 0:
-        loop.probe = OnlineProbe(workspace, recipe, run, PROBED, loop.atlas)
+    if recipe.pretrain.best_by == "probe":
+        loop.probe = OnlineProbe(workspace, recipe, run, PROBED, loop.atlas, rank=rank, world=world)
     loop.resume()
 
     def checkpoint(loop: Loop) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ctplatform.lazy import attach
 
 if TYPE_CHECKING:
-    from ctplatform.inference.embed import Embedder, EmbedSummary
+    from ctplatform.inference.embed import EmbedSummary
+    from ctplatform.inference.embedder import Embedder
     from ctplatform.inference.encoders import load_encoder, random_encoder
     from ctplatform.inference.kept_model import KeptModel, read_model
     from ctplatform.inference.pooling import LocationStatistics, pool
@@ -35,7 +36,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "EmbedSummary": "embed",
-        "Embedder": "embed",
+        "Embedder": "embedder",
         "KeptModel": "kept_model",
         "LocationStatistics": "pooling",
         "Representation": "representations",

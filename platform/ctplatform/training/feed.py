@@ -147,10 +147,11 @@ class Feed:
             number += 1
         yield from self._read_ahead(work)
 
-    def sample(self, epoch: int, count: int) -> Iterator[Batch]:
-        """`count` single steps spread evenly over the epoch's reads, so that all blocks are seen."""
+    def sample(self, epoch: int, count: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """`count` single steps spread evenly over the epoch's reads, so that all blocks are seen; of `world` shares of
+        them the one of `rank`."""
         plan = self.plan(epoch)
-        chosen = np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int)
+        chosen = np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int)[rank::world]
         yield from self._read_ahead([(plan[index], 0, 1) for index in chosen])
 
     def _read_ahead(self, work: list[tuple[Read, int, int]]) -> Iterator[Batch]:

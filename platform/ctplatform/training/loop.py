@@ -164,7 +164,8 @@ class Loop:
                     break
         if self.rank == 0:
             self.log.flush()
-            self.publish()
+        self.publish()
+        if self.rank == 0:
             self.log.close()
 
     def _ended(self) -> bool:
@@ -179,8 +180,8 @@ class Loop:
         every = self.config.probe.every_epochs * self.steps_per_epoch
         if (not every or self.step % every) and not (self.selection and last):
             return
-        if self.probe:
-            metrics["probe"] = score = self.probe.score(self.model.query)
+        if self.probe and (score := self.probe.score(self.model.query)) is not None:
+            metrics["probe"] = score
             if self.selection:
                 higher = self.probe.task.scores[0].higher_is_better
                 self.selection.offer(self.step, score, self.model.query, higher_is_better=higher)
@@ -346,17 +347,30 @@ class Loop:
         logger.info("rank %d resumes at step %d of %d", self.rank, self.step, self.total_steps)
 
     def publish(self) -> None:
-        """Write the query encoder, with `best_by: probe` that of the best probe, as weights. Called by rank 0.
+        """Write the query encoder, with `best_by: probe` that of the best probe, as weights. A collective operation.
 
         Raises:
             StageError: the calibrated encoder is not finite; nothing is written.
         """
         encoder = self.model.query
-        if self.selection and self.selection.weights:
-            encoder.load_state_dict(self.selection.weights)
+        if self.selection:
+            if self.selection.weights:
+                encoder.load_state_dict(self.selection.weights)
+            if self.world > 1:  # only rank 0 has them
+                for value in encoder.state_dict().values():
+                    torch.distributed.broadcast(value, src=0)
         # After training block by block, normalisation holds the statistics of the last blocks. They are computed over
         # all scans and blocks, not this rank's, so that the weights do not depend on the number of workers.
-        calibrate_norm(encoder, self._feed(0, 1), self.atlas, hu_window=self.recipe.prepare.hu_window)
+        calibrate_norm(
+            encoder,
+            self._feed(0, 1),
+            self.atlas,
+            hu_window=self.recipe.prepare.hu_window,
+            rank=self.rank,
+            world=self.world,
+        )
+        if self.rank > 0:
+            return
         if not all_finite(encoder.state_dict()):
             raise self.optimisation.diverged(self.step, "the calibrated encoder is not finite")
         publish(

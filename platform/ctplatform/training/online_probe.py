@@ -146,7 +146,7 @@ def cross_validated(task: Task, x_SD: np.ndarray, targets: Targets, *, seed: int
 
 
 class OnlineProbe:
-    """Scores the encoder of a training loop; on rank 0 only.
+    """Scores the encoder of a training loop. With more than one rank, each embeds its share of the subjects.
 
     The patches are read once and kept in memory: with the default settings 48 scans x 12 locations, 36 MiB.
 
@@ -156,27 +156,46 @@ class OnlineProbe:
         run: its name.
         subjects: of the probe.
         atlas: the locations.
+        rank: of this process in training.
+        world: number of ranks.
     """
 
     def __init__(
-        self, workspace: Workspace, recipe: Recipe, run: str, subjects: ProbeSubjects, atlas: Atlas
+        self,
+        workspace: Workspace,
+        recipe: Recipe,
+        run: str,
+        subjects: ProbeSubjects,
+        atlas: Atlas,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.workspace, self.recipe, self.run, self.subjects = workspace, recipe, run, subjects
+        self.rank, self.world = rank, world
         self.task, self.seed = get_task(subjects.task, recipe.tasks), recipe.pretrain.seed
         count = min(recipe.pretrain.probe.locations, atlas.num_locations)
         self.locations_L = np.unique(np.linspace(0, atlas.num_locations - 1, count).round().astype(int))
         self.coordinates_L3 = np.array(atlas.coordinates_N3[self.locations_L], dtype=np.float32)
-        self._hu_LSDHW: np.ndarray | None = None
+        self._hu_of_part: dict[int, np.ndarray] = {}
 
-    def score(self, encoder: Encoder) -> float:
-        """Main metric of the task in cross-validation, from a copy of the encoder; nan where it is undefined."""
-        return cross_validated(self.task, self.embed(encoder), self.subjects.targets, seed=self.seed)
+    def score(self, encoder: Encoder) -> float | None:
+        """Main metric of the task in cross-validation, from a copy of the encoder; nan where it is undefined, and None
+        on all ranks but the first. A collective operation."""
+        vectors_SD = self.embed(encoder)
+        if self.rank > 0:
+            return None
+        return cross_validated(self.task, vectors_SD, self.subjects.targets, seed=self.seed)
 
     def write_baselines(self, encoder: Encoder) -> None:
-        """Write what the curve is compared with: the scores of the encoder before training and of lung density."""
+        """Write what the curve is compared with: the scores of the encoder before training and of lung density. A
+        collective operation."""
         density, targets = self.subjects.density, self.subjects.targets
+        start = self.score(encoder)
+        if start is None:
+            return
         values = {
-            "start": self.score(encoder),
+            "start": start,
             "density": np.nan
             if density is None
             else cross_validated(self.task, np.array(density), targets, seed=self.seed),
@@ -200,16 +219,21 @@ class OnlineProbe:
         )
 
     def embed(self, encoder: Encoder) -> np.ndarray:
-        """Mean features over the locations of each subject's scan, [S, D] float64; the encoder is not modified."""
+        """Mean features over the locations of each subject's scan, [S, D] float64, on all ranks; the encoder is not
+        modified. A collective operation."""
         import torch
 
-        from drasclr.norm import recalibrate
+        from drasclr.encoder import FEATURES
+        from drasclr.norm import recalibrate, share_statistics
 
         device = next(encoder.parameters()).device
         coordinates_L3 = torch.from_numpy(self.coordinates_L3).to(device)
         # After training block by block, normalisation holds the statistics of the last blocks.
         copied = copy.deepcopy(encoder).requires_grad_(False)
-        parts = [self._patches(part, device) for part in self._parts()[:CALIBRATION_BATCHES]]
+        parts = [
+            self._patches(part, device)
+            for part in self._parts()[:CALIBRATION_BATCHES][self.rank :: self.world]
+        ]
         recalibrate(
             copied,
             (
@@ -218,12 +242,16 @@ class OnlineProbe:
                 if part.shape[0] * part.shape[1] > 1
             ),
         )
+        if self.world > 1:
+            share_statistics(copied)
         copied.eval()
+        features_SD = torch.zeros(len(self.subjects.scans), FEATURES, device=device)
         with torch.inference_mode():
-            features = [
-                copied.grouped(self._patches(part, device), coordinates_L3).mean(0) for part in self._parts()
-            ]
-        return torch.cat(features).double().cpu().numpy()
+            for part in self._parts()[self.rank :: self.world]:
+                features_SD[part] = copied.grouped(self._patches(part, device), coordinates_L3).mean(0)
+        if self.world > 1:
+            torch.distributed.all_reduce(features_SD)
+        return features_SD.double().cpu().numpy()
 
     def _parts(self) -> list[slice]:
         count = len(self.subjects.scans)
@@ -234,13 +262,13 @@ class OnlineProbe:
 
         from drasclr import augment
 
-        if self._hu_LSDHW is None:
-            self._hu_LSDHW = np.stack(
+        if part.start not in self._hu_of_part:
+            self._hu_of_part[part.start] = np.stack(
                 [
                     shards.read_patches(self.workspace, scan, self.locations_L)[1]
-                    for scan in self.subjects.scans
+                    for scan in self.subjects.scans[part]
                 ],
                 axis=1,
             )
-        hu_LSDHW = torch.from_numpy(np.ascontiguousarray(self._hu_LSDHW[:, part])).to(device)
+        hu_LSDHW = torch.from_numpy(self._hu_of_part[part.start]).to(device)
         return augment.normalise(hu_LSDHW, hu_window=self.recipe.prepare.hu_window)

@@ -224,10 +224,16 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     )
     if loop.rank == 0:
         loop.log.tracker = PretrainingTracker(workspace, recipe, config["run"], mlflow=config["mlflow"])
-        if config["probe"]:
-            loop.probe = OnlineProbe(
-                workspace, recipe, config["run"], ProbeSubjects(**config["probe"]), loop.atlas
-            )
+    if config["probe"]:
+        loop.probe = OnlineProbe(
+            workspace,
+            recipe,
+            config["run"],
+            ProbeSubjects(**config["probe"]),
+            loop.atlas,
+            rank=loop.rank,
+            world=loop.world,
+        )
     watch = StopWatch(workspace, config["run"], rank=loop.rank)
     loop.interrupted = watch.requested
     loop.resume()

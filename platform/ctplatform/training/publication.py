@@ -13,7 +13,7 @@ from ctplatform.config.hardware import PREPARATION
 from ctplatform.storage.layout import ATLAS, CARD_FILE, PRETRAIN, TEMPLATE_FILE
 from ctplatform.training.initial_weights import initial_card
 from drasclr import augment, weights
-from drasclr.norm import recalibrate
+from drasclr.norm import recalibrate, share_statistics
 
 if TYPE_CHECKING:
     from ctplatform.config.recipe import Recipe
@@ -84,19 +84,26 @@ def publish(
         workspace.write_bytes(data, PRETRAIN, run, name)
 
 
-def calibrate_norm(encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int]) -> None:
-    """Replace normalisation statistics by their means over batches that together cover all blocks of locations."""
+def calibrate_norm(
+    encoder: Encoder, feed: Feed, atlas: Atlas, *, hu_window: tuple[int, int], rank: int = 0, world: int = 1
+) -> None:
+    """Replace normalisation statistics by their means over batches that together cover all blocks of locations.
+
+    With more than one rank a collective operation: every rank computes its share of the batches.
+    """
     device = next(encoder.parameters()).device
     coordinates_N3 = torch.from_numpy(np.array(atlas.coordinates_N3, dtype=np.float32))
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in feed.sample(epoch=0, count=CALIBRATION_STEPS):
+        for batch in feed.sample(epoch=0, count=CALIBRATION_STEPS, rank=rank, world=world):
             hu_GSDHW = batch.anchors(device)
             locations_B3 = coordinates_N3[batch.locations_G].repeat_interleave(hu_GSDHW.shape[1], dim=0)
             yield augment.normalise(hu_GSDHW, hu_window=hu_window).flatten(0, 1), locations_B3.to(device)
 
     with torch.no_grad():
         recalibrate(encoder, batches())
+        if world > 1:
+            share_statistics(encoder)
 
 
 def weights_and_card(

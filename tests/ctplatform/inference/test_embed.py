@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 
-from ctplatform.dataset import ledger
-from ctplatform.dataset.splits import read_split
-from ctplatform.inference.embed import Embedder, embed
+from ctplatform.inference.embed import embed
+from ctplatform.inference.embedder import Embedder
 from ctplatform.inference.encoders import load_encoder
 from ctplatform.inference.patient_vectors import read_statistics
 from ctplatform.inference.pooling import LocationStatistics, pool
-from ctplatform.storage.layout import PATCHES, scan_vectors, shard
 from ctplatform.training.runs import training_rows
 from tests.ctplatform.training_world import run_loop
 
@@ -71,29 +64,3 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     wide, _ = Embedder(workspace, scaled, run).encode(encoder, scans)
     assert wide.shape == (3, embedder.atlas.num_locations, 128 + 496)
     np.testing.assert_allclose(wide[..., :128], together, atol=2e-5)
-
-
-def test_a_damaged_shard_leaves_its_scan_out_and_is_tried_again(workspace, small_recipe, ray_local):
-    patches = Path(workspace.path(PATCHES))
-    shared = patches.resolve()
-    patches.unlink()
-    shutil.copytree(shared, patches)
-    run = "damaged"
-    embedder = Embedder(workspace, small_recipe, run)
-    rows = ledger.usable(ledger.read_ledger(workspace), use_flagged=True)
-    # The random encoder is calibrated on training scans, without which there is none.
-    held_out = rows["subject_id"].isin(read_split(workspace).test)
-    scans = pd.concat([rows[~held_out].head(1), rows[held_out].head(1), rows[~held_out].tail(1)])
-    scans = scans[["scan_id", "subject_id", "content_hash"]].reset_index(drop=True)
-    whole = {"encoder": "random", "group": "whole", "scans": scans.to_json(orient="records")}
-    good = workspace.read_bytes(*shard(scans["scan_id"][1]))
-    workspace.write_bytes(good[: len(good) // 2], *shard(scans["scan_id"][1]))
-    row = embedder(whole)
-    assert list(json.loads(row["left_out"])) == [scans["scan_id"][1]]
-    assert row["written"] not in ("", "whole"), "the whole group is not marked as finished"
-    vectors = workspace.read_table(*scan_vectors(run, "random", row["written"]))
-    assert vectors["scan_id"].to_pylist() == [scans["scan_id"][0], scans["scan_id"][2]]
-    alone = {**whole, "scans": scans.iloc[[1]].to_json(orient="records")}
-    assert embedder(alone)["written"] == ""
-    workspace.write_bytes(good, *shard(scans["scan_id"][1]))
-    assert embedder(whole)["written"] == "whole"

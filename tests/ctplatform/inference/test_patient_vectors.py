@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctplatform.errors import StageError
-from ctplatform.inference.embed import Embedder
+from ctplatform.inference.embedder import Embedder
 from ctplatform.inference.patient_vectors import read_group, standardised_patients
 from ctplatform.inference.pooling import LocationStatistics, pool
 from ctplatform.storage import layout

@@ -21,10 +21,12 @@ from ctplatform.training import partition
 from ctplatform.training.feed import Feed
 from ctplatform.training.loop import Loop
 from ctplatform.training.model import build_model
+from ctplatform.training.online_probe import OnlineProbe
 from ctplatform.training.runs import training_scans
-from drasclr import augment
+from drasclr import augment, weights
 from drasclr.memory import KeyMemory
 from tests.ctplatform.training_world import (
+    PROBED,
     SELECTING,
     recipe_with,
     run_loop,
@@ -62,6 +64,10 @@ OPTIONS = (
 )
 
 
+# Without conditioning on the batch of a step, so that only what follows the training depends on the number of workers.
+BATCH_NORM = (*STEPS, "pretrain.encoder.norm=batch", "pretrain.max_steps=1", "pretrain.lr=1e-9")
+
+
 ONCE = (*STEPS, "pretrain.encode_once=true", "pretrain.locations_per_batch=4")
 
 
@@ -84,6 +90,7 @@ def pairs(workspace, tmp_path_factory):
         ("mixed", MIXED, None),
         ("mixed-cut", MIXED, 4),
         ("selecting", (*SELECTING, "pretrain.patience=1", "pretrain.epochs=6"), None),
+        ("normed", BATCH_NORM, None),
         ("once", ONCE, None),
         ("once-cut", ONCE, 2),
     )
@@ -324,6 +331,24 @@ def test_two_workers_stop_together_where_the_probe_of_one_says_so(workspace, pai
     assert steps == [selection["trained_steps"]] * 2
     assert selection["step"] == selection["trained_steps"] - 3, "an epoch without a better probe"
     assert selection["trained_steps"] < 18, "stopped early"
+
+
+def test_the_work_before_and_after_training_is_shared(workspace, pairs):
+    """Statistics of the published normalisation, and the score before training, are those of one worker."""
+    run_loop(workspace, recipe_with(*BATCH_NORM), "one-normed")
+    one, two = (weights.load(workspace.path("pretrain", run)) for run in ("one-normed", "normed"))
+    changed = 0
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-5, atol=1e-5, msg=name)
+        changed += "running" in name and bool((value != (0 if name.endswith("mean") else 1)).all())
+    assert changed == sum("running" in name for name in one.state_dict()) > 0
+    loop = Loop(workspace, recipe_with(*SELECTING), "one-probed", rank=0, world=1, device=torch.device("cpu"))
+    loop.probe = OnlineProbe(workspace, recipe_with(*SELECTING), "one-probed", PROBED, loop.atlas)
+    loop.probe.write_baselines(loop.model.query)
+    alone, shared = (
+        workspace.read_json("pretrain", run, "probe.json") for run in ("one-probed", "selecting")
+    )
+    assert shared == pytest.approx(alone, abs=1e-6)
 
 
 def test_a_batch_seen_again_and_again_is_learnt(workspace):
