@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctplatform.compute.cpu_slots import slots_of_this_node
 from ctplatform.compute.placement import ray_options
 from ctplatform.compute.time_limit import time_limit
 from ctplatform.config.digest import config_hash
@@ -34,6 +35,8 @@ PUBLISHED_TEMPLATE, PUBLISHED_CORNERS = "atlas_lung_mask.nii.gz", "atlas_patch_l
 
 RETRIES = 1
 """Times that a scan is tried again whose worker died."""
+MAX_THREADS = 8
+"""Of the task that averages the masks; the result does not depend on their number."""
 MIN_LUNG_L = 0.1
 """Of each lung of a scan that goes into a template."""
 
@@ -198,7 +201,8 @@ def _mean_template(refs: list[Any], iterations: int) -> bytes:
 
     from ctplatform.registration.mean_template import make_mean_template
 
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    # The stage's last step: nothing else of it runs on this node.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(min(MAX_THREADS, slots_of_this_node(1.0)))
     masks = [image_from_bytes(data) for data in ray.get(refs)]
     return image_to_bytes(make_mean_template(masks, iterations=iterations))
 

@@ -56,6 +56,18 @@ def test_mean_template_is_deterministic_from_two_masks_up(masks):
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second))
 
 
+def test_mean_template_does_not_depend_on_the_number_of_threads(masks, mean):
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    try:
+        for threads in (1, 3):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+            again = make_mean_template(masks, spacing_mm=2.0)
+            assert again.GetOrigin() == mean.GetOrigin()
+            np.testing.assert_array_equal(sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(mean))
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
 def test_distances_beyond_those_that_are_averaged_change_nothing(masks, mean, monkeypatch):
     def everywhere(labels, *, spacing, margin, reach):
         return distance_maps(labels, spacing=spacing, margin=margin)
