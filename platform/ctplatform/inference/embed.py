@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -109,34 +109,21 @@ def embed(
     todo = [item for item in items if not workspace.exists(*scan_file(run, item["encoder"], item["group"]))]
     written = {(item["encoder"], item["group"]): item["group"] for item in items}
     left_out: dict[str, str] = {}
-    if todo:
-        control = None
-        if any(item["encoder"] == "random" for item in todo):
-            # Made once for all workers: its statistics take as long as the vectors of a dozen scans.
-            make = ray.remote(num_cpus=1, **ray_options(recipe.placement.embed))(random_encoder)
-            control = make.remote(workspace, recipe)
-        dataset: ray.data.Dataset = ray.data.from_items(todo, override_num_blocks=len(todo))
-        workers = min(config.num_workers, len(todo))
-        if (
-            config.use_gpu
-        ):  # a task that uses a GPU ends its worker process: only actors keep the weights on it
-            dataset = dataset.map(
-                Embedder,  # type: ignore[arg-type]  # ray.data takes a class and makes actors of it
-                fn_constructor_args=(workspace, recipe, run, control),
-                compute=ray.data.ActorPoolStrategy(size=workers),
-                num_gpus=config.gpus_per_worker,
-                **ray_options(recipe.placement.embed),
-            )
-        else:
-            dataset = dataset.map(
-                _EmbedTask(workspace, recipe, run, control),
-                compute=ray.data.TaskPoolStrategy(size=workers),
-                num_cpus=1,
-                **ray_options(recipe.placement.embed),
-            )
-        for done, row in enumerate(dataset.iter_rows(), 1):
+    control: ray.ObjectRef[Encoder] | None = None
+    if any(item["encoder"] == "random" for item in todo):
+        # Made once for all workers: its statistics take as long as the vectors of a dozen scans.
+        make = ray.remote(num_cpus=1, **ray_options(recipe.placement.embed))(random_encoder)
+        control = make.remote(workspace, recipe)
+    done = 0
+    for random in (False, True):
+        part = [item for item in todo if (item["encoder"] == "random") == random]
+        if part and control is not None and random:
+            # Held by this process: no worker waits for a task that needs the node which the worker occupies.
+            control = ray.put(ray.get(control))
+        for row in _rows(part, workspace, recipe, run, control):
             written[row["encoder"], row["group"]] = row["written"]
             left_out |= json.loads(row["left_out"])
+            done += 1
             if on_progress:
                 on_progress(done, len(todo))
     for encoder in encoders:
@@ -159,6 +146,39 @@ def embed(
             )
         workspace.write_table(patients, *layout.patient_vectors(run, encoder))
     return EmbedSummary(len(scans) - len(left_out), encoders, len(todo), time.monotonic() - start, left_out)
+
+
+def _rows(
+    items: list[dict[str, str]],
+    workspace: Workspace,
+    recipe: Recipe,
+    run: str,
+    control: ray.ObjectRef[Encoder] | None,
+) -> Iterator[dict[str, Any]]:
+    """What `Embedder` returns for each item, as it comes."""
+    import ray
+
+    if not items:
+        return
+    config = recipe.embed
+    dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    workers = min(config.num_workers, len(items))
+    if config.use_gpu:  # a task that uses a GPU ends its worker process: only actors keep the weights on it
+        dataset = dataset.map(
+            Embedder,  # type: ignore[arg-type]  # ray.data takes a class and makes actors of it
+            fn_constructor_args=(workspace, recipe, run, control),
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_gpus=config.gpus_per_worker,
+            **ray_options(recipe.placement.embed),
+        )
+    else:
+        dataset = dataset.map(
+            _EmbedTask(workspace, recipe, run, control),
+            compute=ray.data.TaskPoolStrategy(size=workers),
+            num_cpus=1,
+            **ray_options(recipe.placement.embed),
+        )
+    yield from dataset.iter_rows()
 
 
 class _EmbedTask:
