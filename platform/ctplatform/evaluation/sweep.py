@@ -164,6 +164,10 @@ def _run(
     for _ in range(1 + RETRIES):
         failed, lost = _tune(context, cells, recipe, boards, count)
         problems |= failed
+        for cell in [cell for cell in lost if context.read_trial(cell)]:  # lost after it had committed
+            del lost[cell]
+            boards.committed(cell)
+            count()
         if not lost:
             return problems
         cells = list(lost)
