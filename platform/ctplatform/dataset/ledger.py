@@ -153,6 +153,21 @@ def read_ledger(
     return counting.select(wanted).to_pandas()
 
 
+def file_names(workspace: Workspace) -> list[str]:
+    """Names of the ledger's files.
+
+    A listing takes a while. Made during a compaction it may lack the merged file, for which it came too early, as well
+    as the files that this replaces, for which it came too late. The merged file is complete before they are deleted, so
+    that a second listing shows it.
+    """
+    listed = workspace.files(SCANS, suffix=".parquet")
+    while True:
+        again = workspace.files(SCANS, suffix=".parquet")
+        if not any(map(layout.is_merged, set(again) - set(listed))):
+            return listed
+        listed = again
+
+
 def counting_rows(table: pa.Table) -> pd.Index:
     """Positions of the rows that count: of each scan the highest version, sorted by scan_id.
 
@@ -185,7 +200,7 @@ def read_files(
 
     wanted = ["__filename" if name == "file" else name for name in columns]
     for attempt in range(_ATTEMPTS):
-        listed = workspace.files(SCANS, suffix=".parquet") if names is None else names
+        listed = file_names(workspace) if names is None else names
         if not listed:
             return None
         files = [workspace.path(SCANS, name) for name in listed]

@@ -23,7 +23,7 @@ from ctplatform.imaging.fingerprint import fingerprint, named_by_content
 from ctplatform.imaging.label_map import given_path
 from ctplatform.imaging.limits import TOO_LARGE, TOO_SLOW
 from ctplatform.storage import layout
-from ctplatform.storage.layout import PATCHES, SCANS
+from ctplatform.storage.layout import PATCHES
 from ctplatform.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _acquisition(row: dict[str, Any]) -> str:
 
 
 def _known(workspace: Workspace) -> dict[str, Any]:
-    if not workspace.files(SCANS, suffix=".parquet"):
+    if not ledger.file_names(workspace):
         return {}
     columns = ["scan_id", "state", "version", "shard_bytes", *OLD]
     rows = ledger.read_ledger(workspace, columns=columns, started=True)

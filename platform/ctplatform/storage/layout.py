@@ -86,6 +86,11 @@ def merged_ledger_rows(name: str) -> Parts:
     return SCANS, f"rows-{name}{PARQUET}"
 
 
+def is_merged(name: str) -> bool:
+    """Whether a file of the ledger has the name of `merged_ledger_rows`."""
+    return name.startswith("rows-") and name.count(".") == 1  # a scan's own row has its version, too
+
+
 def overlay(scan_id: str) -> Parts:
     """Picture of a scan with its mask, its atlas contour and its locations, for quality control."""
     return SCANS, OVERLAYS, f"{scan_id}{PNG}"

@@ -121,6 +121,24 @@ def test_readers_beside_compaction_see_every_scan(workspace):
     assert len(ledger.read_ledger(workspace)) == 40
 
 
+@pytest.mark.parametrize("seen", [0, 3])
+def test_a_listing_during_a_compaction_is_made_again(workspace, monkeypatch, seen):
+    """It came too early for the merged file, and too late for most of those that are replaced."""
+    fill(workspace, 10)
+    before = workspace.files(SCANS, suffix=".parquet")
+    table = ledger.read_ledger(workspace)
+    contents = {name: workspace.read_bytes(SCANS, name) for name in before[:seen]}
+    compaction.compact(workspace)
+    for name, data in contents.items():  # those that were still there as they were read
+        workspace.write_bytes(data, SCANS, name)
+    whole, torn = Workspace.files, [before[:seen]]
+    monkeypatch.setattr(
+        Workspace, "files", lambda self, *parts, **more: torn.pop() if torn else whole(self, *parts, **more)
+    )
+    assert ledger.read_ledger(workspace).equals(table)
+    assert not torn
+
+
 def test_leftovers_of_killed_writers_are_removed_once_they_are_old(workspace, tmp_path):
     write(workspace, "a")
     write(workspace, "b", version=2, state=ledger.STARTED)
