@@ -36,6 +36,7 @@ for folder in (str(ROOT), str(ROOT / "platform")):
 #: Files with minutes of work in few tests, the longest first.
 LONGEST = (
     "ctplatform/cli/test_main.py",
+    "ctplatform/training/test_pretrain.py",
     "ctplatform/evaluation/test_sweep.py",
     "ctplatform/evaluation/dense/test_kept_maps.py",
     "ctplatform/pipeline/test_assessment.py",

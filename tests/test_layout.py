@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).resolve().parent.parent
 STDLIB = Path(sysconfig.get_paths()["stdlib"]).resolve()
 
@@ -92,3 +94,7 @@ def test_nothing_speaks_of_this_machine():
             text = path.read_text(encoding="utf-8")
             for part in ("/" + "work/", "py" + "pi.org", "/" + "root/"):
                 assert part not in text, f"{name} holds {part}"
+
+
+def test_the_long_test_files_that_start_first_exist():
+    assert all((ROOT / "tests" / name).is_file() for name in LONGEST)

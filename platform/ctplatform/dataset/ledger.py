@@ -153,7 +153,7 @@ def read_ledger(
     return counting.select(wanted).to_pandas()
 
 
-def file_names(workspace: Workspace) -> list[str]:
+def _file_names(workspace: Workspace) -> list[str]:
     """Names of the ledger's files.
 
     A listing takes a while. Made during a compaction it may lack the merged file, for which it came too early, as well
@@ -200,7 +200,7 @@ def read_files(
 
     wanted = ["__filename" if name == "file" else name for name in columns]
     for attempt in range(_ATTEMPTS):
-        listed = file_names(workspace) if names is None else names
+        listed = _file_names(workspace) if names is None else names
         if not listed:
             return None
         files = [workspace.path(SCANS, name) for name in listed]

@@ -81,8 +81,6 @@ def embed(
         StageError: the run has no weights, they were trained on another atlas, not one shard can be read, or an own
             encoder cannot be used.
     """
-    import ray
-
     start = time.monotonic()
     config = recipe.embed
     columns = ["scan_id", "subject_id", "state", "content_hash"]
@@ -109,23 +107,11 @@ def embed(
     todo = [item for item in items if not workspace.exists(*scan_file(run, item["encoder"], item["group"]))]
     written = {(item["encoder"], item["group"]): item["group"] for item in items}
     left_out: dict[str, str] = {}
-    control: ray.ObjectRef[Encoder] | None = None
-    if any(item["encoder"] == "random" for item in todo):
-        # Made once for all workers: its statistics take as long as the vectors of a dozen scans.
-        make = ray.remote(num_cpus=1, **ray_options(recipe.placement.embed))(random_encoder)
-        control = make.remote(workspace, recipe)
-    done = 0
-    for random in (False, True):
-        part = [item for item in todo if (item["encoder"] == "random") == random]
-        if part and control is not None and random:
-            # Held by this process: no worker waits for a task that needs the node which the worker occupies.
-            control = ray.put(ray.get(control))
-        for row in _rows(part, workspace, recipe, run, control):
-            written[row["encoder"], row["group"]] = row["written"]
-            left_out |= json.loads(row["left_out"])
-            done += 1
-            if on_progress:
-                on_progress(done, len(todo))
+    for done, row in enumerate(_rows(todo, workspace, recipe, run), 1):
+        written[row["encoder"], row["group"]] = row["written"]
+        left_out |= json.loads(row["left_out"])
+        if on_progress:
+            on_progress(done, len(todo))
     for encoder in encoders:
         groups_written = [written[encoder, item["group"]] for item in items if item["encoder"] == encoder]
         names = [group for group in groups_written if group]
@@ -149,13 +135,35 @@ def embed(
 
 
 def _rows(
+    items: list[dict[str, str]], workspace: Workspace, recipe: Recipe, run: str
+) -> Iterator[dict[str, Any]]:
+    """What `Embedder` returns for each item, as it comes; those of the random encoder last.
+
+    That encoder is made once for all workers, while they are at the others: its statistics take as long as the vectors
+    of a dozen scans.
+    """
+    import ray
+
+    random = [item for item in items if item["encoder"] == "random"]
+    if random:
+        make = ray.remote(num_cpus=1, **ray_options(recipe.placement.embed))(random_encoder)
+        made = make.remote(workspace, recipe)
+    yield from _rows_of(
+        [item for item in items if item["encoder"] != "random"], workspace, recipe, run, control=None
+    )
+    if random:
+        # Held by this process: no worker waits for a task that needs the node which the worker occupies.
+        yield from _rows_of(random, workspace, recipe, run, control=ray.put(ray.get(made)))
+
+
+def _rows_of(
     items: list[dict[str, str]],
     workspace: Workspace,
     recipe: Recipe,
     run: str,
+    *,
     control: ray.ObjectRef[Encoder] | None,
 ) -> Iterator[dict[str, Any]]:
-    """What `Embedder` returns for each item, as it comes."""
     import ray
 
     if not items:

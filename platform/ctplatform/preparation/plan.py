@@ -19,6 +19,7 @@ from ctplatform.config.digest import config_hash
 from ctplatform.config.hardware import LIMITS, PREPARATION
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset import ledger
+from ctplatform.errors import StageError
 from ctplatform.imaging.fingerprint import fingerprint, named_by_content
 from ctplatform.imaging.label_map import given_path
 from ctplatform.imaging.limits import TOO_LARGE, TOO_SLOW
@@ -203,10 +204,13 @@ def _acquisition(row: dict[str, Any]) -> str:
 
 
 def _known(workspace: Workspace) -> dict[str, Any]:
-    if not ledger.file_names(workspace):
-        return {}
     columns = ["scan_id", "state", "version", "shard_bytes", *OLD]
-    rows = ledger.read_ledger(workspace, columns=columns, started=True)
+    try:
+        rows = ledger.read_ledger(workspace, columns=columns, started=True)
+    except StageError as error:
+        if error.code != "missing":
+            raise
+        return {}
     rows = rows.astype(object).where(rows.notna(), None)
     return {row.scan_id: row for row in rows.itertuples()}
 
