@@ -13,10 +13,6 @@ from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import stratified_order
 from ctplatform.tasks.task import Task
 
-#: Times that cells are begun again whose process was lost, beyond Tune's own second attempt: Tune (2.60) makes none
-#: where the process is lost between two trials, whatever `max_failures` says.
-RETRIES = 3
-
 
 @dataclass(frozen=True)
 class Cell:

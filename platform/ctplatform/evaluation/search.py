@@ -13,24 +13,22 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from ray import tune
-from ray.exceptions import RayActorError
 
 from ctplatform.config.evaluation import SearchConfig
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
-from ctplatform.evaluation.cells import RETRIES, Cell, Chosen, label_subset
+from ctplatform.evaluation.cells import Cell, Chosen, label_subset
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.models import end_to_end, patch_pool
 from ctplatform.evaluation.problems import SubjectProblem
 from ctplatform.evaluation.schedulers import CellASHA, WithinCells, rungs
+from ctplatform.evaluation.tuner import RETRIES, Ended, run_trials
 from ctplatform.metrics.scores import Targets
 from ctplatform.metrics.stratification import stratified_order
-from ctplatform.storage.layout import EVALUATION
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +78,21 @@ def search(
         on_tried: called with cell, number, values and (step, loss) pairs of each configuration that has ended.
         on_progress: called with 1 after each, and with minus those that are done again.
     """
-    problems: list[str] = []
+    config, problems = recipe.sweep.search, list[str]()
     for left in range(RETRIES, -1, -1):
-        committing = _Commit(context, recipe.sweep.search, on_tried, on_progress)
-        results = _tune(context, cells, recipe, committing)
-        cells = committing.settle(results, last=not left)
+        committing = _Commit(context, config, on_tried, on_progress)
+        ended = run_trials(
+            SearchTrial,
+            context,
+            recipe,
+            folder="search",
+            name_of=lambda values: str(values["number"]),
+            callback=committing,
+            search_alg=WithinCells(context, cells, config, width=recipe.sweep.max_concurrent),
+            scheduler=CellASHA(context, config),
+            num_samples=config.configurations * len(cells),
+        )
+        cells = committing.settle(ended, last=not left)
         problems += committing.problems
         if not cells:
             break
@@ -92,37 +100,6 @@ def search(
             on_progress(-sum(len(committing.ended.get(cell, [])) for cell in cells))
         logger.warning("searches in %d cell(s) lost a process or its node; they are begun again", len(cells))
     return problems
-
-
-def _tune(context: SweepContext, cells: list[Cell], recipe: Recipe, committing: _Commit) -> tune.ResultGrid:
-    config = recipe.sweep.search
-    tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(SearchTrial, context=context),
-            {
-                "cpu": recipe.sweep.cpus_per_trial,
-                "gpu": recipe.sweep.gpus_per_trial,
-                **recipe.placement.sweep.resources,
-            },
-        ),
-        tune_config=tune.TuneConfig(
-            search_alg=WithinCells(context, cells, config, width=recipe.sweep.max_concurrent),
-            scheduler=CellASHA(context, config),
-            num_samples=config.configurations * len(cells),
-            max_concurrent_trials=recipe.sweep.max_concurrent,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{trial.config['number']}-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name="search",
-            storage_path=context.workspace.path(EVALUATION, context.run),
-            storage_filesystem=None if context.workspace.is_local else context.workspace.fs,
-            failure_config=tune.FailureConfig(max_failures=1),
-            callbacks=[committing],
-            verbose=0,
-        ),
-    )
-    return tuner.fit()
 
 
 class SearchTrial(tune.Trainable):
@@ -240,16 +217,15 @@ class _Commit(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.errors[trial.trial_id] = trial
 
-    def settle(self, results: tune.ResultGrid, *, last: bool) -> list[Cell]:
+    def settle(self, ended: list[Ended], *, last: bool) -> list[Cell]:
         """Once all trials have ended: cells of which a configuration was lost with its process, for their search to be
         begun again; with `last` they choose among the others, as cells do where a configuration failed."""
         lost: dict[Cell, None] = {}
-        for result in (results[i] for i in range(len(results))):
-            # The name of a trial's folder ends with its id.
-            trial = self.errors.get(PurePath(result.path).name.rpartition("-")[2])
+        for of_tune in ended:
+            trial = self.errors.get(of_tune.trial_id)
             if trial is None:
                 continue
-            if isinstance(result.error, RayActorError) and not last:
+            if of_tune.lost and not last:
                 lost[Cell(**trial.config["cell"])] = None
             else:
                 self._ended(trial, {"problem": "ended with an error"})

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -21,11 +19,12 @@ import pyarrow as pa
 from ctplatform.config.recipe import Recipe
 from ctplatform.errors import StageError
 from ctplatform.evaluation.assembly import Progress, assemble
-from ctplatform.evaluation.cells import RETRIES, Cell, Trial
+from ctplatform.evaluation.cells import Cell, Trial
 from ctplatform.evaluation.context import SweepContext
 from ctplatform.evaluation.dashboards import Dashboards
 from ctplatform.evaluation.initialisations import END_TO_END
 from ctplatform.evaluation.trial import evaluate
+from ctplatform.evaluation.tuner import RETRIES, run_trials
 from ctplatform.storage import layout
 from ctplatform.storage.layout import EVALUATION, HORIZONS_FILE
 from ctplatform.storage.workspace import Workspace
@@ -145,7 +144,6 @@ def _search(
     """Search hyper-parameters in the missing cells, where the recipe says so; returns problems."""
     if not any(map(context.searches, missing)):
         return []
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
     from ctplatform.evaluation.search import missing_searches, search
 
     cells = missing_searches(context, missing)
@@ -180,51 +178,33 @@ def _tune(
     context: SweepContext, cells: list[Cell], recipe: Recipe, boards: Dashboards, count: _Counter
 ) -> tuple[dict[Cell, str], dict[Cell, str]]:
     """Run some cells; returns the problems of those that failed, and of those whose process was lost."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
-    from ray.exceptions import RayActorError
 
     class Progressing(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             boards.committed(Cell(**trial.config["cell"]))
             count()
 
-    config = recipe.sweep
-    trainable = tune.with_parameters(_trainable, context=context)
-    trainable = tune.with_resources(
-        trainable,
-        {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial, **recipe.placement.sweep.resources},
-    )
-    tuner = tune.Tuner(
-        trainable,
+    ended = run_trials(
+        _trainable,
+        context,
+        recipe,
+        folder="tune",
+        name_of=lambda config: Cell(**config["cell"]).name,
+        callback=Progressing(),
         param_space={"cell": tune.grid_search([asdict(cell) for cell in cells])},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=config.max_concurrent,
-            reuse_actors=True,  # a worker process keeps its imports and its cache of patches
-            trial_dirname_creator=lambda trial: f"{Cell(**trial.config['cell']).name}-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=context.workspace.path(EVALUATION, context.run),
-            storage_filesystem=None if context.workspace.is_local else context.workspace.fs,
-            failure_config=tune.FailureConfig(max_failures=1),
-            callbacks=[Progressing()],
-            verbose=0,
-        ),
     )
     failed: dict[Cell, str] = {}
     lost: dict[Cell, str] = {}
     of_name = {cell.name: cell for cell in cells}
-    results = tuner.fit()
-    for result in (results[i] for i in range(len(results))):
-        # A trial that reported nothing has no configuration here; the name of its folder begins with the cell's.
-        cell = of_name[PurePath(result.path).name.rpartition("-")[0]]
-        if isinstance(result.error, RayActorError):
+    for trial in ended:
+        cell = of_name[trial.name]
+        if trial.lost:
             lost[cell] = "its process, or the node of it, was lost each time"
-        elif result.error:
-            failed[cell] = str(result.error).strip().splitlines()[-1]
+        elif trial.error:
+            failed[cell] = str(trial.error).strip().splitlines()[-1]
             count()
-        elif problem := (result.metrics or {}).get("problem"):
+        elif problem := trial.metrics.get("problem"):
             failed[cell] = problem
     return failed, lost
 
