@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import ray
 
+from ctplatform.compute.session import LOCAL
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -36,7 +37,8 @@ def environment(folder: Path) -> dict[str, str]:
     """What every process gets: this tree, one thread, and a token of its own for Ray."""
     token = folder / "token"
     token.write_text(TOKEN)
-    kept = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    own = {"RAY_ADDRESS", *LOCAL}  # of a session in this process
+    kept = {k: v for k, v in os.environ.items() if k not in own}
     return kept | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ SILENCING = {
 #: Set before Ray is imported: seconds for which its node may take to come up; 30 are too few on a busy machine.
 PATIENCE = {"RAY_raylet_start_wait_time_s": "120"}
 
+#: Set while a local session lasts, so that nothing in it looks for what cannot come. The output of workers is not sent
+#: to the driver: the log monitor would list and read their files ten times a second. The node is not drained: Ray Train
+#: would start a process that looks.
+LOCAL = {
+    "LOG_NAME_UPDATE_INTERVAL_S": "86400",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # from this number of files on, the interval above counts
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
 
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
@@ -51,24 +60,37 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    try:
-        if address:
-            ray.init(address=address, runtime_env=_runtime_env(), **options)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=config.num_cpus,
-                include_dashboard=config.include_dashboard,
-                dashboard_host=LOOPBACK,
-                **options,
-            )
-    except Exception as error:  # of a node that does not come up, Ray raises just that
-        raise _no_session(address, error) from error
-    silence()
+    with _set({} if address else LOCAL):
+        try:
+            if address:
+                ray.init(address=address, runtime_env=_runtime_env(), **options)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    include_dashboard=config.include_dashboard,
+                    dashboard_host=LOOPBACK,
+                    **options,
+                )
+        except Exception as error:  # of a node that does not come up, Ray raises just that
+            raise _no_session(address, error) from error
+        silence()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the duration of the block, those that are set already left as they are."""
+    own = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(own)
     try:
         yield
     finally:
-        ray.shutdown()
+        for name in own:
+            os.environ.pop(name, None)
 
 
 def _no_session(address: str | None, error: Exception) -> StageError:

@@ -10,18 +10,21 @@ import sys
 import ray
 import ray.data
 
-from ctplatform.compute.session import SILENCING, _no_session, ray_session, silence
+from ctplatform.compute.session import LOCAL, SILENCING, _no_session, ray_session, silence
 from ctplatform.config.cluster import RayConfig
 
 FIRST = """
 import os, ray
-from ctplatform.compute.session import SILENCING, ray_session
+from ctplatform.compute.session import LOCAL, SILENCING, ray_session
 from ctplatform.config.cluster import RayConfig
-os.environ.pop("RAY_ADDRESS", None)
+for name in ("RAY_ADDRESS", *LOCAL):
+    os.environ.pop(name, None)
+os.environ["LOG_NAME_UPDATE_INTERVAL_S"] = "45"
 with ray_session(RayConfig(num_cpus=1, include_dashboard=False)):
     assert ray.is_initialized()
     assert ray.cluster_resources()["CPU"] == 1
-    assert all(name in os.environ for name in SILENCING)
+    assert all(name in os.environ for name in SILENCING | LOCAL)
+    assert os.environ["LOG_NAME_UPDATE_INTERVAL_S"] == "45"
 
     @ray.remote
     def package():
@@ -30,6 +33,8 @@ with ray_session(RayConfig(num_cpus=1, include_dashboard=False)):
 
     print(ray.get(package.remote()))
 assert not ray.is_initialized()
+# A cluster that is connected to next has nodes that are drained.
+assert [name for name in LOCAL if name in os.environ] == ["LOG_NAME_UPDATE_INTERVAL_S"]
 """
 
 
@@ -40,6 +45,17 @@ def test_a_local_cluster_lasts_as_long_as_the_session_and_imports_what_the_drive
 
     assert done.stdout.strip() == ctplatform.__file__
     assert "Started a local Ray" not in done.stdout + done.stderr
+
+
+def test_names_of_settings_are_those_of_ray():
+    """Ray ignores what it does not find: a setting that was renamed would be lost without an error."""
+    from ray._private import log_monitor
+    from ray.train.v2._internal import constants as train
+
+    *of_logs, of_train = LOCAL
+    assert of_train == train.ENABLE_PREEMPTION_WATCHER_ENV_VAR
+    for name in of_logs:
+        assert hasattr(log_monitor, name), name
 
 
 def test_an_existing_connection_is_used_and_stays(ray_local):
