@@ -130,10 +130,12 @@ SMALL = (
     "pretrain.max_steps=6",
     "pretrain.checkpoint_every=2",
     "pretrain.log_every=1",
+    "embed.num_workers=1",
     "embed.pooling=mean",  # weights are used without the stage embed, which keeps the statistics of locations
     "sweep.fractions=[0.5,1.0]",
     "sweep.seeds=2",
     "sweep.bootstrap=200",
+    "sweep.max_concurrent=1",
     "sweep.scratch.epochs=1",
     "sweep.scratch.locations=2",
 )

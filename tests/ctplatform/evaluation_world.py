@@ -27,6 +27,7 @@ def recipe(**sweep_keys):
         "fractions": [0.3, 1.0],
         "seeds": 2,
         "bootstrap": 200,
+        "max_concurrent": 1,  # a second process imports torch for seconds, to run trials for less
         "scratch": {"max_steps": 1, "locations": 1, "pool": 1, "subjects_per_batch": 4},
         **sweep_keys,
     }

@@ -31,6 +31,7 @@ def labelled_recipe(**keys):
         "fractions": [1.0],
         "seeds": 1,
         "bootstrap": 200,
+        "max_concurrent": 1,
         "scratch": {"max_steps": 2, "locations": 1, "pool": 1},
         "dense": {"stride": 16, "train_windows": 64, "batch": 8},
         "segmentation": {"steps": 2, "crop": 32, "crops_per_batch": 2, "window": 32, "overlap": 0.0},

@@ -149,7 +149,9 @@ class SweepConfig(Section):
     segmentation: SegmentationConfig = SegmentationConfig()
     search: SearchConfig = SearchConfig()
     bootstrap: int = Field(default=2000, ge=100)
-    max_concurrent: int = Field(default=2, gt=0)
+    max_concurrent: int = Field(
+        default=2, gt=0, description="trials, or fits of models that are kept, at a time"
+    )
     cpus_per_trial: float = Field(default=1.0, gt=0)
     gpus_per_trial: float = Field(default=0.0, ge=0)
     columns: dict[str, str] = Field(default_factory=dict, description="standard label name -> cohort column")

@@ -36,7 +36,8 @@ from ctplatform.training.runs import ablation_runs
 def keep_models(context: SweepContext, recipe: Recipe, summary: pd.DataFrame) -> list[str]:
     """Fit and write the models of every task whose features can be computed again; needs Ray.
 
-    From-scratch networks and heads on the random encoder, the sweep's controls, are not kept.
+    As many are fitted at a time as trials run. From-scratch networks and heads on the random encoder, the sweep's
+    controls, are not kept.
 
     Args:
         context: of the sweep.
@@ -76,7 +77,7 @@ def keep_models(context: SweepContext, recipe: Recipe, summary: pd.DataFrame) ->
         return started
 
     try:
-        outcomes: list[Outcome | str] = fan_out(submit, todo)
+        outcomes: list[Outcome | str] = fan_out(submit, todo, in_flight=recipe.sweep.max_concurrent - 1)
     except ray.exceptions.RayTaskError as error:
         return [f"no models were kept: {str(error).strip().splitlines()[-1]}"]
     messages = []

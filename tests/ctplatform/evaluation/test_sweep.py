@@ -13,10 +13,12 @@ from tests.ctplatform.objectstore import ObjectStore
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, ray_local):
-    """A finished sweep: three tasks, four initialisations, two fractions, two seeds."""
+    """A finished sweep: three tasks, four initialisations, two fractions, two seeds; two trials at a time."""
     workspace, cohort = build(tmp_path_factory.mktemp("swept"))
     seen = []
-    summary = sweep(workspace, cohort, recipe(), run=RUN, on_progress=lambda *step: seen.append(step))
+    summary = sweep(
+        workspace, cohort, recipe(max_concurrent=2), run=RUN, on_progress=lambda *step: seen.append(step)
+    )
     return workspace, cohort, summary, seen
 
 
@@ -164,7 +166,7 @@ def test_a_trial_that_fails_leaves_the_others_and_says_why(tmp_path, ray_local):
 def test_trials_whose_process_is_lost_are_begun_again(tmp_path, ray_local):
     """Killed between two trials, where Tune itself makes no second attempt."""
     workspace, cohort = build(tmp_path, with_shards=False)
-    one = {"tasks": ["emphysema_extent"], "fractions": [1.0], "seeds": 2, "max_concurrent": 1}
+    one = {"tasks": ["emphysema_extent"], "fractions": [1.0], "seeds": 2}
     config = recipe(initialisations=["drasclr", "density"], **one)
     seen, killed = [], []
 
@@ -188,7 +190,11 @@ def test_vectors_are_read_once_and_weights_once_a_worker(tmp_path, ray_local):
         store.load(tmp_path, "ws")
         workspace = Workspace(store.uri("ws"))
         config = recipe(
-            initialisations=["drasclr", "finetune"], tasks=["emphysema_extent"], fractions=[0.5, 1.0], seeds=2
+            initialisations=["drasclr", "finetune"],
+            tasks=["emphysema_extent"],
+            fractions=[0.5, 1.0],
+            seeds=2,
+            max_concurrent=2,
         )
         assemble(workspace, cohort, config, run=RUN)  # once without trials: what the driver reads
         alone, trained = reads(store, "patients-drasclr.parquet"), reads(store, weights.WEIGHTS)

@@ -20,7 +20,7 @@ from tests.ctplatform.pipeline.quick_chain import QUICK, Notes
 
 def test_a_failure_leaves_a_bundle_without_identity_and_status_reads_it(own, recipe, capsys):
     workspace, cohort = own
-    secret = "/data/DOE^JANE/1950/scan.nii.gz"
+    secret = "/data/DOE^JANE/BORN1950/scan.nii.gz"
     table = cohort.assign(path=[secret, *cohort["path"][1:]])
     workspace.delete("pretrain", workspace.folders("pretrain")[0])
     workspace.write_bytes(b"not a shard", PATCHES, workspace.files(PATCHES)[0])
@@ -38,7 +38,7 @@ def test_a_failure_leaves_a_bundle_without_identity_and_status_reads_it(own, rec
     assert summary["nodes"][0]["alive"]
     assert any("Error" in line for line in summary["traceback"])
     everything = json.dumps(summary) + workspace.read_bytes(POSTMORTEM, folder, POSTMORTEM_LOGS).decode()
-    for word in ("DOE", "JANE", "1950", str(cohort["path"][1])):
+    for word in ("DOE", "JANE", "BORN1950", str(cohort["path"][1])):
         assert word not in everything
     assert read_record(workspace, "pretrain", _run(workspace, table, strict)).state == "failed"
     capsys.readouterr()
