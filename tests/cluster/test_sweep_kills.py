@@ -5,7 +5,6 @@ Real processes. What was committed is not done again, and the tables are those o
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from ctplatform.storage.workspace import Workspace
+from tests.cluster.processes import environment
 from tests.conftest import ROOT
 from tests.ctplatform.evaluation_world import RUN, build
 
@@ -54,15 +54,7 @@ TRIALS, SEARCHES = 12, 2  # half of the labels leave nobody to validate on
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory):
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text("0123456789abcdef" * 4)
-    kept = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    return kept | {
-        "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}",
-        "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-    }
+    return environment(tmp_path_factory.mktemp("token"))
 
 
 class Driver:

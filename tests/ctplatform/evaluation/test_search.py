@@ -67,7 +67,10 @@ def test_a_sweep_searches_commits_and_does_not_search_again(tmp_path, ray_local)
 
     algorithm = "optuna" if find_spec("optuna") else "random"
     config = searching(
-        initialisations=["scratch", "finetune"], fractions=[1.0], search={"algorithm": algorithm}
+        initialisations=["scratch", "finetune"],
+        fractions=[1.0],
+        search={"algorithm": algorithm},
+        max_concurrent=2,
     )
     summary = sweep(workspace, cohort, config, run=RUN, on_progress=progress)
     assert killed

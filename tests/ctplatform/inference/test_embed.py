@@ -26,7 +26,8 @@ def test_embeddings_of_a_batch_are_those_of_each_scan(workspace, small_recipe, r
     assert together.shape == (3, embedder.atlas.num_locations, 128)
     assert np.isfinite(together).all()
     assert together.std(axis=0).max() > 0
-    summary = embed(workspace, small_recipe, run=run)
+    two = {"embed": small_recipe.embed.model_copy(update={"num_workers": 2})}
+    summary = embed(workspace, small_recipe.model_copy(update=two), run=run)
     assert summary.done > 0
     assert embed(workspace, small_recipe, run=run).done == 0
     patients = (
