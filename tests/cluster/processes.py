@@ -175,12 +175,13 @@ class Head:
         store_bytes: int = 300_000_000,
         node_types: Mapping[str, Mapping[str, Any]] | None = None,
         idle_s: float = 8.0,
+        dashboard: int | None = None,
     ) -> None:
         # A job brings its code with it; the monitor finds the provider of nodes.
         self.env = {**env, "PYTHONPATH": str(ROOT / "tests" / "cluster") if node_types else ""}
         # The fake nodes find the head by this machine's address; alone it stays on loopback.
         host = ray.util.get_node_ip_address() if node_types else "127.0.0.1"
-        dashboard, port, metrics = free_port(), free_port(), free_port()
+        dashboard, port, metrics = dashboard or free_port(), free_port(), free_port()
         self.address, self.gcs = f"http://127.0.0.1:{dashboard}", f"{host}:{port}"
         self.metrics = f"http://{host}:{metrics}/metrics"
         self.temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths must stay short

@@ -23,6 +23,7 @@ import psutil
 import pytest
 import torch
 
+from ctplatform.compute.ray_internals import STATE_API_VARIABLE
 from ctplatform.pipeline.records import read_record
 from ctplatform.storage.layout import (
     CARD_FILE,
@@ -36,7 +37,7 @@ from ctplatform.storage.workspace import Workspace
 from ctplatform.training.checkpoints import Checkpoints, folder_of
 from ctplatform.training.runs import read_metrics, run_name
 from tests.cluster.kills import Nodes, kill_alone
-from tests.cluster.processes import Command, alive, environment
+from tests.cluster.processes import Command, Head, alive, environment, free_port
 from tests.ctplatform.training_world import SETTINGS, recipe_with, training_workspace, workers
 
 pytestmark = pytest.mark.cluster
@@ -213,6 +214,29 @@ def test_a_terminated_run_loses_no_step_and_resumes_from_its_last_finite_checkpo
     assert not workspace.exists(*lease(run.name))
     poisoned(workspace, run.name)
     start("ray.num_cpus=2").wait()
+    uninterrupted(workspace, run.name, undisturbed, tolerance=0)
+
+
+def test_another_cluster_on_the_machine_does_not_end_it(workspace, tmp_path, undisturbed, env):
+    """Ray Train ends a training whose controller is not found by its state API, which would ask the other cluster."""
+    port = free_port()
+    beside = {**env, STATE_API_VARIABLE: f"http://127.0.0.1:{port}"}
+    run = Run(workspace, tmp_path, beside, "ray.num_cpus=2", "pretrain.max_failures=0")
+    other = None
+    try:
+        run.reach(2)
+        held = run.trainers()
+        for worker in held:  # until the other cluster is there
+            worker.suspend()
+        other = Head(tmp_path, env, dashboard=port)
+        time.sleep(5)  # each second Ray Train asks
+        for worker in held:
+            worker.resume()
+        run.wait()
+    finally:
+        run.end(gently=False)
+        if other:
+            other.stop()
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import signal
 import threading
@@ -73,7 +74,12 @@ SUBMISSION_LOGGERS = {
     "ray.dashboard.modules.job.sdk": logging.ERROR,
 }
 
+#: The address that Ray's state API asks, and one that never answers: the port of the discard protocol, RFC 863.
+STATE_API_VARIABLE = "RAY_API_SERVER_ADDRESS"
+NOBODY = "http://127.0.0.1:9"
+
 _WORKER = "ray._private.worker"
+_TRAIN_CONSTANTS = "ray.train.v2._internal.constants"
 #: Node type in the status of a cluster without an autoscaler.
 _UNMANAGED = re.compile(r"node_[0-9a-f]+")
 
@@ -107,6 +113,34 @@ def session_folder() -> Path | None:
     except (ImportError, AttributeError):
         folder = _connected().address_info.get("session_dir")
     return Path(folder) if folder else None
+
+
+@contextmanager
+def own_cluster() -> Iterator[None]:
+    """Ray's state API, and that of a training begun in this block, asks the cluster that this process is connected to.
+
+    By itself it asks the one of the variable below or, on a machine with several, that which `ray start` made last; and
+    without a dashboard, whoever listens at the port of one. Ray Train ends a training that is not found there.
+
+    The variable is public; that a driver's is passed to Ray Train's controller, which passes it to what it starts, is
+    not. Fallback: training asks as before.
+    """
+    try:
+        passed = import_module(_TRAIN_CONSTANTS).ENV_VARS_TO_PROPAGATE
+    except (ImportError, AttributeError):
+        passed = set()
+    name, address = STATE_API_VARIABLE, dashboard_address()
+    before, added = os.environ.get(name), {name} - passed
+    os.environ[name] = f"http://{address}" if address else NOBODY
+    passed.update(added)
+    try:
+        yield
+    finally:
+        passed.difference_update(added)
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def autoscaler_configured() -> bool:

@@ -188,15 +188,18 @@ def _failed_tasks() -> list[dict[str, Any]]:
     import ray
     from ray.util.state import list_tasks
 
+    from ctplatform.compute.ray_internals import own_cluster
+
     if not ray.is_initialized():
         return []
-    tasks = list_tasks(
-        filters=[("state", "=", "FAILED")],
-        limit=MAX_TASKS,
-        detail=True,
-        timeout=STATE_TIMEOUT_S,
-        raise_on_missing_output=False,
-    )
+    with own_cluster():
+        tasks = list_tasks(
+            filters=[("state", "=", "FAILED")],
+            limit=MAX_TASKS,
+            detail=True,
+            timeout=STATE_TIMEOUT_S,
+            raise_on_missing_output=False,
+        )
     return [
         {
             "task": task.task_id,
@@ -224,8 +227,10 @@ def _logs(tasks: Any) -> Iterable[str]:
 def _task_log(task: str, attempt: int) -> list[str]:
     from ray.util.state import get_log
 
-    text = "".join(
-        get_log(
+    from ctplatform.compute.ray_internals import own_cluster
+
+    with own_cluster():
+        parts = get_log(
             task_id=task,
             attempt_number=attempt,
             suffix="err",
@@ -233,7 +238,7 @@ def _task_log(task: str, attempt: int) -> list[str]:
             timeout=STATE_TIMEOUT_S,
             errors="replace",
         )
-    )
+        text = "".join(parts)
     return text.splitlines()
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctplatform.compute.failures import explained
+from ctplatform.compute.ray_internals import own_cluster
 from ctplatform.config.recipe import Recipe
 from ctplatform.dataset.atlas import read_atlas
 from ctplatform.errors import RestartRequested, StageError
@@ -182,7 +183,8 @@ def _train(
         ),
     )
     try:
-        result = trainer.fit()
+        with own_cluster():
+            result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         found = explained(error)
         if isinstance(found, StageError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import ray
 
 from ctplatform.compute import ray_internals
-from ctplatform.compute.ray_internals import CPU_COUNTING, TASK_POLLING, Setting
+from ctplatform.compute.ray_internals import CPU_COUNTING, STATE_API_VARIABLE, TASK_POLLING, Setting
 
 
 @pytest.mark.parametrize("setting", [TASK_POLLING, CPU_COUNTING], ids=lambda setting: setting.name)
@@ -83,3 +84,31 @@ def test_what_is_used_of_the_private_worker_is_there(ray_local):
 
     assert worker.global_worker.node.get_session_dir_path() == str(ray_internals.session_folder())
     assert (worker.get_dashboard_url() or None) == ray_internals.dashboard_address()
+
+
+@pytest.mark.parametrize("before", [None, "http://127.0.0.1:1"])
+def test_what_training_starts_asks_its_own_cluster(ray_local, monkeypatch, before):
+    """As Ray Train passes the driver's environment on, and as its state API reads it."""
+    from ray.dashboard.utils import get_address_for_submission_client
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    monkeypatch.delenv(STATE_API_VARIABLE, raising=False)
+    if before:
+        monkeypatch.setenv(STATE_API_VARIABLE, before)
+    for address in ("127.0.0.1:8300", None):
+        monkeypatch.setattr(ray_internals, "dashboard_address", lambda address=address: address)
+        with ray_internals.own_cluster():
+            passed = get_env_vars_to_propagate()
+            asked = get_address_for_submission_client(None)
+        assert (
+            passed[STATE_API_VARIABLE] == asked == (f"http://{address}" if address else ray_internals.NOBODY)
+        )
+        assert STATE_API_VARIABLE not in get_env_vars_to_propagate()
+        assert os.environ.get(STATE_API_VARIABLE) == before
+
+
+def test_training_asks_as_before_where_ray_moved_it(ray_local, monkeypatch):
+    monkeypatch.setattr(ray_internals, "_TRAIN_CONSTANTS", "ray.no_such_module")
+    with ray_internals.own_cluster():
+        assert os.environ[STATE_API_VARIABLE].startswith("http://")
+    assert STATE_API_VARIABLE not in os.environ
