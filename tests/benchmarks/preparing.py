@@ -66,7 +66,7 @@ def big_rows(base: Path, *, slices: int, repeats: int) -> list[list[str]]:
                     f"{ours['peak']:.0f}",
                     f"{memory:.2f}",
                     f"<= {MEMORY_BAR}: {'yes' if memory <= MEMORY_BAR else 'no'}",
-                    "identical" if same(ours, theirs) else "DIFFERENT",
+                    "DIFFERENT" if differences(ours, theirs) else "identical",
                     ", ".join(f"{name} {value:.2f}" for name, value in ours["steps"].items()),
                 ]
             )
@@ -74,12 +74,13 @@ def big_rows(base: Path, *, slices: int, repeats: int) -> list[list[str]]:
     return rows
 
 
-def same(ours: dict[str, Any], base: dict[str, Any]) -> bool:
-    """Whether both builds found the same: content, registration, patches, and each measure that both have."""
+def differences(ours: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """What both builds have and did not find alike: content, registration and patches, then measures by name."""
     common = ours["measures"].keys() & base["measures"].keys()
+    pairs = {name: (ours["measures"][name], base["measures"][name]) for name in sorted(common)}
     # As text: a measure that cannot be seen is NaN, which equals nothing.
-    measures = all(str(ours["measures"][name]) == str(base["measures"][name]) for name in common)
-    return bool(ours["found"] == base["found"]) and measures
+    different = [f"{name} {a} and {b}" for name, (a, b) in pairs.items() if str(a) != str(b)]
+    return [*(["content, registration or patches"] if ours["found"] != base["found"] else []), *different]
 
 
 def compare(base: Path, ct: Path) -> int:
@@ -92,14 +93,11 @@ def compare(base: Path, ct: Path) -> int:
         with builds_of(base, folder, atlas) as builds:
             for item in items:
                 results = {name: build.run(json.dumps(item)) for name, build in builds.items()}
-                equal = same(results["ours"], results["base"])
-                different += not equal
+                found = differences(results["ours"], results["base"])
+                different += bool(found)
                 seconds = " and ".join(f"{result['seconds']:.2f}" for result in results.values())
-                state = results["ours"]["state"]
-                print(
-                    f"{item['scan_id']}: {'identical' if equal else 'DIFFERENT'}, {state}, {seconds} s",
-                    flush=True,
-                )
+                verdict = f"DIFFERENT: {'; '.join(found)}" if found else "identical"
+                print(f"{item['scan_id']}: {verdict}, {results['ours']['state']}, {seconds} s", flush=True)
     print(f"{len(items)} scans, {different} different")
     return different
 

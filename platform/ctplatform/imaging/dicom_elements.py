@@ -6,13 +6,15 @@ longer than reading them from the file.
 
 from __future__ import annotations
 
+import math
 import os
+from functools import cache
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
 import pydicom
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
 
 _TEXT = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
 
@@ -46,7 +48,7 @@ def numbers(data: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...
             values = tuple(float(v) for v in ([value] if count == 1 else value))
     except Exception:  # pydicom raises many kinds, at access, where a value is invalid
         return ()
-    return values if len(values) == count and bool(np.isfinite(values).all()) else ()
+    return values if len(values) == count and all(map(math.isfinite, values)) else ()
 
 
 def whole_number(data: pydicom.Dataset, keyword: str, default: int) -> int:
@@ -129,10 +131,11 @@ def rle_segments(stream: BinaryIO) -> int:
     return int.from_bytes(stream.read(4), "little")
 
 
-def _tag(keyword: str) -> int:
+@cache
+def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     assert tag is not None
-    return int(tag)
+    return Tag(tag)
 
 
 def _representation(raw: RawDataElement) -> str:

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from ctplatform.imaging.hounsfield import PADDING_HU
 
 BLOCK = 64
-COLUMNS = 4096
-"""Along z, so many columns of voxels are interpolated together."""
 NEGLIGIBLE = 1e-5
 """Weights below this are dropped; their sum changes a value by less than 0.05 HU."""
 VANISHING = 1e-30
@@ -101,17 +99,18 @@ def interpolate_parts(
     along_x, along_y, along_z = axes
     shape_YX = (len(along_y.outside_N), len(along_x.outside_N))
     buffer_ZYX = np.empty((BLOCK, *shape_YX), np.int16)
+    products_ZN = np.empty((BLOCK, shape_YX[0] * shape_YX[1]), np.float32)
     end = 0
     for block, slabs, weights in _slabs(volume_ZYX, axes) if along_x.blocks and along_y.blocks else ():
         yield from _padding(buffer_ZYX, end, block.start)
         part_ZYX = buffer_ZYX[: block.stop - block.start]
-        flat_ZN, slabs_ZN = part_ZYX.reshape(len(part_ZYX), -1), slabs.reshape(len(slabs), -1)
-        for first in range(0, flat_ZN.shape[1], COLUMNS):  # small enough to stay in the processor's cache
-            columns = slice(first, first + COLUMNS)
-            value = np.matmul(weights, slabs_ZN[:, columns])
-            np.rint(value, out=value)
-            np.clip(value, *hu_window, out=value)
-            flat_ZN[:, columns] = value
+        product_ZN = products_ZN[: len(part_ZYX)]
+        # Of all columns at once: in which order BLAS sums a column depends on where it lies among them.
+        np.matmul(weights, slabs.reshape(len(slabs), -1), out=product_ZN)
+        for hu_N, value_N in zip(part_ZYX.reshape(product_ZN.shape), product_ZN, strict=True):
+            np.rint(value_N, out=value_N)
+            np.clip(value_N, *hu_window, out=value_N)
+            hu_N[:] = value_N
         part_ZYX[along_z.outside_N[block]] = PADDING_HU
         part_ZYX[:, along_y.outside_N] = PADDING_HU
         part_ZYX[:, :, along_x.outside_N] = PADDING_HU
@@ -156,7 +155,11 @@ def _apply(axis: Axis, values: NDArray[np.float32], out: NDArray[np.float32]) ->
     """Interpolate the first dimension of `values`, which starts at the first voxel in use, into `out`."""
     first = axis.used.start
     for block, taken, weights in axis.blocks:
-        out[block] = weights @ values[taken.start - first : taken.stop - first]
+        part = values[taken.start - first : taken.stop - first]
+        if out.flags.c_contiguous:
+            np.matmul(weights, part, out=out[block])
+        else:  # by way of an array of its own: numpy has no BLAS for such a result
+            out[block] = weights @ part
 
 
 def _weights(positions_N: NDArray[np.floating], count: int, kind: Interpolation) -> NDArray[np.float64]:
