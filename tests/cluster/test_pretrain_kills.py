@@ -113,8 +113,8 @@ def start(workspace, tmp_path, env):
     """Starts a run; none outlives its test."""
     made: list[Run] = []
 
-    def start(*overrides: str, more: tuple[str, ...] = ()) -> Run:
-        made.append(Run(workspace, tmp_path, env, *overrides, more=more))
+    def start(*overrides: str, more: tuple[str, ...] = (), variables: dict[str, str] | None = None) -> Run:
+        made.append(Run(workspace, tmp_path, env | (variables or {}), *overrides, more=more))
         return made[-1]
 
     yield start
@@ -217,26 +217,23 @@ def test_a_terminated_run_loses_no_step_and_resumes_from_its_last_finite_checkpo
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)
 
 
-def test_another_cluster_on_the_machine_does_not_end_it(workspace, tmp_path, undisturbed, env):
+def test_another_cluster_on_the_machine_does_not_end_it(workspace, start, tmp_path, undisturbed, env):
     """Ray Train ends a training whose controller is not found by its state API, which would ask the other cluster."""
     port = free_port()
-    beside = {**env, STATE_API_VARIABLE: f"http://127.0.0.1:{port}"}
-    run = Run(workspace, tmp_path, beside, "ray.num_cpus=2", "pretrain.max_failures=0")
-    other = None
+    address = {STATE_API_VARIABLE: f"http://127.0.0.1:{port}"}
+    run = start("ray.num_cpus=2", "pretrain.max_failures=0", variables=address)
+    run.reach(2)
+    held = run.trainers()
+    for worker in held:  # until the other cluster is there
+        worker.suspend()
+    other = Head(tmp_path, env, dashboard=port)
     try:
-        run.reach(2)
-        held = run.trainers()
-        for worker in held:  # until the other cluster is there
-            worker.suspend()
-        other = Head(tmp_path, env, dashboard=port)
         time.sleep(5)  # each second Ray Train asks
         for worker in held:
             worker.resume()
         run.wait()
     finally:
-        run.end(gently=False)
-        if other:
-            other.stop()
+        other.stop()
     uninterrupted(workspace, run.name, undisturbed, tolerance=0)
 
 

@@ -155,11 +155,7 @@ def _apply(axis: Axis, values: NDArray[np.float32], out: NDArray[np.float32]) ->
     """Interpolate the first dimension of `values`, which starts at the first voxel in use, into `out`."""
     first = axis.used.start
     for block, taken, weights in axis.blocks:
-        part = values[taken.start - first : taken.stop - first]
-        if out.flags.c_contiguous:
-            np.matmul(weights, part, out=out[block])
-        else:  # by way of an array of its own: numpy has no BLAS for such a result
-            out[block] = weights @ part
+        out[block] = weights @ values[taken.start - first : taken.stop - first]
 
 
 def _weights(positions_N: NDArray[np.floating], count: int, kind: Interpolation) -> NDArray[np.float64]:

@@ -108,6 +108,7 @@ def test_what_training_starts_asks_its_own_cluster(ray_local, monkeypatch, befor
 
 
 def test_training_asks_as_before_where_ray_moved_it(ray_local, monkeypatch):
+    monkeypatch.delenv(STATE_API_VARIABLE, raising=False)
     monkeypatch.setattr(ray_internals, "_TRAIN_CONSTANTS", "ray.no_such_module")
     with ray_internals.own_cluster():
         assert os.environ[STATE_API_VARIABLE].startswith("http://")
