@@ -23,8 +23,8 @@ def fan_out(
     Args:
         submit: starts the task of an item and returns the reference to its result.
         items: consumed in this thread, no faster than tasks are submitted.
-        in_flight: tasks that may be pending or running after a submission; None: all of them are submitted before the
-            first is awaited.
+        in_flight: tasks that may be pending or running, 1 or more; None: all of them are submitted before the first is
+            awaited.
         on_progress: called in this thread with the number of results so far, after each.
 
     Raises:
@@ -49,7 +49,7 @@ def fan_out(
     for number, item in enumerate(items):
         pending[submit(item)] = number
         if in_flight is not None:
-            collect(until=in_flight)
+            collect(until=in_flight - 1)
     collect(until=0)
     return [results[number] for number in range(len(results))]
 
@@ -64,7 +64,7 @@ def as_completed(
     Args:
         submit: starts the task of an item and returns the reference to its result.
         items: consumed no faster than tasks are submitted.
-        in_flight: tasks that may be pending or running.
+        in_flight: tasks that may be pending or running, 1 or more.
 
     Raises:
         ray.exceptions.RayTaskError: a task raised.

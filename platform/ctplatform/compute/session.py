@@ -20,7 +20,7 @@ LOOPBACK = "127.0.0.1"
 #: Set before Ray is imported: no output of Ray's own, as the console shows the progress of each stage.
 SILENCING = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # verbose=0 of Ray Tune is silent in the older output only
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

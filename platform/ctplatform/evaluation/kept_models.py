@@ -77,8 +77,7 @@ def keep_models(context: SweepContext, recipe: Recipe, summary: pd.DataFrame) ->
         return started
 
     try:
-        # `in_flight` counts what is left when the next one is submitted.
-        outcomes: list[Outcome | str] = fan_out(submit, todo, in_flight=recipe.sweep.max_concurrent - 1)
+        outcomes: list[Outcome | str] = fan_out(submit, todo, in_flight=recipe.sweep.max_concurrent)
     except ray.exceptions.RayTaskError as error:
         return [f"no models were kept: {str(error).strip().splitlines()[-1]}"]
     messages = []

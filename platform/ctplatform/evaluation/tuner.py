@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -59,7 +58,6 @@ def run_trials(
         param_space: as `tune.Tuner` takes it.
         tune_config: search algorithm, scheduler and number of samples, as `tune.TuneConfig` takes them.
     """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 is silent in the older output only
     from ray import tune
     from ray.exceptions import RayActorError
 
