@@ -2,9 +2,10 @@
 
 Made-up scans in real shards, DDP over gloo, one thread a worker: what a second worker adds with all that a step needs,
 reading included, when it brings a batch of its own (two then equal one with the doubled batch) and when both share the
-batch of one, where what a step costs besides its patches weighs twice. Runs alternate; the best of each counts. Anchors
-a second and the share of the time that steps wait for data are those of metrics.jsonl after the first steps. The
-machine must be quiet. `--write` puts the table into docs/benchmarks/.
+batch of one, where what a step costs besides its patches weighs twice. The same steps in processes without Ray show
+what its own processes take. Runs alternate; the best of each counts. Anchors a second and the share of the time that
+steps wait for data are those of metrics.jsonl after the first steps. The machine must be quiet. `--write` puts the
+table into docs/benchmarks/.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import socket
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
 from ctplatform.compute.session import ray_session
 from ctplatform.config.cluster import RayConfig
@@ -28,8 +32,9 @@ from ctplatform.dataset.atlas import image_to_bytes
 from ctplatform.dataset.splits import Split, write_split
 from ctplatform.storage.layout import ATLAS, ATLAS_FILE, PATCHES, TEMPLATE_FILE
 from ctplatform.storage.workspace import Workspace
-from ctplatform.training.pretrain import pretrain
-from ctplatform.training.runs import read_metrics
+from ctplatform.training.loop import Loop
+from ctplatform.training.pretrain import MALLOC, pretrain
+from ctplatform.training.runs import read_metrics, run_name
 from drasclr.atlas import Atlas
 from tests.benchmarks import document
 
@@ -73,10 +78,54 @@ def made_up(root: Path, *, scans: int) -> Workspace:
     return workspace
 
 
+class Case(NamedTuple):
+    """Workers, scans a step of all of them, and whether Ray Train starts the workers."""
+
+    workers: int
+    scans: int
+    ray: bool = True
+
+
 def run(workspace: Workspace, recipe: Recipe) -> tuple[float, float]:
     """(anchors a second, share of waiting for data) of a training run."""
     workspace.delete("pretrain")
-    lines = read_metrics(workspace, pretrain(workspace, recipe).run)
+    return rates(workspace, pretrain(workspace, recipe).run)
+
+
+def run_without_ray(workspace: Workspace, recipe: Recipe) -> tuple[float, float]:
+    """The same of workers that are processes of this one, with the allocator's settings of a training."""
+    workspace.delete("pretrain")
+    name, world = run_name(workspace, recipe), max(1, recipe.pretrain.num_workers)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    added = {variable: value for variable, value in MALLOC.items() if variable not in os.environ}
+    os.environ.update(added)
+    try:
+        torch.multiprocessing.spawn(
+            _worker, args=(world, port, workspace.uri, recipe.model_dump(mode="json"), name), nprocs=world
+        )
+    finally:
+        for variable in added:
+            del os.environ[variable]
+    return rates(workspace, name)
+
+
+def _worker(rank: int, world: int, port: int, uri: str, recipe: dict[str, Any], name: str) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+        )
+    settings = Recipe.model_validate(recipe)
+    Loop(Workspace(uri), settings, name, rank=rank, world=world, device=torch.device("cpu")).run()
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def rates(workspace: Workspace, name: str) -> tuple[float, float]:
+    """(anchors a second, share of waiting for data) after the first steps of a run."""
+    lines = read_metrics(workspace, name)
     warm = [line for line in lines if line["step"] > LEAVE_OUT]
     assert len(warm) > 2
     return (
@@ -102,30 +151,41 @@ def main() -> None:
         "pretrain.queue_size=1024",
         "watch.tensorboard=true",
     )
-    # (workers, scans a step) by what the table calls them.
     cases = {
-        "1": (1, options.scans),
-        "2, each with the batch of one": (2, 2 * options.scans),
-        "2, sharing the batch of one": (2, options.scans),
+        "1": Case(1, options.scans),
+        "2, each with the batch of one": Case(2, 2 * options.scans),
+        "2, sharing the batch of one": Case(2, options.scans),
+        "1, without Ray": Case(1, options.scans, ray=False),
+        "2, sharing the batch of one, without Ray": Case(2, options.scans, ray=False),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    with tempfile.TemporaryDirectory() as folder, ray_session(RayConfig(num_cpus=2)):
+
+    def measure(*, ray: bool) -> None:
+        for name, case in cases.items():
+            if case.ray == ray:
+                workers = (f"pretrain.scans_per_batch={case.scans}", f"pretrain.num_workers={case.workers}")
+                recipe = load_recipe("fast", [*settings, *workers])
+                found[name].append((run if ray else run_without_ray)(workspace, recipe))
+                print(name, found[name][-1], flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
         workspace = made_up(Path(folder), scans=2 * options.scans)
         for _ in range(options.repeats):
-            for name, (workers, scans) in cases.items():
-                own_settings = (f"pretrain.scans_per_batch={scans}", f"pretrain.num_workers={workers}")
-                found[name].append(run(workspace, load_recipe("fast", [*settings, *own_settings])))
-                print(name, found[name][-1], flush=True)
+            with ray_session(RayConfig(num_cpus=2)):
+                measure(ray=True)
+            measure(ray=False)
     best = {name: max(results) for name, results in found.items()}
-    one, _ = best["1"]
     rows = []
     for name, (rate, wait) in best.items():
-        bar = ["", ""] if cases[name][0] == 1 else [f"{rate / one:.2f}x", f">= {BAR}x"]
-        rows.append([name, f"{rate:.1f}", *bar, f"{wait:.1%}", f"<= {WAIT_BAR:.0%}"])
+        case = cases[name]
+        one = best["1" if case.ray else "1, without Ray"][0]
+        ratio = "" if case.workers == 1 else f"{rate / one:.2f}x"
+        bar = f">= {BAR}x" if case.ray and case.workers > 1 else ""
+        rows.append([name, f"{rate:.1f}", ratio, bar, f"{wait:.1%}", f"<= {WAIT_BAR:.0%}"])
     text = (
         f"`python -m tests.benchmarks.scaling`: recipe `fast` with {options.scans} scans x {options.locations} "
         f"locations a step, two neighbours,\n{options.steps} steps, one thread a worker; DDP over gloo on "
-        f"{os.cpu_count()} cores, {platform.machine()}. Ratio to one single-threaded worker.\n\n"
+        f"{os.cpu_count()} cores, {platform.machine()}. Ratio to one worker, started alike.\n\n"
         + document.table(["workers", "anchors/s", "ratio", "bar", "waiting for data", "bar"], rows)
         + "\n\nAll runs, in turn, anchors/s: "
         + "; ".join(

@@ -3,7 +3,8 @@
 Real processes throughout: Ray Train's own workers, controller and nodes. What counts is the curve that is left in the
 workspace: every step once, each with the loss of the undisturbed run. Two workers add gradients up in one
 order, so a run that keeps its two is that run to the last digit; where their number changed, sums are taken in another
-order, and losses of about 3 agree to 1e-5 (measured: 1e-6 after 48 steps).
+order, and losses of about 3 agree to 1e-4. Measured over the 60 steps, largest difference: 0.6e-5 to 1.3e-5 where one
+worker made 10 to 50 of them, 4.1e-5 where it made all; 0.05 with the keys of another place, 0.8 with one step made twice.
 """
 
 from __future__ import annotations
@@ -314,7 +315,7 @@ def test_nodes_come_and_go_while_it_trains(workspace, start, undisturbed, env):
         run.wait()
     finally:
         nodes.end()
-    lines = uninterrupted(workspace, run.name, undisturbed, tolerance=1e-5)
+    lines = uninterrupted(workspace, run.name, undisturbed, tolerance=1e-4)
     counts = [line["workers"] for line in lines]
     changes = [count for count, before in zip(counts, [0, *counts]) if count != before]
     assert changes == [2, 1, 2], counts
