@@ -118,6 +118,7 @@ def session_folder() -> Path | None:
 @contextmanager
 def own_cluster() -> Iterator[None]:
     """Ray's state API, and that of a training begun in this block, asks the cluster that this process is connected to.
+    A process that is connected to none is left as it is: a training without workers needs no cluster.
 
     By itself it asks the one of the variable below or, on a machine with several, that which `ray start` made last; and
     without a dashboard, whoever listens at the port of one. Ray Train ends a training that is not found there.
@@ -125,6 +126,11 @@ def own_cluster() -> Iterator[None]:
     The variable is public; that a driver's is passed to Ray Train's controller, which passes it to what it starts, is
     not. Fallback: training asks as before.
     """
+    import ray
+
+    if not ray.is_initialized():
+        yield
+        return
     try:
         passed = import_module(_TRAIN_CONSTANTS).ENV_VARS_TO_PROPAGATE
     except (ImportError, AttributeError):

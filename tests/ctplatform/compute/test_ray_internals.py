@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -105,6 +107,20 @@ def test_what_training_starts_asks_its_own_cluster(ray_local, monkeypatch, befor
         )
         assert STATE_API_VARIABLE not in get_env_vars_to_propagate()
         assert os.environ.get(STATE_API_VARIABLE) == before
+
+
+def test_a_process_without_a_cluster_is_left_as_it_is():
+    """In a process of its own, which no other test has connected: `pretrain` with no workers, called from Python."""
+    code = """
+import os
+import ray
+from ctplatform.compute.ray_internals import own_cluster
+before = dict(os.environ)
+with own_cluster():
+    assert dict(os.environ) == before
+assert not ray.is_initialized()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_training_asks_as_before_where_ray_moved_it(ray_local, monkeypatch):
