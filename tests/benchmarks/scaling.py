@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import socket
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -37,6 +36,7 @@ from ctplatform.training.pretrain import MALLOC, pretrain
 from ctplatform.training.runs import read_metrics, run_name
 from drasclr.atlas import Atlas
 from tests.benchmarks import document
+from tests.gloo import run_group
 
 BAR, WAIT_BAR = 1.6, 0.05
 LEAVE_OUT = 4  # steps, in which caches and the allocator warm up
@@ -96,31 +96,18 @@ def run_without_ray(workspace: Workspace, recipe: Recipe) -> tuple[float, float]
     """The same of workers that are processes of this one, with the allocator's settings of a training."""
     workspace.delete("pretrain")
     name, world = run_name(workspace, recipe), max(1, recipe.pretrain.num_workers)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     added = {variable: value for variable, value in MALLOC.items() if variable not in os.environ}
     os.environ.update(added)
     try:
-        torch.multiprocessing.spawn(
-            _worker, args=(world, port, workspace.uri, recipe.model_dump(mode="json"), name), nprocs=world
-        )
+        run_group(_train, world, world, workspace.uri, recipe, name)
     finally:
         for variable in added:
             del os.environ[variable]
     return rates(workspace, name)
 
 
-def _worker(rank: int, world: int, port: int, uri: str, recipe: dict[str, Any], name: str) -> None:
-    torch.set_num_threads(1)
-    if world > 1:
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
-        )
-    settings = Recipe.model_validate(recipe)
-    Loop(Workspace(uri), settings, name, rank=rank, world=world, device=torch.device("cpu")).run()
-    if world > 1:
-        torch.distributed.destroy_process_group()
+def _train(rank: int, world: int, uri: str, recipe: Recipe, name: str) -> None:
+    Loop(Workspace(uri), recipe, name, rank=rank, world=world, device=torch.device("cpu")).run()
 
 
 def rates(workspace: Workspace, name: str) -> tuple[float, float]:

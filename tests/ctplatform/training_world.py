@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from ctplatform.config.loader import load_recipe
 from ctplatform.config.recipe import Recipe
@@ -23,6 +21,7 @@ from ctplatform.storage.workspace import Workspace
 from ctplatform.training.loop import Loop
 from ctplatform.training.online_probe import OnlineProbe, ProbeSubjects
 from drasclr.atlas import Atlas
+from tests.gloo import run_group
 
 SCANS = 7
 #: Ten locations in blocks of 4, 3 and 3; five scans a step: nothing divides by two.
@@ -171,21 +170,15 @@ def workers(
     uri: str, folder: Path, *jobs: tuple[str, tuple[str, ...], int | None], world: int = 2
 ) -> dict[str, list[dict[str, Any]]]:
     """Train with real gloo workers, one job (run, overrides, step to stop at) after the other; results by rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(world, port, uri, str(folder), jobs), nprocs=world)
+    run_group(_worker, world, world, uri, str(folder), jobs)
     return {
         run: [torch.load(folder / f"{run}-{number}-{rank}.pt") for rank in range(world)]
         for number, (run, _, _) in enumerate(jobs)
     }
 
 
-def _worker(rank: int, world: int, port: int, uri: str, folder: str, jobs: tuple) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+def _worker(rank: int, world: int, uri: str, folder: str, jobs: tuple) -> None:
     for number, (run, overrides, stop_at) in enumerate(jobs):
         result = train(Workspace(uri), recipe_with(*overrides), run, rank=rank, world=world, stop_at=stop_at)
         torch.save(result, f"{folder}/{run}-{number}-{rank}.pt")
         dist.barrier()
-    dist.destroy_process_group()

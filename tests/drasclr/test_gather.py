@@ -1,17 +1,15 @@
 """Two real workers that share the scans of a batch compute what one does: losses, keys and gradients, in float64."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder
 from drasclr.gather import Gather, share
+from tests.gloo import run_group
 
 COORDINATES = torch.tensor([[-1.0, -1, -1], [0, 0, 0], [1, 1, 1], [0, 1, -1]])
 NEIGHBOURS = torch.tensor([[1, 2], [0, 3], [3, 1], [2, 0]])
@@ -104,23 +102,17 @@ def local_to_a_worker(*, rank: int) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
+def work(rank: int, folder: str) -> None:
     results = {name: train(settings, rank=rank, world=WORLD) for name, settings in SETTINGS.items()}
     results["refusal"] = refusal(rank=rank, world=WORLD)
     results["own locations"] = local_to_a_worker(rank=rank)
     torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("pair")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, args=(port, str(folder)), nprocs=WORLD)
+    run_group(work, WORLD, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 

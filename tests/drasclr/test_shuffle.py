@@ -1,15 +1,12 @@
 """Two real workers: the step under DistributedDataParallel, and key shuffling."""
 
-import socket
-
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from drasclr.contrast import DrasCLR
 from drasclr.encoder import Encoder
 from drasclr.shuffle import encode_shuffled
+from tests.gloo import run_group
 
 COORDINATES = torch.tensor([[-1.0, -1, -1], [0, 0, 0], [1, 1, 1], [0, 1, -1]])
 NEIGHBOURS = torch.tensor([[1], [0], [3], [2]])
@@ -19,9 +16,7 @@ def data(rank: int, *lead: int) -> torch.Tensor:
     return torch.rand(*lead, 1, 32, 32, 32, generator=torch.Generator().manual_seed(rank)) * 2 - 1
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def work(rank: int, folder: str) -> None:
     torch.manual_seed(0)
     encoder = Encoder(experts=2)
     model = DrasCLR(
@@ -59,14 +54,10 @@ def work(rank: int, port: int, folder: str) -> None:
         "filled": model.memory.count_N,
     }
     torch.save(own, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_workers(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, args=(port, str(tmp_path)), nprocs=2)
+    run_group(work, 2, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, value in first["parameters"].items():
         assert torch.equal(value, second["parameters"][name]), name

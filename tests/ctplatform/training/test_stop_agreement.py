@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ctplatform.storage.layout import PRETRAIN
@@ -15,6 +12,7 @@ from ctplatform.training.checkpoints import Checkpoints
 from ctplatform.training.loop import Loop
 from ctplatform.training.stop_agreement import Agreement, Interrupted
 from tests.ctplatform.training_world import recipe_with, same_model, train, training_workspace
+from tests.gloo import run_group
 
 SETS = ("pretrain.checkpoint_every=100",)
 
@@ -39,24 +37,18 @@ def test_a_single_process_stops_after_its_step(workspace):
     same_model(whole, resumed, tolerance=0)
 
 
-def stop_together(rank, port, uri, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def stop_together(rank, uri, results):
     loop = Loop(Workspace(uri), recipe_with(*SETS), "pair", rank=rank, world=2, device=torch.device("cpu"))
     loop.interrupted = lambda: rank == 1 and loop.step == 2
     try:
         loop.run()
     except Interrupted as stop:
         results.put((rank, stop.step))
-    dist.destroy_process_group()
 
 
 def test_ranks_stop_at_the_same_step(workspace):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     results = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(stop_together, args=(port, workspace.uri, results), nprocs=2)
+    run_group(stop_together, 2, workspace.uri, results)
     assert sorted(results.get() for _ in range(2)) == [(0, 3), (1, 3)], "one step after the request, on both"
     newest = Checkpoints(workspace, PRETRAIN, "pair", config=recipe_with().pretrain).newest()
     assert newest.step == 3
